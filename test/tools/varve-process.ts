@@ -1,5 +1,5 @@
 // Starts, watches, stops and kills one real `varve up` process for tests, bench, soak and crash rounds.
-// Callers: everything under test/ that needs the product as a user runs it (bin/varve.js, own process, own data dir).
+// Callers: everything under test/ that needs the product as a user runs it (bin/varve, own process, own data dir).
 // Next on data's way: the NBD client of the test (nbd-client.ts, fio, qemu) talks to the address that was asked for.
 // No server outlives the process that started it: an exit hook kills what is left.
 
@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const repositoryDir = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
-const launcherPath = join(repositoryDir, "bin", "varve.js");
+const launcherPath = join(repositoryDir, "bin", "varve");
 const readyLine = "varve is ready";
 const outputBytesMax = 256 * 1024;
 const clockTicksPerSecond = 100; // USER_HZ is 100 on every Linux that Node runs on
@@ -63,19 +63,16 @@ export class VarveProcess {
   readonly exited: Promise<ProcessExit>;
   readyAfterMs = 0;
   private readonly child: ChildProcess;
-  private serverPid = 0;
   private kept = "";
   private ended: ProcessExit | undefined;
 
   private constructor(options: VarveOptions) {
     this.options = options;
-    const args = [launcherPath, "up", ...argumentsOf(options)];
-    this.child = spawn(process.execPath, args, {
+    this.child = spawn(launcherPath, ["up", ...argumentsOf(options)], {
       cwd: repositoryDir,
       env: { ...process.env, ...options.env },
       stdio: ["ignore", "pipe", "pipe"],
     });
-    this.serverPid = this.child.pid ?? 0;
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream?.setEncoding("utf8");
       stream?.on("data", (text: string) => this.keep(text));
@@ -108,13 +105,12 @@ export class VarveProcess {
       throw cause;
     }
     server.readyAfterMs = performance.now() - startedAtMs;
-    server.serverPid = serverPidUnder(server.child.pid ?? 0);
     return server;
   }
 
-  /** The process that serves: the launcher itself after its exec, or the child it waits for. */
+  /** The launcher becomes the server by exec, so the spawned pid is the process that serves. */
   get pid(): number {
-    return this.serverPid;
+    return this.child.pid ?? 0;
   }
 
   get running(): boolean {
@@ -128,14 +124,15 @@ export class VarveProcess {
 
   /** SIGTERM; the promise is exit code 0 after the drain, so anything else is an error. */
   async stop(timeoutMs = 60_000): Promise<void> {
-    if (this.ended === undefined) process.kill(this.serverPid, "SIGTERM");
+    if (this.ended === undefined) process.kill(this.pid, "SIGTERM");
     const exit = await withTimeout(this.exited, timeoutMs);
     if (exit === undefined) {
       this.killNow();
       await this.exited;
       throw new VarveProcessError(`varve did not stop within ${timeoutMs} ms after SIGTERM`, this.kept);
     }
-    if (exit.code !== 0) throw new VarveProcessError("varve did not exit with 0 after SIGTERM", this.kept, exit);
+    if (exit.code !== 0)
+      throw new VarveProcessError("varve did not exit with 0 after SIGTERM", this.kept, exit);
   }
 
   /** kill -9 of the process that serves. Returns when it is gone, so its sockets and locks are free. */
@@ -151,7 +148,7 @@ export class VarveProcess {
   }
 
   usage(): ProcessUsage {
-    return usageOf(this.serverPid);
+    return usageOf(this.pid);
   }
 
   /** `nbd://` or `nbd+unix://` URI of an export on the nth address. */
@@ -162,12 +159,10 @@ export class VarveProcess {
   killNow(): void {
     const spawnedPid = this.child.pid;
     if (spawnedPid === undefined || this.ended !== undefined) return;
-    for (const pid of new Set([serverPidUnder(spawnedPid), spawnedPid])) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch (cause) {
-        if ((cause as NodeJS.ErrnoException).code !== "ESRCH") throw cause;
-      }
+    try {
+      process.kill(spawnedPid, "SIGKILL");
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== "ESRCH") throw cause;
     }
   }
 
@@ -235,21 +230,6 @@ export function usageOf(pid: number): ProcessUsage {
     fds: readdirSync(`/proc/${pid}/fd`).length,
     threads: Number(/^Threads:\s+(\d+)/m.exec(status)?.[1] ?? 0),
   };
-}
-
-/** Where the launcher could not exec (older Node without process.execve), the server is its only child. */
-function serverPidUnder(pid: number): number {
-  let children = "";
-  try {
-    children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
-  } catch {
-    return pid; // a kernel without CONFIG_PROC_CHILDREN: the exec case is the only one supported there
-  }
-  for (const child of children.split(" ").filter(Boolean).map(Number)) {
-    const commandLine = readFileSync(`/proc/${child}/cmdline`, "utf8");
-    if (commandLine.includes("services/cli/main.ts")) return child;
-  }
-  return pid;
 }
 
 async function withTimeout<T>(promise: Promise<T>, timeoutMs: number): Promise<T | undefined> {
