@@ -1,0 +1,42 @@
+// The test projects, one per folder of test/. `npm run check` runs the fast four (unit, contract, golden, tidy);
+// `npm test` (scripts/test.ts) runs the rest one after another, because they start servers, disks and virtual
+// machines and measure time. A skipped or focused test is an error of the lint and of tidy.test.ts.
+import { defineConfig } from "vitest/config";
+
+type Stage = { readonly name: string; readonly include: readonly string[]; readonly timeoutMs: number };
+
+/** Projects whose tests share nothing and may run side by side. */
+const fast: readonly Stage[] = [
+  { name: "unit", include: ["test/unit/**/*.test.ts"], timeoutMs: 20_000 },
+  { name: "contract", include: ["test/contract/**/*.test.ts"], timeoutMs: 30_000 },
+  { name: "golden", include: ["test/golden/**/*.test.ts"], timeoutMs: 20_000 },
+  { name: "tidy", include: ["test/tidy.test.ts"], timeoutMs: 20_000 },
+];
+
+/** Projects that own the machine while they run: one file at a time. */
+const slow: readonly Stage[] = [
+  { name: "simulation", include: ["test/simulation/**/*.test.ts"], timeoutMs: 300_000 },
+  { name: "conformance", include: ["test/conformance/**/*.test.ts"], timeoutMs: 180_000 },
+  { name: "crash", include: ["test/crash/**/*.test.ts"], timeoutMs: 300_000 },
+  { name: "e2e", include: ["test/e2e/**/*.test.ts"], timeoutMs: 120_000 },
+  { name: "vm", include: ["test/vm/**/*.test.ts", "test/boot/**/*.test.ts"], timeoutMs: 600_000 },
+];
+
+const project = (stage: Stage, parallel: boolean) => ({
+  test: {
+    name: stage.name,
+    include: [...stage.include],
+    environment: "node" as const,
+    pool: "forks" as const,
+    fileParallelism: parallel,
+    testTimeout: stage.timeoutMs,
+    hookTimeout: stage.timeoutMs,
+  },
+});
+
+export default defineConfig({
+  test: {
+    projects: [...fast.map((stage) => project(stage, true)), ...slow.map((stage) => project(stage, false))],
+    allowOnly: false,
+  },
+});
