@@ -1,0 +1,84 @@
+/*
+ * The errors of Varve: few kinds, each says what the caller must do. One table maps a kind to NBD errno, HTTP status and
+ * exit code (below), so that nothing ever matches on a message's text. Used by every layer.
+ */
+
+/**
+ * Retry: the same call may succeed later. Fenced: somebody newer writes; stop. Invalid: the caller's input is wrong.
+ * Corrupt: stored data is not what was written; nothing was changed. Full: no room; nothing was changed.
+ * Internal: a broken promise of our own or of the system below.
+ */
+export type ErrorKind = "Retry" | "Fenced" | "Invalid" | "Corrupt" | "Full" | "Internal";
+
+export interface ErrorFields {
+  readonly [name: string]: string | number | boolean | bigint | undefined;
+}
+
+/** Base of all errors that cross a port. `message` says what is wrong and where; `hint` what to do. */
+export class VarveError extends Error {
+  readonly _tag: string;
+  readonly kind: ErrorKind;
+  readonly hint: string;
+  readonly fields: ErrorFields;
+
+  constructor(
+    tag: string,
+    kind: ErrorKind,
+    message: string,
+    options: { readonly hint?: string; readonly fields?: ErrorFields; readonly cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = tag;
+    this._tag = tag;
+    this.kind = kind;
+    this.hint = options.hint ?? "";
+    this.fields = options.fields ?? {};
+  }
+}
+
+/** A system call on a file failed. `code` is the errno name (ENOSPC, EIO, EAGAIN, ENOENT …). */
+export class FileStoreError extends VarveError {
+  readonly code: string;
+  readonly path: string;
+  readonly operation: string;
+
+  constructor(operation: string, path: string, code: string, options: { hint?: string; cause?: unknown } = {}) {
+    super("FileStoreError", kindOfErrno(code), `${operation} ${path}: ${code}`, {
+      ...options,
+      fields: { operation, path, code },
+    });
+    this.code = code;
+    this.path = path;
+    this.operation = operation;
+  }
+}
+
+function kindOfErrno(code: string): ErrorKind {
+  if (code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG") return "Full";
+  if (code === "EAGAIN" || code === "EBUSY") return "Retry";
+  if (code === "ENOENT" || code === "EACCES" || code === "EEXIST" || code === "ENOTDIR") return "Invalid";
+  return "Internal";
+}
+
+/** What an error kind means at each edge. NBD errno values are those of the NBD protocol. */
+export const errorTable: Readonly<
+  Record<ErrorKind, { readonly nbdErrno: number; readonly httpStatus: number; readonly exitCode: number }>
+> = {
+  Retry: { nbdErrno: 5, httpStatus: 503, exitCode: 75 },
+  Fenced: { nbdErrno: 5, httpStatus: 409, exitCode: 76 },
+  Invalid: { nbdErrno: 22, httpStatus: 400, exitCode: 2 },
+  Corrupt: { nbdErrno: 5, httpStatus: 500, exitCode: 65 },
+  Full: { nbdErrno: 28, httpStatus: 507, exitCode: 73 },
+  Internal: { nbdErrno: 5, httpStatus: 500, exitCode: 70 },
+};
+
+export function isVarveError(value: unknown): value is VarveError {
+  return value instanceof VarveError;
+}
+
+/** Wraps whatever was thrown, so that every error that crosses a port has a kind. */
+export function toVarveError(value: unknown, what: string): VarveError {
+  if (value instanceof VarveError) return value;
+  const message = value instanceof Error ? value.message : String(value);
+  return new VarveError("InternalError", "Internal", `${what}: ${message}`, { cause: value });
+}

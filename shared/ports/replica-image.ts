@@ -1,0 +1,45 @@
+/*
+ * The replica of one volume on this machine: the raw image file and its checkpoint. The image applier applies durable
+ * batches in order; the volume session reads what no overlay covers. Adapter: adapters/replica-image/raw-file.ts on a
+ * FileStore. See docs/formats/checkpoint.md and docs/specs/replica.md.
+ */
+import type { Batch } from "#shared/domain/batch.ts";
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import type { Slab } from "./slab.ts";
+
+/** What allocation() reports: maximal runs, in order, covering the range asked for. */
+export interface AllocationRun {
+  readonly offset: number;
+  readonly length: number;
+  /** Allocated: false means that the range reads as zero and takes no space. */
+  readonly allocated: boolean;
+}
+
+export interface ReplicaState {
+  readonly sizeBytes: number;
+  readonly appliedLsn: number;
+  readonly checkpointLsn: number;
+  /** Written to the image since the last checkpoint. */
+  readonly dirtyBytes: number;
+  readonly allocatedBytes: number;
+}
+
+export interface ReplicaImage {
+  state(): ReplicaState;
+  /** Reads page-cached bytes on the caller's thread; -1 where that would block (see BlockFile.readInline). Holes read as zero. */
+  readInline(slab: Slab, start: number, length: number, offset: number): number;
+  read(slab: Slab, start: number, length: number, offset: number): Promise<void>;
+  /**
+   * Applies one batch whose first LSN is appliedLsn + 1 and whose chain fits (else Corrupt, nothing applied). The caller
+   * calls only with durable batches, one after the other. A draft is applied from its slab without a copy.
+   */
+  apply(batch: Batch | BatchDraft): Promise<void>;
+  /** Allocation within [offset, offset + length); asks residency first. At most `runsMax` runs; the last may end early. */
+  allocation(offset: number, length: number, runsMax: number): readonly AllocationRun[];
+  /** Syncs the image, then replaces the checkpoint atomically; resolves with its LSN. One at a time. */
+  checkpoint(): Promise<number>;
+  /** Checkpoint, record size, mtime and ctime as a clean detach, release the locks, close. */
+  detach(): Promise<void>;
+  /** Closes without a checkpoint (after a failure). */
+  abandon(): Promise<void>;
+}

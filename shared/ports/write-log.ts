@@ -1,0 +1,75 @@
+/*
+ * The write log of one volume: the durable, ordered truth (docs/formats/log-record.md). The volume writer appends, the
+ * image applier and later the archiver read, checkpoints release. Adapters: adapters/write-log/embedded-file.ts, memory.ts.
+ * One contract suite (test/contract/write-log.contract.ts) runs on every adapter.
+ */
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import type { Batch } from "#shared/domain/batch.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
+
+/** What the writer is told, always in LSN order. Calls come on the event loop, never from inside append() or pump(). */
+export interface LogListener {
+  /** Every entry up to and including `lsn` is stored (survives a kill of the process). `flush` volumes may reply now. */
+  stored(lsn: number): void;
+  /** Every entry up to and including `lsn` is durable (survives power loss). Implies stored(lsn). */
+  durable(lsn: number): void;
+  /** The log stopped: nothing after the last durable() is promised, every later append is refused. Called once. */
+  halted(error: VarveError): void;
+}
+
+export type Durability = "write" | "flush";
+
+export interface LogOpenOptions {
+  /** Goes into the epoch entry: who writes (host name, pid). */
+  readonly writer: string;
+  readonly durability: Durability;
+  readonly listener: LogListener;
+  /** Greatest LSN that a checkpoint of this volume is known to have applied: a log that ends before it is refused (Corrupt). */
+  readonly knownLsn: number;
+}
+
+export interface LogState {
+  /** Random id of this log's life, 16 hex digits. */
+  readonly line: string;
+  readonly epoch: number;
+  /** First LSN that can still be read. */
+  readonly oldestLsn: number;
+  /** LSN of the last appended entry; the next entry is lastLsn + 1. */
+  readonly lastLsn: number;
+  readonly storedLsn: number;
+  readonly durableLsn: number;
+  /** Bytes of the log on disk, spare and prepared segments included. */
+  readonly diskBytes: number;
+}
+
+export interface WriteLog {
+  /**
+   * Recovers and fences: cuts the torn tail, rewrites and syncs everything past the greatest durable mark, then appends an
+   * epoch entry (epoch = last epoch + 1) and waits until it is durable. Rejects Corrupt for damage (with file, offset, LSN).
+   */
+  open(options: LogOpenOptions): Promise<LogWriter>;
+  close(): Promise<void>;
+}
+
+export interface LogWriter {
+  state(): LogState;
+  /**
+   * Queues a batch: gives it LSNs (draft.firstLsn is set, state().lastLsn moves at once) and takes its slab over until the
+   * batch is durable (the draft's owner may free the slab only after durable()). Order of calls is order of the log.
+   * After halted() or close() it throws a VarveError.
+   */
+  append(draft: BatchDraft): void;
+  /**
+   * Starts writing what is queued, if a slot is free. `mayBlock` true: the caller serves nobody else now, so a write on this
+   * thread is allowed where its measured p99 is below 1 ms. Called at the end of each round of input.
+   */
+  pump(mayBlock: boolean): void;
+  /** Resolves when all that was appended before the call is durable; at once where it is already. Rejects when halted. */
+  sync(): Promise<void>;
+  /** Batches from the one that holds `fromLsn` (must be ≥ oldestLsn, else Invalid) up to what is stored now, checked. */
+  read(fromLsn: number): AsyncIterable<Batch>;
+  /** Everything before `beforeLsn` may be forgotten; whole segments are recycled or removed. Never touches `beforeLsn` or later. */
+  release(beforeLsn: number): Promise<void>;
+  /** Syncs what is appended, waits, stops. Idempotent. */
+  close(): Promise<void>;
+}
