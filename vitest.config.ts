@@ -7,7 +7,7 @@ type Stage = { readonly name: string; readonly include: readonly string[]; reado
 
 /** Projects whose tests share nothing and may run side by side. */
 const fast: readonly Stage[] = [
-  { name: "unit", include: ["test/unit/**/*.test.ts"], timeoutMs: 20_000 },
+  { name: "unit", include: ["test/unit/**/*.test.ts", "test/tools/**/*.test.ts"], timeoutMs: 20_000 },
   { name: "contract", include: ["test/contract/**/*.test.ts"], timeoutMs: 30_000 },
   { name: "golden", include: ["test/golden/**/*.test.ts"], timeoutMs: 20_000 },
   { name: "tidy", include: ["test/tidy.test.ts"], timeoutMs: 20_000 },

@@ -105,10 +105,9 @@ describe("every file", () => {
 
 describe("tests", () => {
   test("are never skipped, focused or left for later", () => {
-    const among = code.filter((file) => file !== self);
-    expect(
-      lines(among, /\b(test|it|describe|suite)\.(skip|only|todo|fails|skipIf|runIf)\b|\bctx\.skip\(/),
-    ).toEqual([]);
+    const skipped =
+      /\b(test|it|describe|suite|context|ctx)\.(ski[p]|onl[y]|tod[o]|fail[s]|skipI[f]|runI[f])\b/;
+    expect(lines(code, skipped)).toEqual([]);
   });
 
   test("can fail: each test file holds an expectation, itself or in a suite that it runs", () => {
