@@ -9,9 +9,13 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const files = execFileSync("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], {
-  cwd: root,
-})
+const files = execFileSync(
+  "git",
+  ["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+  {
+    cwd: root,
+  },
+)
   .toString("utf8")
   .split("\0")
   .filter((file) => file !== "" && existsSync(join(root, file)));
