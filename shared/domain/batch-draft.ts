@@ -3,7 +3,7 @@
  * write it from. The volume session fills it, LogWriter.append numbers and frames it, the image applier reads it again.
  * The header goes into slab bytes [0, batchHeaderBytesMax), the payload follows (docs/formats/log-record.md).
  */
-import { type EntryKindNumber, entryKind } from "./entry.ts";
+import { type EntryKindNumber, entryKind, isEntryRange, isEntryValue } from "./entry.ts";
 import { invariant } from "./invariant.ts";
 import { limits } from "./limits.ts";
 
@@ -19,6 +19,8 @@ export class BatchDraft<S extends DraftSlab = DraftSlab> {
   readonly payloadCapacityBytes: number;
   payloadBytes = 0;
   entryCount = 0;
+  /** Upper bound of the packed header's bytes, so that no draft can outgrow its header room. */
+  headerBytesBound: number = limits.recordPreludeBytesMax;
   /** Per entry: kind, offset, length (0 for entries without a range), payload start (writes only). */
   readonly kinds: EntryKindNumber[] = [];
   readonly offsets: number[] = [];
@@ -49,15 +51,27 @@ export class BatchDraft<S extends DraftSlab = DraftSlab> {
     return this.firstLsn + this.entryCount - 1;
   }
 
+  /** Whether one more entry with that much payload (0 for all but writes) fits. */
   fits(payloadBytes: number): boolean {
     return (
-      this.entryCount < limits.batchEntriesMax && this.payloadBytes + payloadBytes <= this.payloadCapacityBytes
+      this.entryCount < limits.batchEntriesMax &&
+      this.payloadBytes + payloadBytes <= this.payloadCapacityBytes &&
+      this.headerBytesBound + limits.recordEntryBytesMax <= headerRoomBytes
+    );
+  }
+
+  /** Whether an entry with this value (writer, name, size, LSN) fits. */
+  fitsValue(value: string | number): boolean {
+    return (
+      this.entryCount < limits.batchEntriesMax &&
+      this.headerBytesBound + valueBytesBound(value) <= headerRoomBytes
     );
   }
 
   /** Adds a write whose bytes the caller puts at the returned slab position (before append). */
   addWrite(offset: number, length: number): number {
-    invariant(this.fits(length) && length > 0, "a write fits its draft");
+    invariant(this.fits(length), "a write fits its draft");
+    invariant(isEntryRange(offset, length), "a write's range lies within the largest volume");
     const start = this.payloadBytes;
     this.push(entryKind.write, offset, length, start);
     this.payloadBytes += length;
@@ -65,20 +79,25 @@ export class BatchDraft<S extends DraftSlab = DraftSlab> {
   }
 
   addRange(kind: 1 | 2 | 3, offset: number, length: number): void {
-    invariant(this.fits(0) && length > 0, "a range entry fits its draft");
+    invariant(this.fits(0), "a range entry fits its draft");
+    invariant(isEntryRange(offset, length), "a range entry lies within the largest volume");
     this.push(kind, offset, length, 0);
   }
 
   addValue(kind: 4 | 5 | 6 | 7, value: string | number): void {
-    invariant(this.fits(0), "an entry fits its draft");
+    invariant(this.fitsValue(value), "an entry fits its draft");
+    invariant(isEntryValue(kind, value), "an entry's value is one that a log may hold");
     this.values.set(this.entryCount, value);
     this.push(kind, 0, 0, 0);
+    if (typeof value === "string")
+      this.headerBytesBound += valueBytesBound(value) - limits.recordEntryBytesMax;
   }
 
   /** Empty again, for the next batch in the same slab. */
   reset(): void {
     this.payloadBytes = 0;
     this.entryCount = 0;
+    this.headerBytesBound = limits.recordPreludeBytesMax;
     this.kinds.length = 0;
     this.offsets.length = 0;
     this.lengths.length = 0;
@@ -98,5 +117,13 @@ export class BatchDraft<S extends DraftSlab = DraftSlab> {
     this.lengths.push(length);
     this.payloadStarts.push(payloadStart);
     this.entryCount += 1;
+    this.headerBytesBound += limits.recordEntryBytesMax;
   }
+}
+
+const headerRoomBytes = limits.batchHeaderBytesMax - limits.recordFixedBytes;
+
+/** Kind, then a string's own header of at most two bytes (ASCII, at most 128) or a number. */
+function valueBytesBound(value: string | number): number {
+  return typeof value === "string" ? 1 + 2 + value.length : limits.recordEntryBytesMax;
 }

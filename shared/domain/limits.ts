@@ -10,8 +10,14 @@ const GiB = 1024 * MiB;
 export const limits = {
   /** Unit of alignment in log files: the block size of every common file system and the largest common sector. */
   blockBytes: 4 * KiB,
-  /** Room for a batch's header in front of its payload: one block; 200 entries at most 18 bytes each stay below 4096 - 72. */
+  /** Room for a batch's header in front of its payload: one block. */
   batchHeaderBytesMax: 4 * KiB,
+  /** Fixed fields in front of a record's packed header (docs/formats/log-record.md). */
+  recordFixedBytes: 72,
+  /** Packed header without entries: array, 16 hex digits, two numbers up to 2^53, array of up to 800: 1 + 17 + 9 + 9 + 3. */
+  recordPreludeBytesMax: 39,
+  /** A packed range or number entry: kind 1, offset 9, length 9. So 200 of them and the prelude take 3,839 of 4,024 bytes. */
+  recordEntryBytesMax: 19,
   batchEntriesMax: 200,
   /** Payload of one batch: four of 1 MiB fit a group; a 32 MiB NBD write becomes eight batches. */
   batchPayloadBytesMax: 4 * MiB,
@@ -43,6 +49,8 @@ export const limits = {
   volumeBytesMax: 2 ** 50,
   volumesMax: 1024,
   nameLengthMax: 63,
+  /** "host pid" of an epoch entry: a host name has at most 253 characters, but what people need to find it fits here. */
+  writerLengthMax: 128,
   /** NBD. */
   nbdPayloadBytesMax: 32 * MiB,
   nbdDrainedPayloadBytesMax: 64 * MiB,
