@@ -1,0 +1,174 @@
+/*
+ * Reads of one volume: bytes come from the overlay where it covers, else from the image; page-cached bytes and holes are
+ * answered on the spot, cold ones by another thread, so that one cold read never delays a warm one.
+ * Called by volume-export.ts; next: overlay.ts, shared/ports/replica-image.ts.
+ *
+ * A gap's bytes may change while a cold read is under way: that write is then concurrent with the read, and either content
+ * is right (NBD, "Ordering of messages"). Everything acknowledged before the read came in is in the overlay or in the image.
+ */
+
+import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
+import { invariant } from "#shared/domain/invariant.ts";
+import type { Completion } from "#shared/ports/block-export.ts";
+import type { AllocationRun, ReplicaImage } from "#shared/ports/replica-image.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+import type { Overlay, OverlayValue } from "./overlay.ts";
+
+/** Waits for the cold parts of one read. */
+class ColdRead {
+  private readonly done: Completion;
+  private readonly finished: () => void;
+  private waiting = 0;
+  private error: VarveError | null = null;
+
+  constructor(done: Completion, finished: () => void) {
+    this.done = done;
+    this.finished = finished;
+  }
+
+  add(part: Promise<void>): void {
+    this.waiting += 1;
+    part.then(
+      () => this.settle(),
+      (cause: unknown) => {
+        this.error ??= toVarveError(cause, "cold read");
+        this.settle();
+      },
+    );
+  }
+
+  private settle(): void {
+    this.waiting -= 1;
+    if (this.waiting > 0) return;
+    this.finished();
+    this.done.complete(this.error);
+  }
+}
+
+export class VolumeReader {
+  private readonly image: ReplicaImage;
+  private readonly overlay: Overlay;
+  private coldReadsUnderWay = 0;
+  readonly counters = { reads: 0, readBytes: 0, coldReads: 0 };
+
+  // State of the read being answered; reads are answered one after the other on one thread, so one set serves all.
+  private slab: Slab | null = null;
+  private slabStart = 0;
+  private readOffset = 0;
+  private position = 0;
+  private cold: ColdRead | null = null;
+  private done: Completion | null = null;
+  private readonly onCovered: (start: number, end: number, value: OverlayValue, position: number) => void;
+  private readonly onColdFinished: () => void;
+
+  constructor(image: ReplicaImage, overlay: Overlay) {
+    this.image = image;
+    this.overlay = overlay;
+    this.onCovered = (start, end, value, position) => this.copyCovered(start, end, value, position);
+    this.onColdFinished = () => {
+      this.coldReadsUnderWay -= 1;
+    };
+  }
+
+  get busy(): boolean {
+    return this.coldReadsUnderWay > 0;
+  }
+
+  /** See BlockExport.read. */
+  read(offset: number, length: number, slab: Slab, start: number, done: Completion): boolean {
+    this.counters.reads += 1;
+    this.counters.readBytes += length;
+    if (this.overlay.empty && this.image.readInline(slab, start, length, offset) === length) return true;
+    this.slab = slab;
+    this.slabStart = start;
+    this.readOffset = offset;
+    this.position = offset;
+    this.cold = null;
+    this.done = done;
+    if (!this.overlay.empty) this.overlay.visit(offset, offset + length, this.onCovered);
+    this.readGap(offset + length);
+    const inline = this.cold === null;
+    this.slab = null;
+    this.cold = null;
+    this.done = null;
+    return inline;
+  }
+
+  private copyCovered(start: number, end: number, value: OverlayValue, position: number): void {
+    if (start > this.position) this.readGap(start);
+    invariant(this.slab !== null && start === this.position, "a read's parts cover it without a gap");
+    const target = this.slabStart + (start - this.readOffset);
+    if (value.holdsBytes) {
+      value.draft.slab.bytes.copy(this.slab.bytes, target, position, position + (end - start));
+    } else {
+      this.slab.bytes.fill(0, target, target + (end - start));
+    }
+    this.position = end;
+  }
+
+  /** Reads [position, end) from the image. */
+  private readGap(end: number): void {
+    let from = this.position;
+    this.position = end;
+    if (from >= end) return;
+    const slab = this.slab;
+    invariant(slab !== null, "a gap belongs to a read");
+    let target = this.slabStart + (from - this.readOffset);
+    const got = this.image.readInline(slab, target, end - from, from);
+    if (got === end - from) return;
+    if (got > 0) {
+      from += got;
+      target += got;
+    }
+    const run = this.image.allocation(from, end - from, 1)[0];
+    if (run !== undefined && !run.allocated && run.offset + run.length >= end) {
+      slab.bytes.fill(0, target, target + (end - from));
+      return;
+    }
+    if (this.cold === null) {
+      const done = this.done;
+      invariant(done !== null, "a cold read has somebody waiting");
+      this.cold = new ColdRead(done, this.onColdFinished);
+      this.coldReadsUnderWay += 1;
+      this.counters.coldReads += 1;
+    }
+    this.cold.add(this.image.read(slab, target, end - from, from));
+  }
+
+  /** See BlockExport.cache: every extent is local, so there is nothing to fetch; the range's data is not touched. */
+  cache(done: Completion): void {
+    queueMicrotask(() => done.complete(null));
+  }
+
+  /** See BlockExport.blockStatus: the image's allocation with the overlay on top. */
+  blockStatus(offset: number, length: number, runsMax: number): readonly AllocationRun[] {
+    if (this.overlay.empty) return this.image.allocation(offset, length, runsMax);
+    const runs: { offset: number; length: number; allocated: boolean }[] = [];
+    const push = (start: number, end: number, allocated: boolean): void => {
+      const last = runs[runs.length - 1];
+      if (last !== undefined && last.allocated === allocated) last.length += end - start;
+      else if (start < end) runs.push({ offset: start, length: end - start, allocated });
+    };
+    let position = offset;
+    const gapUpTo = (end: number): void => {
+      while (position < end && runs.length <= runsMax) {
+        const below = this.image.allocation(position, end - position, runsMax);
+        invariant(below.length > 0, "an allocation report covers something");
+        for (const run of below) {
+          push(run.offset, run.offset + run.length, run.allocated);
+          position = run.offset + run.length;
+        }
+      }
+      position = Math.max(position, end);
+    };
+    this.overlay.visit(offset, offset + length, (start, end, value) => {
+      if (runs.length > runsMax) return;
+      gapUpTo(start);
+      if (runs.length > runsMax) return;
+      push(start, end, value.allocated);
+      position = end;
+    });
+    if (runs.length <= runsMax) gapUpTo(offset + length);
+    return runs.length > runsMax ? runs.slice(0, runsMax) : runs;
+  }
+}

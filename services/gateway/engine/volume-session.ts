@@ -1,0 +1,287 @@
+/*
+ * An open volume: log, image, overlay, writer, reader and applier wired together, with the order of opening and closing.
+ * Opened by volume-host.ts; gives a BlockExport to each NBD connection.
+ *
+ *   attach image ─► open log (recover, fence) ─► replay into the image ─► serve ─► drain ─► log closed ─► image detached
+ *
+ * Halted: log or image failed. Writes get EIO, reads go on as far as the image can; the log stays the truth for the next open.
+ */
+import type { Batch } from "#shared/domain/batch.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { invariant } from "#shared/domain/invariant.ts";
+import type { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { BlockExport } from "#shared/ports/block-export.ts";
+import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
+import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
+import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
+import { Overlay } from "./overlay.ts";
+import { VolumeExport } from "./volume-export.ts";
+import { VolumeReader } from "./volume-reader.ts";
+import { type Admission, type PendingBatch, VolumeWriter } from "./volume-writer.ts";
+
+export interface VolumeSessionOptions {
+  readonly name: string;
+  readonly durability: Durability;
+  readonly log: WriteLog;
+  readonly image: ReplicaImage;
+  readonly pool: SlabPool;
+  readonly admission: Admission;
+  /** Applies durable batches to `image`. */
+  readonly feed: (handlers: ReplicaFeedHandlers<PendingBatch>) => ReplicaFeed<PendingBatch>;
+  /** Who writes, for the epoch entry. */
+  readonly writer: string;
+  /** Told once when log or image halt. */
+  readonly onHalted: (error: VarveError) => void;
+  /** Replay progress at open: LSN applied, last LSN. */
+  readonly onReplay?: (appliedLsn: number, lastLsn: number) => void;
+}
+
+export interface VolumeSessionStatus {
+  readonly name: string;
+  readonly state: "serving" | "halted" | "closed";
+  readonly error: VarveError | null;
+  readonly durability: Durability;
+  readonly attachedClients: number;
+  readonly log: LogState;
+  readonly image: ReplicaState;
+  readonly overlayRanges: number;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+const replayBytesPerApply = 8 * 1024 * 1024;
+
+export class VolumeSession {
+  private readonly options: VolumeSessionOptions;
+  private readonly image: ReplicaImage;
+  private readonly overlay = new Overlay();
+  private readonly reader: VolumeReader;
+  private readonly applier: ReplicaFeed<PendingBatch>;
+  private readonly exports = new Set<VolumeExport>();
+  private logWriter: LogWriter | null = null;
+  private volumeWriter: VolumeWriter | null = null;
+  private haltError: VarveError | null = null;
+  private durability: Durability;
+  private closing: Promise<void> | null = null;
+  private releasing = false;
+
+  private constructor(options: VolumeSessionOptions) {
+    this.options = options;
+    this.image = options.image;
+    this.durability = options.durability;
+    this.reader = new VolumeReader(options.image, this.overlay);
+    this.applier = options.feed({
+      onApplied: (batches) => this.dropApplied(batches),
+      onHalted: (error) => this.halt(error),
+      onCheckpoint: (lsn) => this.releaseLog(lsn),
+    });
+  }
+
+  /** Takes over `options.image` (attached) and `options.log` (not yet open). On failure both are left closed. */
+  static async open(options: VolumeSessionOptions): Promise<VolumeSession> {
+    const session = new VolumeSession(options);
+    try {
+      await session.start();
+    } catch (cause) {
+      session.haltError ??= cause instanceof VarveError ? cause : null;
+      await session.logWriter?.close().catch(() => undefined);
+      await options.log.close().catch(() => undefined);
+      await options.image.abandon().catch(() => undefined);
+      throw cause;
+    }
+    return session;
+  }
+
+  get sizeBytes(): number {
+    return this.image.state().sizeBytes;
+  }
+
+  get attachedClients(): number {
+    return this.exports.size;
+  }
+
+  openExport(description: string): BlockExport {
+    invariant(this.volumeWriter !== null, "an export is opened on a started session");
+    if (this.closing !== null) {
+      throw new VarveError("VolumeClosing", "Retry", `volume ${this.options.name} is closing`);
+    }
+    const opened = new VolumeExport({
+      name: this.options.name,
+      description,
+      sizeBytes: this.sizeBytes,
+      readOnly: false,
+      reader: this.reader,
+      writer: this.volumeWriter,
+      onRoom: (callback) => {
+        this.options.pool.onRoom(callback);
+        // Memory comes back when batches are applied; do not let them gather while somebody waits.
+        this.applier.hurry();
+      },
+      onClose: (closed) => {
+        this.exports.delete(closed);
+      },
+    });
+    this.exports.add(opened);
+    return opened;
+  }
+
+  /** Grows or shrinks by a resize entry; resolves when the image has the new size. Connected clients keep the size they were told. */
+  async resize(sizeBytes: number): Promise<void> {
+    const writer = this.requireWriter();
+    await writer.appendValue(6, sizeBytes);
+    await this.applier.drain();
+    invariant(this.sizeBytes === sizeBytes, "a resize entry was applied");
+    await this.applier.checkpoint();
+  }
+
+  /** Appends a mark entry; resolves with its LSN when durable. */
+  async mark(name: string): Promise<number> {
+    return await this.requireWriter().appendValue(5, name);
+  }
+
+  /** Everything acknowledged so far is durable when it resolves. */
+  async sync(): Promise<void> {
+    await this.requireWriter().drain();
+  }
+
+  async checkpoint(): Promise<void> {
+    await this.applier.checkpoint();
+  }
+
+  status(): VolumeSessionStatus {
+    const log = this.logWriter;
+    invariant(log !== null && this.volumeWriter !== null, "status of a started session");
+    return {
+      name: this.options.name,
+      state: this.haltError !== null ? "halted" : this.closing !== null ? "closed" : "serving",
+      error: this.haltError,
+      durability: this.durability,
+      attachedClients: this.exports.size,
+      log: log.state(),
+      image: this.image.state(),
+      overlayRanges: this.overlay.rangeCount,
+      counters: { ...this.reader.counters, ...this.volumeWriter.counters, ...this.applier.counters },
+    };
+  }
+
+  /** Drains, closes the log, applies the rest, detaches the image cleanly. After a halt: closes without a checkpoint. */
+  close(): Promise<void> {
+    this.closing ??= this.shutDown();
+    return this.closing;
+  }
+
+  private async start(): Promise<void> {
+    const { options } = this;
+    const attached = this.image.state();
+    this.logWriter = await options.log.open({
+      writer: options.writer,
+      durability: options.durability,
+      knownLsn: attached.appliedLsn,
+      listener: {
+        stored: (lsn) => this.volumeWriter?.stored(lsn),
+        durable: (lsn) => this.volumeWriter?.durable(lsn),
+        halted: (error) => this.halt(error),
+      },
+    });
+    await this.replay(this.logWriter, attached.appliedLsn);
+    this.volumeWriter = new VolumeWriter({
+      log: this.logWriter,
+      durability: options.durability,
+      overlay: this.overlay,
+      pool: options.pool,
+      admission: options.admission,
+      onDurable: (batch) => this.applier.enqueue(batch),
+    });
+  }
+
+  /** Applies what the log has past the image's checkpoint: at least the epoch entry that open() appended. */
+  private async replay(log: LogWriter, appliedLsn: number): Promise<void> {
+    const { lastLsn } = log.state();
+    invariant(lastLsn > appliedLsn, "an opened log ends with its epoch entry");
+    let run: Batch[] = [];
+    let runBytes = 0;
+    for await (const batch of log.read(appliedLsn + 1)) {
+      run.push(ownCopy(batch));
+      runBytes += batch.payload.byteLength;
+      if (runBytes >= replayBytesPerApply) {
+        await this.image.apply(run);
+        this.options.onReplay?.(this.image.state().appliedLsn, lastLsn);
+        run = [];
+        runBytes = 0;
+      }
+    }
+    if (run.length > 0) await this.image.apply(run);
+    invariant(this.image.state().appliedLsn === lastLsn, "replay reaches the end of the log");
+    this.options.onReplay?.(lastLsn, lastLsn);
+  }
+
+  private dropApplied(batches: readonly PendingBatch[]): void {
+    for (const batch of batches) {
+      this.overlay.drop(batch);
+      this.options.pool.release(batch.slab);
+    }
+  }
+
+  private releaseLog(lsn: number): void {
+    const log = this.logWriter;
+    if (log === null || this.releasing || this.haltError !== null) return;
+    this.releasing = true;
+    log
+      .release(lsn + 1)
+      .catch((cause: unknown) => {
+        // A segment that can't be removed costs room, not data; the log's own limit watches over that.
+        this.releaseError = cause instanceof VarveError ? cause : null;
+      })
+      .finally(() => {
+        this.releasing = false;
+      });
+  }
+
+  /** Last failure to release log, for the status. */
+  releaseError: VarveError | null = null;
+
+  private halt(error: VarveError): void {
+    if (this.haltError !== null) return;
+    this.haltError = error;
+    this.volumeWriter?.stop(error);
+    this.options.onHalted(error);
+  }
+
+  private requireWriter(): VolumeWriter {
+    if (this.haltError !== null) throw this.haltError;
+    invariant(this.volumeWriter !== null, "a started session has a writer");
+    return this.volumeWriter;
+  }
+
+  private async shutDown(): Promise<void> {
+    const log = this.logWriter;
+    try {
+      if (this.haltError === null) {
+        await this.volumeWriter?.drain();
+        await this.applier.close();
+      }
+    } catch (cause) {
+      this.halt(
+        cause instanceof VarveError ? cause : new VarveError("CloseFailed", "Internal", "close", { cause }),
+      );
+    }
+    this.volumeWriter?.stop(new VarveError("VolumeClosed", "Retry", `volume ${this.options.name} is closed`));
+    await log?.close().catch((cause: unknown) => {
+      this.halt(
+        cause instanceof VarveError ? cause : new VarveError("CloseFailed", "Internal", "close", { cause }),
+      );
+    });
+    await this.options.log.close();
+    if (this.haltError === null) {
+      await this.image.detach();
+      this.overlay.clear();
+    } else {
+      await this.image.abandon();
+      throw this.haltError;
+    }
+  }
+}
+
+/** A batch read from the log is valid only until the next one; a run of them needs its own payload. */
+function ownCopy(batch: Batch): Batch {
+  return { ...batch, payload: Buffer.from(batch.payload) };
+}

@@ -1,0 +1,329 @@
+/*
+ * The writer of one volume: gathers all writes that arrive while the log is busy into the next batch (group commit), gives
+ * batches to the log, and answers when the log says so. Called by volume-export.ts for each NBD write, zero, trim, flush;
+ * next on data's way: LogWriter (append, pump) → overlay.ts (acknowledged) → services/storage/engine/image-applier.ts.
+ *
+ * Who is answered when (promise 2): `write` volumes and every FUA after durable(); `flush` volumes after stored().
+ * A batch enters the overlay just before its first answer leaves, so that no read ever sees a write that may still fail.
+ *
+ *   open draft ─endOfInput / log free─► log queue ─stored─► overlay ─durable─► applier ─applied─► slab back to the pool
+ */
+import { BatchDraft } from "#shared/domain/batch-draft.ts";
+import { entryKind } from "#shared/domain/entry.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { invariant } from "#shared/domain/invariant.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { Completion, WriteSlot } from "#shared/ports/block-export.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+import type { Durability, LogWriter } from "#shared/ports/write-log.ts";
+import type { Overlay } from "./overlay.ts";
+
+/** A draft with the requests that wait for it. Lists are emptied when told. */
+export class PendingBatch extends BatchDraft<Slab> {
+  readonly onStored: Completion[] = [];
+  readonly onDurable: Completion[] = [];
+  inOverlay = false;
+  /** A FUA request in a `flush` volume waits for this batch: sync it at once. */
+  syncWanted = false;
+}
+
+/** What the writer asks before it takes an entry in; see services/storage/engine/space-reserve.ts. */
+export interface Admission {
+  /** Null: admitted. Else why not (Full, or the volume's own state). `bytes`: what log and image may have to find room for. */
+  refuse(bytes: number): VarveError | null;
+}
+
+export interface VolumeWriterOptions {
+  readonly log: LogWriter;
+  readonly durability: Durability;
+  readonly overlay: Overlay;
+  readonly pool: SlabPool;
+  readonly admission: Admission;
+  /** A durable batch, in order. */
+  readonly onDurable: (batch: PendingBatch) => void;
+}
+
+/** Slab for a first small write: room for its likely company. */
+const gatherBytesMin = 64 * 1024;
+const gatherBytesMax = 1024 * 1024;
+
+export class VolumeWriter {
+  private readonly options: VolumeWriterOptions;
+  private readonly log: LogWriter;
+  private open: PendingBatch | null = null;
+  /** Appended, not yet durable; in LSN order. `storedCount` of them, from the front, are stored. */
+  private readonly pending: PendingBatch[] = [];
+  private storedCount = 0;
+  private batchBytesAverage = gatherBytesMin;
+  /** Something was appended since the last pump. */
+  private pumpWanted = false;
+  private stopped: VarveError | null = null;
+  private durabilityMode: Durability;
+  readonly counters = { writes: 0, writeBytes: 0, zeroes: 0, trims: 0, flushes: 0, batches: 0, refused: 0 };
+
+  constructor(options: VolumeWriterOptions) {
+    this.options = options;
+    this.log = options.log;
+    this.durabilityMode = options.durability;
+  }
+
+  get busy(): boolean {
+    return this.pending.length > 0 || this.open !== null;
+  }
+
+  get pendingBatches(): number {
+    return this.pending.length;
+  }
+
+  get error(): VarveError | null {
+    return this.stopped;
+  }
+
+  /** See BlockExport.write. */
+  write(
+    offset: number,
+    source: Slab,
+    sourceStart: number,
+    length: number,
+    fua: boolean,
+    done: Completion,
+  ): boolean {
+    if (this.refuse(length, done)) return true;
+    const draft = this.draftFor(length);
+    if (draft === null) return false;
+    const position = draft.addWrite(offset, length);
+    source.bytes.copy(draft.slab.bytes, position, sourceStart, sourceStart + length);
+    this.counters.writes += 1;
+    this.counters.writeBytes += length;
+    this.wait(draft, fua, done);
+    return true;
+  }
+
+  /** See BlockExport.reserveWrite: a draft of its own, so that a slow sender holds nobody else's write up. */
+  reserveWrite(length: number): WriteSlot | null {
+    invariant(length > 0 && length <= limits.batchPayloadBytesMax, "a reserved write fits one batch");
+    const slab = this.options.pool.acquire(limits.batchHeaderBytesMax + length);
+    if (slab === null) return null;
+    return { slab, start: limits.batchHeaderBytesMax, length };
+  }
+
+  writeReserved(slot: WriteSlot, offset: number, fua: boolean, done: Completion): void {
+    if (this.refuse(slot.length, done)) {
+      this.cancelReserved(slot);
+      return;
+    }
+    // What came before it goes to the log before it.
+    this.appendOpen();
+    const draft = new PendingBatch(slot.slab);
+    const position = draft.addWrite(offset, slot.length);
+    invariant(position === slot.start, "a reserved payload stands where its draft wants it");
+    this.counters.writes += 1;
+    this.counters.writeBytes += slot.length;
+    this.open = draft;
+    this.wait(draft, fua, done);
+    this.appendOpen();
+  }
+
+  cancelReserved(slot: WriteSlot): void {
+    this.options.pool.release(slot.slab);
+  }
+
+  /** A zero or trim entry: one entry whatever its length. False: no memory now. */
+  range(kind: 1 | 2 | 3, offset: number, length: number, fua: boolean, done: Completion): boolean {
+    // Only NO_HOLE zeroes take room in the image; the others give it back.
+    const roomBytes = kind === entryKind.zeroAllocated ? length : 0;
+    if (this.refuse(roomBytes, done)) return true;
+    const draft = this.draftFor(0);
+    if (draft === null) return false;
+    draft.addRange(kind, offset, length);
+    if (kind === entryKind.trim) this.counters.trims += 1;
+    else this.counters.zeroes += 1;
+    this.wait(draft, fua, done);
+    return true;
+  }
+
+  /** Appends a mark or resize entry and resolves with its LSN when it is durable. */
+  async appendValue(kind: 5 | 6, value: string | number): Promise<number> {
+    if (this.stopped !== null) throw this.stopped;
+    this.appendOpen();
+    const draft = this.draftFor(0);
+    if (draft === null) {
+      throw new VarveError("NoMemory", "Retry", "all payload memory is lent out", {
+        hint: "Try again in a moment.",
+      });
+    }
+    draft.addValue(kind, value);
+    return await new Promise<number>((resolve, reject) => {
+      draft.onDurable.push({
+        complete: (error) => (error === null ? resolve(draft.lastLsn) : reject(error)),
+      });
+      this.appendOpen();
+      this.log.pump(false);
+    });
+  }
+
+  /** Promise 3: done when every write acknowledged before the call, on any connection, is durable. */
+  flush(done: Completion): void {
+    this.counters.flushes += 1;
+    if (this.stopped !== null) {
+      this.completeSoon(done, this.stopped);
+      return;
+    }
+    if (this.durabilityMode === "write") {
+      // Acknowledged means durable here.
+      this.completeSoon(done, null);
+      return;
+    }
+    this.log.sync().then(
+      () => done.complete(null),
+      (cause: unknown) => done.complete(this.asError(cause)),
+    );
+  }
+
+  /** End of a round of input: what was gathered goes to the log if the log has a slot, else it gathers on. */
+  endOfInput(mayBlock: boolean): void {
+    if (this.open !== null && this.pending.length - this.storedCount < limits.groupsInFlightMax)
+      this.appendOpen();
+    if (!this.pumpWanted) return;
+    this.pumpWanted = false;
+    this.log.pump(mayBlock && this.pending.length - this.storedCount === 1);
+  }
+
+  /** LogListener.stored. */
+  stored(lsn: number): void {
+    while (this.storedCount < this.pending.length) {
+      const batch = this.pending[this.storedCount] as PendingBatch;
+      if (batch.lastLsn > lsn) break;
+      this.storedCount += 1;
+      if (this.durabilityMode === "flush") this.acknowledge(batch, batch.onStored);
+    }
+    this.continueGathering();
+  }
+
+  /** LogListener.durable. */
+  durable(lsn: number): void {
+    let count = 0;
+    for (const batch of this.pending) {
+      if (batch.lastLsn > lsn) break;
+      count += 1;
+    }
+    if (count > 0) {
+      const batches = this.pending.splice(0, count);
+      this.storedCount = Math.max(0, this.storedCount - count);
+      for (const batch of batches) {
+        this.acknowledge(batch, batch.onStored);
+        this.acknowledge(batch, batch.onDurable);
+        this.options.onDurable(batch);
+      }
+    }
+    this.continueGathering();
+  }
+
+  /** LogListener.halted, and whatever else stops writing for good. Everything that waits fails; reads go on. */
+  stop(error: VarveError): void {
+    if (this.stopped !== null) return;
+    this.stopped = error;
+    const batches = this.open === null ? this.pending.slice() : [...this.pending, this.open];
+    this.open = null;
+    for (const batch of batches) {
+      // A batch that was answered stays readable; its slab stays with the overlay.
+      for (const done of batch.onStored.splice(0)) done.complete(error);
+      for (const done of batch.onDurable.splice(0)) done.complete(error);
+    }
+  }
+
+  /** Hands everything over to the log and waits until it is durable. */
+  async drain(): Promise<void> {
+    this.appendOpen();
+    this.log.pump(false);
+    if (this.stopped === null) await this.log.sync();
+  }
+
+  /** A volume's policy changed: later writes are answered by it, earlier ones by the stricter of both. */
+  setDurability(durability: Durability): void {
+    this.durabilityMode = durability;
+  }
+
+  private refuse(bytes: number, done: Completion): boolean {
+    const error = this.stopped ?? this.options.admission.refuse(bytes);
+    if (error === null) return false;
+    this.counters.refused += 1;
+    this.completeSoon(done, error);
+    return true;
+  }
+
+  private draftFor(length: number): PendingBatch | null {
+    if (this.open !== null && this.open.fits(length)) return this.open;
+    const expected = Math.min(gatherBytesMax, Math.max(gatherBytesMin, 2 * this.batchBytesAverage, length));
+    const slab = this.options.pool.acquire(limits.batchHeaderBytesMax + expected);
+    if (slab === null) return null;
+    this.appendOpen();
+    this.open = new PendingBatch(slab);
+    return this.open;
+  }
+
+  private wait(draft: PendingBatch, fua: boolean, done: Completion): void {
+    if (this.durabilityMode === "write" || fua) {
+      draft.onDurable.push(done);
+      // A FUA in a flush volume must not wait for the next flush: the sync is asked for when the batch is appended.
+      if (this.durabilityMode === "flush") draft.syncWanted = true;
+    } else {
+      draft.onStored.push(done);
+    }
+  }
+
+  private appendOpen(): void {
+    const batch = this.open;
+    if (batch === null) return;
+    this.open = null;
+    this.batchBytesAverage = 0.8 * this.batchBytesAverage + 0.2 * batch.payloadBytes;
+    this.counters.batches += 1;
+    this.pending.push(batch);
+    try {
+      this.log.append(batch);
+      this.pumpWanted = true;
+    } catch (cause) {
+      this.pending.pop();
+      this.failBatch(batch, this.asError(cause));
+      return;
+    }
+    if (batch.syncWanted) {
+      this.log.sync().catch(() => {
+        // A failed sync halts the log, which tells everybody who waits.
+      });
+    }
+  }
+
+  private failBatch(batch: PendingBatch, error: VarveError): void {
+    for (const done of batch.onStored.splice(0)) this.completeSoon(done, error);
+    for (const done of batch.onDurable.splice(0)) this.completeSoon(done, error);
+    this.options.pool.release(batch.slab);
+  }
+
+  private acknowledge(batch: PendingBatch, waiting: Completion[]): void {
+    if (!batch.inOverlay) {
+      batch.inOverlay = true;
+      this.options.overlay.add(batch);
+    }
+    for (const done of waiting) done.complete(null);
+    waiting.length = 0;
+  }
+
+  private continueGathering(): void {
+    if (this.open !== null && this.pending.length - this.storedCount < limits.groupsInFlightMax) {
+      this.appendOpen();
+      this.pumpWanted = false;
+      this.log.pump(false);
+    }
+  }
+
+  private completeSoon(done: Completion, error: VarveError | null): void {
+    queueMicrotask(() => done.complete(error));
+  }
+
+  private asError(cause: unknown): VarveError {
+    if (cause instanceof VarveError) return cause;
+    return new VarveError("LogFailed", "Internal", "the log failed", { cause });
+  }
+}
