@@ -56,11 +56,34 @@ export const limits = {
   nbdDrainedPayloadBytesMax: 64 * MiB,
   nbdOptionBytesMax: 64 * KiB,
   nbdOptionsMax: 256,
+  nbdNameBytesMax: 4096,
   nbdHandshakeMs: 30_000,
   nbdConnectionsMax: 256,
   nbdRequestsInFlightMax: 1024,
   nbdReplyBytesQueuedMax: 40 * MiB,
   nbdExtentsMax: 4096,
+  /** Options longer than nbdOptionBytesMax are skipped up to this; a client that claims more is closed. */
+  nbdSkippedOptionBytesMax: 1 * MiB,
+  /** One read of a socket: 9,000 small requests or two payloads of 128 KiB. The spare takes what arrives after a stop. */
+  nbdInputBytes: 256 * KiB,
+  nbdInputSpareBytes: 64 * KiB,
+  /** Payloads up to this wait in the input for their end; longer ones are received where the volume wants them. */
+  nbdGatheredPayloadBytesMax: 32 * KiB,
+  /** Two pieces of a large read, or 120 replies of 4 KiB. */
+  nbdReplySlabBytes: 512 * KiB,
+  /** A large read goes out in pieces that fit the processor's cache (1 MiB a core is usual) beside the socket's buffer. */
+  nbdReadPieceBytes: 256 * KiB,
+  /** Reply memory of all connections together, beside one slab that each connection owns. Two reads of the largest size. */
+  nbdReplyMemoryBytesMax: 64 * MiB,
+  /** Replies that the socket has not taken: beyond this a connection reads no further request. */
+  nbdUnsentBytesMax: 1 * MiB,
+  /** Holes shorter than this are read as data: a chunk costs more than their bytes. */
+  nbdHoleBytesMin: 32 * KiB,
+  /** A client that takes no byte of its replies, or sends no byte of the rest of its payload, for this long is closed. */
+  nbdStalledMs: 60_000,
+  nbdSweepMs: 1_000,
+  /** Requests handled before other connections get their turn. */
+  nbdRequestsPerRoundMax: 256,
 } as const;
 
 /** LSNs, offsets and lengths are safe integers; u64 exists only inside codecs. */
