@@ -4,6 +4,8 @@
  * Called by world.ts; knows nothing of Varve's code, so that it can't share its mistakes.
  */
 
+type Bytes = Uint8Array<ArrayBuffer>;
+
 export type OracleOperation =
   | { readonly kind: "write"; readonly offset: number; readonly bytes: Uint8Array }
   | { readonly kind: "zero"; readonly offset: number; readonly length: number }
@@ -17,7 +19,7 @@ export interface PrefixVerdict {
 
 export class PrefixOracle {
   /** Content after the first `settled` operations: everything up to a checked restart. */
-  private base: Uint8Array;
+  private base: Bytes;
   private operations: OracleOperation[] = [];
   /** Operations [0, promised) must survive. */
   private promised = 0;
@@ -68,7 +70,7 @@ export class PrefixOracle {
   /** Says which prefix the content is. The longest one is taken: operations beyond it are lost for good. */
   judge(content: Uint8Array): PrefixVerdict {
     let found = -1;
-    let state = Uint8Array.from(this.base);
+    let state: Bytes = Uint8Array.from(this.base);
     let differing = countDifferences(state, content);
     if (differing === 0 && this.promised === 0) found = 0;
     for (let index = 0; index < this.operations.length; index++) {
@@ -111,7 +113,8 @@ export class PrefixOracle {
     const mark = (): void => {
       for (let index = 0; index < bytes.length; index++) if (state[index] === bytes[index]) right[index] = 1;
     };
-    for (let index = 0; index < from; index++) applyPart(state, offset, this.operations[index] as OracleOperation);
+    for (let index = 0; index < from; index++)
+      applyPart(state, offset, this.operations[index] as OracleOperation);
     mark();
     for (let index = from; index < to; index++) {
       applyPart(state, offset, this.operations[index] as OracleOperation);
@@ -124,7 +127,7 @@ export class PrefixOracle {
 
   /** Current content where nothing is in flight. */
   content(): Uint8Array {
-    let state = Uint8Array.from(this.base);
+    let state: Bytes = Uint8Array.from(this.base);
     for (const operation of this.operations) {
       if (operation.kind === "resize") state = resized(state, operation.sizeBytes);
       else applyTo(state, operation);
@@ -133,7 +136,7 @@ export class PrefixOracle {
   }
 
   private explain(content: Uint8Array): string {
-    let state = Uint8Array.from(this.base);
+    let state: Bytes = Uint8Array.from(this.base);
     for (const operation of this.operations.slice(0, this.promised)) {
       if (operation.kind === "resize") state = resized(state, operation.sizeBytes);
       else applyTo(state, operation);
@@ -169,7 +172,7 @@ function applyPart(part: Uint8Array, partOffset: number, operation: OracleOperat
   }
 }
 
-function resized(state: Uint8Array, sizeBytes: number): Uint8Array {
+function resized(state: Uint8Array, sizeBytes: number): Bytes {
   const next = new Uint8Array(sizeBytes);
   next.set(state.subarray(0, Math.min(sizeBytes, state.length)));
   return next;

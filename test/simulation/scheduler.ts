@@ -129,7 +129,8 @@ export class Scheduler {
     for (;;) {
       await settleMicrotasks();
       if (settled) return await watched;
-      if (!this.step()) throw new Error("simulation is stuck: something waits, and nothing is left to happen");
+      if (!this.step())
+        throw new Error("simulation is stuck: something waits, and nothing is left to happen");
     }
   }
 

@@ -115,6 +115,7 @@ export class VolumeSession {
         this.options.pool.onRoom(callback);
         // Memory comes back when batches are applied; do not let them gather while somebody waits.
         this.applier.hurry();
+        this.volumeWriter?.relieve();
       },
       onClose: (closed) => {
         this.exports.delete(closed);

@@ -47,6 +47,8 @@ export interface VolumeWriterOptions {
 /** Slab for a first small write: room for its likely company. */
 const gatherBytesMin = 64 * 1024;
 const gatherBytesMax = 1024 * 1024;
+/** Answered batches of a `flush` volume that wait for a sync: 512 of the smallest slabs are 35 MB. */
+const answeredBatchesMax = 512;
 
 export class VolumeWriter {
   private readonly options: VolumeWriterOptions;
@@ -56,6 +58,7 @@ export class VolumeWriter {
   private readonly pending: PendingBatch[] = [];
   private storedCount = 0;
   private batchBytesAverage = gatherBytesMin;
+  private syncing = false;
   /** Something was appended since the last pump. */
   private pumpWanted = false;
   private stopped: VarveError | null = null;
@@ -187,7 +190,25 @@ export class VolumeWriter {
       this.appendOpen();
     if (!this.pumpWanted) return;
     this.pumpWanted = false;
+    if (this.storedCount > answeredBatchesMax) this.relieve();
     this.log.pump(mayBlock && this.pending.length - this.storedCount === 1);
+  }
+
+  /**
+   * Memory is short. In a `flush` volume answered batches hold their slabs until they are durable, so a sync gives memory
+   * back; in a `write` volume everything is on its way already.
+   */
+  relieve(): void {
+    if (this.durabilityMode !== "flush" || this.syncing || this.stopped !== null) return;
+    this.syncing = true;
+    this.log
+      .sync()
+      .catch(() => {
+        // A failed sync halts the log, which tells everybody who waits.
+      })
+      .finally(() => {
+        this.syncing = false;
+      });
   }
 
   /** LogListener.stored. */
@@ -256,9 +277,10 @@ export class VolumeWriter {
   private draftFor(length: number): PendingBatch | null {
     if (this.open !== null && this.open.fits(length)) return this.open;
     const expected = Math.min(gatherBytesMax, Math.max(gatherBytesMin, 2 * this.batchBytesAverage, length));
+    // A full draft goes to the log first: nobody waits for memory while holding some back.
+    this.appendOpen();
     const slab = this.options.pool.acquire(limits.batchHeaderBytesMax + expected);
     if (slab === null) return null;
-    this.appendOpen();
     this.open = new PendingBatch(slab);
     return this.open;
   }
@@ -288,11 +310,7 @@ export class VolumeWriter {
       this.failBatch(batch, this.asError(cause));
       return;
     }
-    if (batch.syncWanted) {
-      this.log.sync().catch(() => {
-        // A failed sync halts the log, which tells everybody who waits.
-      });
-    }
+    if (batch.syncWanted) this.log.sync().catch(() => undefined); // the listener is told of a failure
   }
 
   private failBatch(batch: PendingBatch, error: VarveError): void {

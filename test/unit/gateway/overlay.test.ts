@@ -17,7 +17,8 @@ function draft(): PendingBatch {
 function readAll(overlay: Overlay, image: Uint8Array): Uint8Array {
   const result = Uint8Array.from(image);
   overlay.visit(0, sizeBytes, (start, end, value, position) => {
-    if (value.holdsBytes) result.set(value.draft.slab.bytes.subarray(position, position + (end - start)), start);
+    if (value.holdsBytes)
+      result.set(value.draft.slab.bytes.subarray(position, position + (end - start)), start);
     else result.fill(0, start, end);
   });
   return result;
