@@ -9,6 +9,15 @@ import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { type Entry, entryKind, isEntryRange, isEntryValue } from "#shared/domain/entry.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
+import {
+  type BadBytes,
+  bad,
+  idPattern,
+  isZero,
+  readInteger,
+  roundUp,
+  writeInteger,
+} from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
 import { PackedReader, packInto } from "./packed-header.ts";
 
@@ -18,7 +27,6 @@ export const recordVersion = 1;
 /** Place of the payload in log files, where a record is whole blocks; other homes pack tighter. */
 export const recordPayloadStart = limits.batchHeaderBytesMax;
 const payloadStartMin = 80;
-const linePattern = /^[0-9a-f]{16}$/;
 
 /** What the log adds to a draft to make it a record. A reused object serves. */
 export interface RecordFrame {
@@ -57,12 +65,7 @@ export type RecordFault =
   | "entries"
   | "padding";
 
-export interface BadRecord {
-  readonly kind: "bad";
-  readonly fault: RecordFault;
-  /** For people: what was found. */
-  readonly detail: string;
-}
+export type BadRecord = BadBytes<RecordFault>;
 
 /** Where a record stands: "blocks" in log files (payload at 4096, whole blocks), "packed" elsewhere. */
 export type RecordHome = "blocks" | "packed";
@@ -82,7 +85,7 @@ export function frameRecord(
   invariant(draft.entryCount > 0, "a record has entries");
   invariant(draft.firstLsn > frame.durableLsn, "a record's entries are not durable before it is written");
   invariant(Number.isSafeInteger(draft.lastLsn), "LSNs are safe integers");
-  invariant(frame.epoch >= 1 && linePattern.test(frame.line), "a record has a line and an epoch");
+  invariant(frame.epoch >= 1 && idPattern.test(frame.line), "a record has a line and an epoch");
   flattenEntries(draft);
   root[0] = frame.line;
   root[1] = frame.epoch;
@@ -201,7 +204,7 @@ function readFields(
   const line = reader.text();
   const epoch = reader.number();
   const wallTimeMs = reader.number();
-  if (!reader.ok || parts !== 4 || !linePattern.test(line) || epoch < 1) {
+  if (!reader.ok || parts !== 4 || !idPattern.test(line) || epoch < 1) {
     return bad("fields", `line ${JSON.stringify(line)}, epoch ${epoch}`);
   }
   const entries = readEntries(reader, entryCount, firstLsn, payloadBytes);
@@ -310,30 +313,4 @@ export function isBadRecord(value: RecordHeader | Batch | BadRecord): value is B
 /** Bytes of a record with that payload: whole blocks in log files, a multiple of 8 elsewhere. */
 export function recordBytesOf(payloadStart: number, payloadBytes: number): number {
   return roundUp(payloadStart + payloadBytes, payloadStart === recordPayloadStart ? limits.blockBytes : 8);
-}
-
-function bad(fault: RecordFault, detail: string): BadRecord {
-  return { kind: "bad", fault, detail };
-}
-
-function roundUp(value: number, unit: number): number {
-  return Math.ceil(value / unit) * unit;
-}
-
-function isZero(bytes: Buffer, from: number, to: number): boolean {
-  for (let index = from; index < to; index += 1) {
-    if (bytes[index] !== 0) return false;
-  }
-  return true;
-}
-
-/** A safe integer as u64, little endian. */
-function writeInteger(bytes: Buffer, at: number, value: number): void {
-  bytes.writeUInt32LE(value % 0x1_0000_0000, at);
-  bytes.writeUInt32LE(Math.floor(value / 0x1_0000_0000), at + 4);
-}
-
-/** A u64 as number; above 2^53 the result is no safe integer, which the caller refuses. */
-function readInteger(bytes: Buffer, at: number): number {
-  return bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 0x1_0000_0000;
 }
