@@ -92,13 +92,17 @@ export class VarveProcess {
     });
   }
 
+  /** Spawns without waiting, for tests that kill a server while it starts. */
+  static launch(options: VarveOptions): VarveProcess {
+    return new VarveProcess(options);
+  }
+
   /** Resolves when the server printed its ready line; rejects with its output when it ends or takes too long. */
   static async start(options: VarveOptions): Promise<VarveProcess> {
     const startedAtMs = performance.now();
     const server = new VarveProcess(options);
-    const timeoutMs = options.readyTimeoutMs ?? 30_000;
     try {
-      await server.waitForLine(readyLine, timeoutMs);
+      await server.waitForLine(readyLine, options.readyTimeoutMs ?? 30_000);
     } catch (cause) {
       server.killNow();
       await server.exited;
