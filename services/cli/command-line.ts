@@ -53,9 +53,9 @@ export function parseCommandLine(
 export function unknownCommand(words: readonly string[], commands: readonly Command[]): UsageError {
   const plain = words.filter((word) => !word.startsWith("-"));
   const group = commands.filter((one) => one.path.length === 2 && one.path[0] === plain[0]);
-  if (plain.length === 0) {
+  if (words[0]?.startsWith("-") === true) {
     return new UsageError(
-      [`${words[0] ?? ""} stands before any command`],
+      [`${words[0]} stands before the command`],
       "Write the command first: varve up --data DIR. See: varve help.",
     );
   }
@@ -148,16 +148,17 @@ class Reader {
   private unknownFlag(word: string): void {
     const name = `varve ${this.command.path.join(" ")}`;
     const guess = nearest(word.replace(/^-+/, ""), this.flags.keys());
-    this.mistakes.push(
-      `${name} has no flag ${word}${guess === null ? "" : `; did you mean --${guess}?`}`,
-    );
+    this.mistakes.push(`${name} has no flag ${word}${guess === null ? "" : `; did you mean --${guess}?`}`);
   }
 
   private readEnvironment(): void {
     for (const flag of this.flags.values()) {
       const text = flag.env === undefined ? undefined : this.env[flag.env];
       if (flag.env === undefined || text === undefined || text === "" || this.values.has(flag.name)) continue;
-      this.values.set(flag.name, flag.repeat === true ? text.split(/\s+/).filter((word) => word !== "") : [text]);
+      this.values.set(
+        flag.name,
+        flag.repeat === true ? text.split(/\s+/).filter((word) => word !== "") : [text],
+      );
       this.sources.set(flag.name, flag.env);
     }
   }

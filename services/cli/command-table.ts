@@ -170,7 +170,12 @@ export const commands: readonly Command[] = [
     detail: ["Reads and checks every record. Changes nothing."],
     args: [volumeName],
     flags: [
-      { name: "data", value: "DIR", env: "VARVE_DATA", summary: "the data directory (required); no server may run on it" },
+      {
+        name: "data",
+        value: "DIR",
+        env: "VARVE_DATA",
+        summary: "the data directory (required); no server may run on it",
+      },
       { name: "from", value: "LSN", summary: "start at this entry (default: the oldest)" },
       { name: "count", value: "N", summary: "print at most N batches (default 20; 0: only the sums)" },
       json,
@@ -190,8 +195,19 @@ export const commands: readonly Command[] = [
     detail: ["Exit code 1 when something fails."],
     args: [],
     flags: [
-      { name: "data", value: "DIR", env: "VARVE_DATA", summary: "the data directory that is meant (default ./varve-data)" },
-      { name: "nbd", value: "ADDR", repeat: true, env: "VARVE_NBD", summary: "NBD address that will be used" },
+      {
+        name: "data",
+        value: "DIR",
+        env: "VARVE_DATA",
+        summary: "the data directory that is meant (default ./varve-data)",
+      },
+      {
+        name: "nbd",
+        value: "ADDR",
+        repeat: true,
+        env: "VARVE_NBD",
+        summary: "NBD address that will be used",
+      },
       { name: "http", value: "ADDR|off", env: "VARVE_HTTP", summary: "HTTP address that will be used" },
       json,
     ],

@@ -12,7 +12,11 @@ export function editDistance(a: string, b: string): number {
     rows.push(line);
     for (let column = 1; column <= b.length; column++) {
       const same = a[row - 1] === b[column - 1] ? 0 : 1;
-      let least = Math.min(at(row - 1, column) + 1, (line[column - 1] ?? 0) + 1, at(row - 1, column - 1) + same);
+      let least = Math.min(
+        at(row - 1, column) + 1,
+        (line[column - 1] ?? 0) + 1,
+        at(row - 1, column - 1) + same,
+      );
       const swapped = row > 1 && column > 1 && a[row - 1] === b[column - 2] && a[row - 2] === b[column - 1];
       if (swapped) least = Math.min(least, at(row - 2, column - 2) + 1);
       line.push(least);
@@ -21,11 +25,17 @@ export function editDistance(a: string, b: string): number {
   return at(a.length, b.length);
 }
 
-/** The candidate nearest to `text`, or null where none is near: at most a third of its letters differ (at least one, two from five on). */
+/**
+ * The candidate that `text` begins, or the nearest one: at most a third of its letters differ (one in short words, two
+ * from five letters on). Null where none is near.
+ */
 export function nearest(text: string, candidates: Iterable<string>): string | null {
+  const all = [...candidates];
+  const begun = text.length >= 2 ? all.filter((candidate) => candidate.startsWith(text.toLowerCase())) : [];
+  if (begun.length === 1) return begun[0] ?? null;
   let best: string | null = null;
   let bestDistance = Number.POSITIVE_INFINITY;
-  for (const candidate of candidates) {
+  for (const candidate of all) {
     const distance = editDistance(text.toLowerCase(), candidate.toLowerCase());
     if (distance >= bestDistance) continue;
     bestDistance = distance;

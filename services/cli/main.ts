@@ -1,0 +1,30 @@
+/*
+ * The `varve` command: reads the command line, loads the one module that it needs, prints errors, sets the exit code.
+ * Started by bin/varve under the pinned Node. Next: command-line.ts, then services/cli/commands/. Exit codes are those of
+ * errorTable (shared/domain/errors.ts): 0 done, 1 doctor or check found something, 2 wrong input, 65 damage, 70 our own fault, …
+ */
+import { errorTable, toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { parseCommandLine } from "./command-line.ts";
+import { commands } from "./command-table.ts";
+import { helpText } from "./help.ts";
+import { printError, printLine } from "./output.ts";
+
+async function main(words: readonly string[]): Promise<number> {
+  try {
+    const parsed = parseCommandLine(words, commands, process.env);
+    if (parsed.kind === "help") {
+      printLine(helpText(parsed.path, commands));
+      return 0;
+    }
+    const run = await parsed.line.command.load();
+    return await run(parsed.line);
+  } catch (cause) {
+    const error = cause instanceof VarveError ? cause : toVarveError(cause, "varve");
+    printError(error, words.includes("--json"));
+    return errorTable[error.kind].exitCode;
+  }
+}
+
+// Somebody who closes the pipe (varve … | head) has seen enough.
+process.stdout.on("error", () => process.exit(0));
+process.exit(await main(process.argv.slice(2)));

@@ -1,0 +1,122 @@
+/*
+ * One data directory: is it one of ours, who holds it, what lies in it. The volume host opens it first and closes it last.
+ * Layout: catalog.json, volumes/NAME/{disk.raw, log/, …}. Nothing is written before the directory was found to be ours or
+ * empty, so that a wrong --data never leaves files in somebody's home.
+ */
+import { dataLayout, type VolumePaths, volumePaths } from "#shared/domain/data-layout.ts";
+import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
+import type { DirectoryLock, FileStore } from "#shared/ports/file-store.ts";
+
+/** Names that may stand in a directory that is not ours yet: a mount point's own, sockets, hidden files, our lock. */
+const harmless = (name: string): boolean =>
+  name === "lost+found" ||
+  name === dataLayout.lock ||
+  name === dataLayout.volumes ||
+  name.startsWith(".") ||
+  name.endsWith(".sock");
+
+export class DataDirectory {
+  readonly path: string;
+  private readonly store: FileStore;
+  private readonly lock: DirectoryLock;
+
+  private constructor(store: FileStore, path: string, lock: DirectoryLock) {
+    this.store = store;
+    this.path = path;
+    this.lock = lock;
+  }
+
+  /** Locks the directory; makes it first where `create` says so. On failure nothing is written, not even a lock file. */
+  static async open(store: FileStore, path: string, create: boolean): Promise<DataDirectory> {
+    if ((await store.facts(path)) === null) {
+      if (!create) throw noDataDirectory(path, "does not exist");
+      await store.makeDirectory(path);
+    }
+    const names = await store.list(path);
+    if (!names.includes(dataLayout.catalog)) await requireFresh(store, path, names, create);
+    try {
+      return new DataDirectory(store, path, await store.lockDirectory(path));
+    } catch (cause) {
+      if (!(cause instanceof FileStoreError) || cause.code !== "EAGAIN") throw cause;
+      throw new VarveError("DataDirectoryHeldError", "Retry", `data directory ${path} is in use`, {
+        hint: cause.hint,
+        fields: { path },
+        cause,
+      });
+    }
+  }
+
+  pathsOf(name: string): VolumePaths {
+    return volumePaths(this.path, name);
+  }
+
+  /** Directories in volumes/ that no record knows: left by hand, or by a catalogue of another day. */
+  async strangers(known: readonly string[]): Promise<readonly string[]> {
+    const found = await this.store.list(`${this.path}/${dataLayout.volumes}`);
+    return found.filter((name) => !known.includes(name));
+  }
+
+  async makeVolume(name: string): Promise<void> {
+    await this.store.makeDirectory(this.pathsOf(name).directory);
+  }
+
+  async removeVolume(name: string): Promise<void> {
+    const { directory } = this.pathsOf(name);
+    if ((await this.store.facts(directory)) === null) return;
+    await this.store.removeTree(directory);
+    await this.store.syncDirectory(`${this.path}/${dataLayout.volumes}`);
+  }
+
+  async close(): Promise<void> {
+    await this.lock.release();
+  }
+}
+
+/**
+ * A directory without a catalogue must be empty as far as we care. Volumes without a catalogue are damage; anything else
+ * is somebody else's directory.
+ */
+async function requireFresh(
+  store: FileStore,
+  path: string,
+  names: readonly string[],
+  create: boolean,
+): Promise<void> {
+  const volumes = await store.list(`${path}/${dataLayout.volumes}`);
+  if (volumes.length > 0) {
+    throw new VarveError(
+      "CatalogMissingError",
+      "Corrupt",
+      `data directory ${path} has volumes (${shortList(volumes)}) but no ${dataLayout.catalog}`,
+      {
+        hint: "Put catalog.json back from a backup. Each volumes/NAME/disk.raw is a plain raw image and can be copied.",
+        fields: { path, volumes: volumes.length },
+      },
+    );
+  }
+  const foreign = names.filter((name) => !harmless(name));
+  if (foreign.length > 0) {
+    throw new VarveError(
+      "NotADataDirectoryError",
+      "Invalid",
+      `${path} is not a Varve data directory: it holds ${shortList(foreign)}`,
+      {
+        hint: "Give --data an empty or new directory, or one that varve up has made.",
+        fields: { path },
+      },
+    );
+  }
+  if (!create) throw noDataDirectory(path, "is empty");
+}
+
+function noDataDirectory(path: string, what: string): VarveError {
+  return new VarveError("NoDataDirectoryError", "Invalid", `data directory ${path} ${what}`, {
+    hint: "Check --data. varve up --data DIR makes a new one.",
+    fields: { path },
+  });
+}
+
+function shortList(names: readonly string[]): string {
+  const shown = names.slice(0, 3).join(", ");
+  return names.length > 3 ? `${shown} and ${names.length - 3} more` : shown;
+}

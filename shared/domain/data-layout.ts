@@ -1,0 +1,23 @@
+/*
+ * Names inside a data directory. The volume host, the catalogue adapter, the CLI and doctor take them from here, so that
+ * a file has one name. DATA/catalog.json, DATA/varve.lock, DATA/volumes/NAME/{disk.raw, log/}. Pure.
+ */
+
+export const dataLayout = {
+  catalog: "catalog.json",
+  lock: "varve.lock",
+  volumes: "volumes",
+  image: "disk.raw",
+  log: "log",
+} as const;
+
+export interface VolumePaths {
+  readonly directory: string;
+  readonly image: string;
+  readonly log: string;
+}
+
+export function volumePaths(dataDirectory: string, name: string): VolumePaths {
+  const directory = `${dataDirectory}/${dataLayout.volumes}/${name}`;
+  return { directory, image: `${directory}/${dataLayout.image}`, log: `${directory}/${dataLayout.log}` };
+}

@@ -1,0 +1,83 @@
+/*
+ * What the HTTP API and the command line see of the volumes of one machine: the port between services/api, services/cli
+ * and the volume host (services/gateway/engine/volume-host.ts) that implements it. Changes are made one after the other;
+ * each either happens wholly or leaves everything as it was (docs/specs/volume-host.md). All failures are VarveErrors.
+ */
+import type { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeDurability } from "#shared/domain/volume.ts";
+
+/**
+ * serving: clients may attach. halted: log or image failed while serving; reads go on, writes fail. failed: could not be
+ * opened, see failure. busy: being changed, clients are asked to come again. closed: nothing is served here (offline).
+ */
+export type VolumeCondition = "serving" | "halted" | "failed" | "busy" | "closed";
+
+/** Figures of an open volume. */
+export interface VolumeFigures {
+  readonly line: string;
+  readonly epoch: number;
+  readonly oldestLsn: number;
+  readonly lastLsn: number;
+  readonly durableLsn: number;
+  readonly appliedLsn: number;
+  readonly checkpointLsn: number;
+  readonly imageAllocatedBytes: number;
+  readonly logDiskBytes: number;
+  readonly overlayRanges: number;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface VolumeView {
+  readonly id: string;
+  readonly name: string;
+  /** One line for export lists. */
+  readonly description: string;
+  readonly sizeBytes: number;
+  readonly durability: VolumeDurability;
+  readonly createdAtMs: number;
+  readonly condition: VolumeCondition;
+  /** Why it halted or failed. */
+  readonly failure: VarveError | null;
+  readonly attachedClients: number;
+  readonly imagePath: string;
+  readonly logPath: string;
+  readonly figures: VolumeFigures | null;
+}
+
+export interface NewVolume {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly durability: VolumeDurability;
+}
+
+/** What `image check` found. Nothing is changed by a check. */
+export interface ImageReport {
+  readonly name: string;
+  /** True where image, checkpoint and log agree. */
+  readonly clean: boolean;
+  /** One line per finding, for people. */
+  readonly findings: readonly string[];
+  readonly fields: Readonly<Record<string, string | number | boolean>>;
+}
+
+export interface VolumeAdministration {
+  /** All volumes, sorted by name. */
+  list(): readonly VolumeView[];
+  /** Throws UnknownVolumeError (Invalid). */
+  show(name: string): VolumeView;
+  create(volume: NewVolume): Promise<VolumeView>;
+  /** Refused (VolumeAttachedError) while a client is attached. The data is gone when it resolves. */
+  delete(name: string): Promise<void>;
+  /**
+   * Grows at any time (attached clients learn the size when they reconnect). A smaller size is refused without `shrink`
+   * and while a client is attached.
+   */
+  resize(name: string, sizeBytes: number, shrink: boolean): Promise<VolumeView>;
+  /** Refused while a client is attached. */
+  setDurability(name: string, durability: VolumeDurability): Promise<VolumeView>;
+  checkImage(name: string): Promise<ImageReport>;
+  /** Keeps a change that somebody else made to the image: appends it to the log. */
+  adoptImage(name: string): Promise<ImageReport>;
+  /** Throws such a change away: fills the image from the log again. */
+  discardImage(name: string): Promise<ImageReport>;
+}

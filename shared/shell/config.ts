@@ -1,0 +1,203 @@
+/*
+ * What a user may set for `varve up`, read from flags and environment (services/cli/command-line.ts gives both by flag
+ * name) and checked against domain/limits.ts. Every mistake is collected and reported together: nobody should have to
+ * start five times to learn of five mistakes. Next: services/cli/commands/up.ts.
+ */
+import { parseByteSize, readableByteSize } from "#shared/domain/byte-size.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import {
+  durabilities,
+  isDurability,
+  type VolumeDurability,
+  volumeNameMistake,
+  volumeSizeMistake,
+} from "#shared/domain/volume.ts";
+import { addressText, type ListenAddress, parseListenAddress } from "./listen-address.ts";
+
+export interface VolumeWish {
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** Null: not said; `write` for a new volume, anything for one that exists. */
+  readonly durability: VolumeDurability | null;
+}
+
+export interface UpConfig {
+  readonly dataDirectory: string;
+  readonly nbd: readonly ListenAddress[];
+  /** Null: off. */
+  readonly http: Extract<ListenAddress, { kind: "tcp" }> | null;
+  readonly volumes: readonly VolumeWish[];
+  readonly payloadBytesMax: number;
+  readonly logBytesMax: number;
+  readonly logRetainedBytes: number;
+  readonly connectionsMax: number;
+}
+
+/** Flag values by name, and where each came from (`--nbd`, `VARVE_NBD`). */
+export interface ConfigSource {
+  readonly values: ReadonlyMap<string, readonly string[]>;
+  readonly sources: ReadonlyMap<string, string>;
+}
+
+export const defaultNbdAddress = "127.0.0.1:10809";
+export const defaultHttpAddress = "127.0.0.1:8080";
+
+export function readUpConfig(source: ConfigSource): UpConfig {
+  const reader = new ConfigReader(source);
+  const config: UpConfig = {
+    dataDirectory: reader.dataDirectory(),
+    nbd: reader.nbd(),
+    http: reader.http(),
+    volumes: reader.volumes(),
+    payloadBytesMax: reader.size("payload-max", limits.payloadBytesMax, 80 * 2 ** 20, 16 * 2 ** 30),
+    logBytesMax: reader.size("log-max", limits.logBytesMaxDefault, 4 * limits.logSegmentBytes, 2 ** 50),
+    logRetainedBytes: reader.size("log-keep", limits.logRetainedBytesDefault, 0, 2 ** 50),
+    connectionsMax: reader.count("connections-max", limits.nbdConnectionsMax, 1, 65_536),
+  };
+  if (config.logRetainedBytes > config.logBytesMax / 2) {
+    reader.mistake(
+      "log-keep",
+      `${readableByteSize(config.logRetainedBytes)} is more than half of log-max, ${readableByteSize(config.logBytesMax)}`,
+    );
+  }
+  reader.finish();
+  return config;
+}
+
+/** Collects mistakes; a value with a mistake reads as its default, and finish() throws. */
+export class ConfigReader {
+  private readonly source: ConfigSource;
+  private readonly mistakes: string[] = [];
+
+  constructor(source: ConfigSource) {
+    this.source = source;
+  }
+
+  mistake(flag: string, what: string): void {
+    this.mistakes.push(`${this.source.sources.get(flag) ?? `--${flag}`}: ${what}`);
+  }
+
+  finish(): void {
+    if (this.mistakes.length === 0) return;
+    throw new VarveError("ConfigError", "Invalid", this.mistakes.join("\n"), {
+      hint: "Nothing was started and nothing was changed. See: varve help up.",
+      fields: { mistakes: this.mistakes.length },
+    });
+  }
+
+  dataDirectory(): string {
+    const path = this.one("data");
+    if (path !== undefined) return path === "/" ? path : path.replace(/\/+$/, "");
+    this.mistake("data", "is missing; say where the volumes are or will be: --data DIR");
+    return "";
+  }
+
+  nbd(): readonly ListenAddress[] {
+    const texts = this.all("nbd") ?? [defaultNbdAddress];
+    const seen = new Set<string>();
+    return texts.flatMap((text) => {
+      const address = this.address("nbd", text);
+      if (address === null) return [];
+      if (seen.has(addressText(address))) this.mistake("nbd", `"${text}" is given twice`);
+      seen.add(addressText(address));
+      return [address];
+    });
+  }
+
+  http(): UpConfig["http"] {
+    const text = this.one("http") ?? defaultHttpAddress;
+    if (text === "off") return null;
+    const address = this.address("http", text);
+    if (address?.kind !== "unix") return address;
+    this.mistake("http", `"${text}" is a unix socket; the HTTP API listens on HOST:PORT, or is off`);
+    return null;
+  }
+
+  volumes(): readonly VolumeWish[] {
+    const wishes: VolumeWish[] = [];
+    for (const text of this.all("volume") ?? []) {
+      const wish = this.volume(text);
+      if (wish === null) continue;
+      if (wishes.some((other) => other.name === wish.name)) {
+        this.mistake("volume", `volume ${wish.name} is given twice`);
+      }
+      wishes.push(wish);
+    }
+    return wishes;
+  }
+
+  size(flag: string, fallback: number, least: number, greatest: number): number {
+    const text = this.one(flag);
+    if (text === undefined) return fallback;
+    const bytes = parseByteSize(text);
+    if (bytes === null) {
+      this.mistake(flag, `"${text}" is not a size; write it like 512M or 10G`);
+    } else if (bytes < least || bytes > greatest) {
+      this.mistake(
+        flag,
+        `${text} is not within ${readableByteSize(least)} and ${readableByteSize(greatest)}`,
+      );
+    } else {
+      return bytes;
+    }
+    return fallback;
+  }
+
+  count(flag: string, fallback: number, least: number, greatest: number): number {
+    const text = this.one(flag);
+    if (text === undefined) return fallback;
+    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= least && value <= greatest) return value;
+    this.mistake(flag, `"${text}" is not a whole number within ${least} and ${greatest}`);
+    return fallback;
+  }
+
+  private volume(text: string): VolumeWish | null {
+    const [head = "", ...options] = text.split(",");
+    const [name = "", size, ...rest] = head.split(":");
+    const before = this.mistakes.length;
+    const nameMistake = volumeNameMistake(name);
+    if (nameMistake !== null) this.mistake("volume", `"${text}": the name "${name}" ${nameMistake}`);
+    let sizeBytes = 0;
+    if (size === undefined || rest.length > 0) {
+      this.mistake("volume", `"${text}" is not NAME:SIZE; for example disk0:10G`);
+    } else {
+      sizeBytes = this.volumeSize(text, size);
+    }
+    let durability: VolumeDurability | null = null;
+    for (const option of options) {
+      const [key, value = ""] = option.split("=", 2);
+      if (key !== "durability") {
+        this.mistake("volume", `"${text}": there is no option "${key}"; known: durability`);
+      } else if (!isDurability(value)) {
+        this.mistake("volume", `"${text}": durability is ${durabilities.join(" or ")}, not "${value}"`);
+      } else {
+        durability = value;
+      }
+    }
+    return this.mistakes.length > before ? null : { name, sizeBytes, durability };
+  }
+
+  private volumeSize(text: string, size: string): number {
+    const bytes = parseByteSize(size);
+    const mistake = bytes === null ? "is not a size; write it like 10G" : volumeSizeMistake(bytes);
+    if (mistake !== null) this.mistake("volume", `"${text}": the size "${size}" ${mistake}`);
+    return bytes ?? 0;
+  }
+
+  private address(flag: string, text: string): ListenAddress | null {
+    const address = parseListenAddress(text);
+    if (typeof address !== "string") return address;
+    this.mistake(flag, `"${text}" ${address}`);
+    return null;
+  }
+
+  private one(flag: string): string | undefined {
+    return this.source.values.get(flag)?.[0];
+  }
+
+  private all(flag: string): readonly string[] | undefined {
+    return this.source.values.get(flag);
+  }
+}
