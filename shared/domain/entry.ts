@@ -65,12 +65,9 @@ export function isEntryValue(kind: 4 | 5 | 6 | 7, value: string | number): boole
 }
 
 /** Whether a volume may have this many bytes. */
-export function isVolumeSize(value: unknown): value is number {
+export function isVolumeSize(value: number): boolean {
   return (
-    typeof value === "number" &&
-    Number.isSafeInteger(value) &&
-    value >= limits.volumeBytesMin &&
-    value <= limits.volumeBytesMax
+    Number.isSafeInteger(value) && value >= limits.volumeBytesMin && value <= limits.volumeBytesMax
   );
 }
 

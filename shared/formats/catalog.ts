@@ -1,0 +1,149 @@
+/*
+ * The catalogue file, DATA/catalog.json (docs/formats/catalog.md): JSON for people and jq, with a checksum line that tells
+ * a damaged or hand-edited file from a good one. The file catalogue adapter reads and writes it whole.
+ */
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import {
+  isDurability,
+  isVolumeId,
+  type VolumeRecord,
+  volumeNameMistake,
+  volumeSizeMistake,
+  volumeStates,
+} from "#shared/domain/volume.ts";
+import { checksumOf } from "./checksum.ts";
+
+const formatName = "varve-catalog";
+export const catalogVersion = 1;
+/** 1024 volumes of at most 260 bytes each and the frame; more is refused unread. */
+export const catalogBytesMax = 1024 * 1024;
+/** The last lines: the checksum of all bytes before them. */
+const closingLines = (sum: string): string => `  "checksum": "xxh64:${sum}"\n}\n`;
+const closingPattern = /^ {2}"checksum": "xxh64:([0-9a-f]{16})"\n\}\n$/;
+const closingBytes = closingLines("0".repeat(16)).length;
+const mistakesShownMax = 20;
+
+/** The file's bytes: records in name order, one per line. They have passed checkVolumes. */
+export function encodeCatalog(records: readonly VolumeRecord[]): Buffer {
+  const mistakes = checkVolumes(records);
+  if (mistakes.length > 0) throw refused("catalogue", "Invalid", mistakes);
+  const sorted = [...records].sort((one, other) => (one.name < other.name ? -1 : 1));
+  const lines = sorted.map((record) => `    ${JSON.stringify(inOrder(record))}`).join(",\n");
+  const volumes = lines === "" ? "[]" : `[\n${lines}\n  ]`;
+  const covered = `{\n  "format": "${formatName}",\n  "version": ${catalogVersion},\n  "volumes": ${volumes},\n`;
+  return Buffer.from(covered + closingLines(sumOf(Buffer.from(covered))));
+}
+
+/**
+ * The records of a catalogue file, sorted by name. Throws Corrupt where the bytes are not what was written, Invalid where a
+ * newer Varve wrote them, and Corrupt naming every mistake where they are intact but wrong. `place` is the file's path.
+ */
+export function decodeCatalog(bytes: Buffer, place: string): readonly VolumeRecord[] {
+  if (bytes.length > catalogBytesMax) throw damaged(place, `it has ${bytes.length} bytes`);
+  const text = bytes.toString("latin1");
+  const closingAt = text.length - closingBytes;
+  const sum = closingPattern.exec(text.slice(Math.max(0, closingAt)))?.[1];
+  if (sum === undefined) throw damaged(place, "it does not end with a checksum line (cut off, or edited)");
+  if (sumOf(bytes.subarray(0, closingAt)) !== sum) {
+    throw damaged(place, "its checksum does not match its text (damaged, or edited by hand)");
+  }
+  const document = parse(text, place);
+  if (document["format"] !== formatName) throw damaged(place, `its format is not "${formatName}"`);
+  if (document["version"] !== catalogVersion) {
+    const found = JSON.stringify(document["version"]);
+    throw new VarveError(
+      "CatalogVersionError",
+      "Invalid",
+      `${place}: catalogue version ${found} is not known`,
+      {
+        hint: "It was written by a newer Varve: use that version. Nothing was changed.",
+        fields: { place },
+      },
+    );
+  }
+  const mistakes = checkVolumes(document["volumes"]);
+  if (mistakes.length > 0) throw refused(place, "Corrupt", mistakes);
+  const records = (document["volumes"] as VolumeRecord[]).map(inOrder);
+  if (!encodeCatalog(records).equals(bytes)) throw damaged(place, "it is not in the form that Varve writes");
+  return records;
+}
+
+/** Every mistake in what should be a list of volume records, each with its place; [] where there is none. */
+export function checkVolumes(volumes: unknown): string[] {
+  if (!Array.isArray(volumes)) return ["volumes is not a list"];
+  const mistakes: string[] = [];
+  if (volumes.length > limits.volumesMax)
+    mistakes.push(`${volumes.length} volumes, at most ${limits.volumesMax}`);
+  const seen = new Set<unknown>();
+  volumes.slice(0, limits.volumesMax).forEach((volume: unknown, index) => {
+    const place = `volumes[${index}]`;
+    if (typeof volume !== "object" || volume === null || Array.isArray(volume)) {
+      mistakes.push(`${place} is not an object`);
+      return;
+    }
+    const record = volume as Record<string, unknown>;
+    for (const [field, mistakeOf] of Object.entries(rules)) {
+      const mistake = mistakeOf(record[field]);
+      if (mistake !== null) mistakes.push(`${place}.${field} ${mistake}`);
+    }
+    for (const field of Object.keys(record)) {
+      if (!Object.hasOwn(rules, field)) mistakes.push(`${place}.${JSON.stringify(field)} is not known`);
+    }
+    for (const field of ["id", "name"]) {
+      const key = `${field}:${String(record[field])}`;
+      if (seen.has(key)) mistakes.push(`${place}.${field} ${JSON.stringify(record[field])} is there twice`);
+      seen.add(key);
+    }
+  });
+  return mistakes;
+}
+
+/** What is wrong with a field's value, or null; also the order of fields in the file. */
+const rules: Readonly<Record<keyof VolumeRecord, (value: unknown) => string | null>> = {
+  id: (value) => (typeof value === "string" && isVolumeId(value) ? null : "is not 16 lower-case hex digits"),
+  name: (value) => (typeof value === "string" ? volumeNameMistake(value) : "is not a text"),
+  sizeBytes: (value) => (typeof value === "number" ? volumeSizeMistake(value) : "is not a number"),
+  durability: (value) =>
+    typeof value === "string" && isDurability(value) ? null : 'is neither "write" nor "flush"',
+  createdAtMs: (value) =>
+    Number.isSafeInteger(value) && (value as number) >= 0 ? null : "is not a time in ms",
+  state: (value) =>
+    (volumeStates as readonly unknown[]).includes(value) ? null : 'is not "creating", "active" or "deleting"',
+};
+
+function inOrder(record: VolumeRecord): VolumeRecord {
+  const { id, name, sizeBytes, durability, createdAtMs, state } = record;
+  return { id, name, sizeBytes, durability, createdAtMs, state };
+}
+
+function sumOf(bytes: Uint8Array): string {
+  return checksumOf(bytes).toString(16).padStart(16, "0");
+}
+
+function parse(text: string, place: string): Record<string, unknown> {
+  try {
+    const document: unknown = JSON.parse(text);
+    if (typeof document === "object" && document !== null) return document as Record<string, unknown>;
+  } catch (cause) {
+    throw damaged(place, "it is not JSON", cause);
+  }
+  throw damaged(place, "it is not a JSON object");
+}
+
+function damaged(place: string, what: string, cause?: unknown): VarveError {
+  return new VarveError("CatalogDamagedError", "Corrupt", `${place}: not a usable catalogue: ${what}`, {
+    hint: "Nothing was changed. Put back the file from a backup; the volumes' logs and images are untouched.",
+    fields: { place },
+    cause,
+  });
+}
+
+function refused(place: string, kind: "Invalid" | "Corrupt", mistakes: readonly string[]): VarveError {
+  const shown = mistakes.slice(0, mistakesShownMax).join("; ");
+  const rest = mistakes.length > mistakesShownMax ? `; and ${mistakes.length - mistakesShownMax} more` : "";
+  return new VarveError("CatalogContentError", kind, `${place}: ${shown}${rest}`, {
+    hint: "Nothing was changed.",
+    fields: { place, mistakes: mistakes.length },
+  });
+}
