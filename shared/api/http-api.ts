@@ -1,0 +1,162 @@
+/*
+ * The HTTP API as data: paths, bodies, answers, errors. One definition for the server (services/api/routes.ts), for
+ * /openapi.json and for the dashboard to come. Needs effect/Schema, so the CLI imports only types from here
+ * (services/cli/api-client.ts): loading it takes 0.2 s.
+ */
+import * as HttpApi from "effect/http-api/HttpApi";
+import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint";
+import * as HttpApiGroup from "effect/http-api/HttpApiGroup";
+import * as HttpApiSchema from "effect/http-api/HttpApiSchema";
+import * as OpenApi from "effect/http-api/OpenApi";
+import * as Schema from "effect/Schema";
+
+const Fields = Schema.Record(Schema.String, Schema.Union([Schema.String, Schema.Finite, Schema.Boolean]));
+
+const ApiError = Schema.Struct({
+  tag: Schema.String.annotate({ description: "which error, e.g. VolumeExistsError; stable" }),
+  kind: Schema.Literals(["Retry", "Fenced", "Invalid", "Corrupt", "Full", "Internal"]).annotate({
+    description: "what the caller must do",
+  }),
+  message: Schema.String,
+  hint: Schema.String,
+  fields: Fields,
+});
+
+/** The same body under each status that an error can have; docs/errors.md says which is when. */
+const errors = [400, 404, 409, 413, 415, 421, 500, 503, 507].map((status) =>
+  ApiError.pipe(HttpApiSchema.status(status)),
+);
+
+const Durability = Schema.Literals(["write", "flush"]).annotate({
+  description: "write: a reply means durable. flush: FLUSH and FUA mean durable.",
+});
+
+const Size = Schema.Union([Schema.String, Schema.Int]).annotate({
+  description: 'bytes as a number, or binary units as a text: "10G" is 10 GiB',
+});
+
+const Figures = Schema.Struct({
+  line: Schema.String,
+  epoch: Schema.Int,
+  oldestLsn: Schema.Int,
+  lastLsn: Schema.Int,
+  durableLsn: Schema.Int,
+  appliedLsn: Schema.Int,
+  checkpointLsn: Schema.Int,
+  imageAllocatedBytes: Schema.Int,
+  logDiskBytes: Schema.Int,
+  overlayRanges: Schema.Int,
+  counters: Schema.Record(Schema.String, Schema.Finite),
+});
+
+const Volume = Schema.Struct({
+  id: Schema.String,
+  name: Schema.String,
+  sizeBytes: Schema.Int,
+  durability: Durability,
+  createdAt: Schema.String.annotate({ description: "RFC 3339" }),
+  condition: Schema.Literals(["serving", "halted", "failed", "busy", "closed"]),
+  failure: Schema.NullOr(ApiError),
+  attachedClients: Schema.Int,
+  uris: Schema.Array(Schema.String).annotate({ description: "NBD URIs, one per listening address" }),
+  imagePath: Schema.String,
+  logPath: Schema.String,
+  figures: Schema.NullOr(Figures),
+});
+
+const Connection = Schema.Struct({
+  id: Schema.Int,
+  volume: Schema.NullOr(Schema.String),
+  peer: Schema.String,
+  address: Schema.String,
+  openForMs: Schema.Finite,
+  requestsInFlight: Schema.Int,
+  counters: Schema.Record(Schema.String, Schema.Finite),
+});
+
+const Status = Schema.Struct({
+  version: Schema.String,
+  pid: Schema.Int,
+  startedAt: Schema.String,
+  dataDirectory: Schema.String,
+  nbd: Schema.Array(Schema.String),
+  volumes: Schema.Int,
+  volumesFailed: Schema.Array(Schema.String),
+  connections: Schema.Int,
+  residentBytes: Schema.Int,
+  freeBytes: Schema.Int,
+});
+
+const ImageReport = Schema.Struct({
+  name: Schema.String,
+  clean: Schema.Boolean,
+  findings: Schema.Array(Schema.String),
+  fields: Fields,
+});
+
+const CreateVolume = Schema.Struct({
+  name: Schema.String,
+  size: Size,
+  durability: Schema.optionalKey(Durability),
+});
+const ResizeVolume = Schema.Struct({ size: Size, shrink: Schema.optionalKey(Schema.Boolean) });
+const SetVolume = Schema.Struct({ durability: Durability });
+
+/** Bodies that the server checks by itself (services/api/request-body.ts), so that every mistake is named at once. */
+export const bodies = { CreateVolume, ResizeVolume, SetVolume };
+
+export type ApiVolume = typeof Volume.Type;
+export type ApiConnection = typeof Connection.Type;
+export type ApiStatus = typeof Status.Type;
+export type ApiImageReport = typeof ImageReport.Type;
+
+const params = { name: Schema.String };
+const text = Schema.String.pipe(HttpApiSchema.asText());
+
+const volumes = HttpApiGroup.make("volumes").add(
+  HttpApiEndpoint.get("list", "/v1/volumes", { success: Schema.Array(Volume), error: errors }),
+  HttpApiEndpoint.post("create", "/v1/volumes", {
+    payload: CreateVolume,
+    success: Volume.pipe(HttpApiSchema.status(201)),
+    error: errors,
+  }),
+  HttpApiEndpoint.get("show", "/v1/volumes/:name", { params, success: Volume, error: errors }),
+  HttpApiEndpoint.patch("set", "/v1/volumes/:name", {
+    params,
+    payload: SetVolume,
+    success: Volume,
+    error: errors,
+  }),
+  HttpApiEndpoint.delete("delete", "/v1/volumes/:name", { params, error: errors }),
+  HttpApiEndpoint.post("resize", "/v1/volumes/:name/resize", {
+    params,
+    payload: ResizeVolume,
+    success: Volume,
+    error: errors,
+  }),
+  HttpApiEndpoint.post("image", "/v1/volumes/:name/image/:operation", {
+    params: { name: Schema.String, operation: Schema.Literals(["check", "adopt", "discard"]) },
+    success: ImageReport,
+    error: errors,
+  }),
+);
+
+const server = HttpApiGroup.make("server").add(
+  HttpApiEndpoint.get("connections", "/v1/connections", { success: Schema.Array(Connection), error: errors }),
+  HttpApiEndpoint.get("status", "/v1/status", { success: Status, error: errors }),
+  HttpApiEndpoint.get("healthz", "/healthz", { success: text }),
+  HttpApiEndpoint.get("readyz", "/readyz", { success: text }),
+  HttpApiEndpoint.get("metrics", "/metrics", { success: text }),
+);
+
+export const varveApi = HttpApi.make("varve")
+  .add(volumes)
+  .add(server)
+  .annotateMerge(
+    OpenApi.annotations({
+      title: "Varve",
+      version: "1",
+      description:
+        "Volumes of a Varve server. Sizes are binary. Errors carry tag, kind, message, hint and fields.",
+    }),
+  );
