@@ -1,0 +1,257 @@
+/*
+ * The volume writer against a log that is stepped by hand: who is answered when, what gathers, what back-pressure does.
+ */
+import { beforeEach, describe, expect, it } from "vitest";
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import type { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { Completion } from "#shared/ports/block-export.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+import type { Durability, LogState, LogWriter } from "#shared/ports/write-log.ts";
+import { Overlay } from "../../../services/gateway/engine/overlay.ts";
+import { type PendingBatch, VolumeWriter } from "../../../services/gateway/engine/volume-writer.ts";
+
+/** Queues what is appended; the test says when it is stored and durable. */
+class SteppedLog implements LogWriter {
+  readonly appended: BatchDraft[] = [];
+  readonly pumps: boolean[] = [];
+  readonly syncs: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  refuse: VarveError | null = null;
+  private lastLsn = 0;
+
+  append(draft: BatchDraft): void {
+    if (this.refuse !== null) throw this.refuse;
+    draft.firstLsn = this.lastLsn + 1;
+    this.lastLsn += draft.entryCount;
+    this.appended.push(draft);
+  }
+  pump(mayBlock: boolean): void {
+    this.pumps.push(mayBlock);
+  }
+  sync(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.syncs.push({ resolve, reject });
+    });
+  }
+  state(): LogState {
+    throw new Error("not asked for");
+  }
+  read(): AsyncIterable<never> {
+    throw new Error("not asked for");
+  }
+  async release(): Promise<void> {}
+  async close(): Promise<void> {}
+}
+
+class Answer implements Completion {
+  answered = false;
+  error: VarveError | null = null;
+  complete(error: VarveError | null): void {
+    expect(this.answered).toBe(false);
+    this.answered = true;
+    this.error = error;
+  }
+}
+
+function slabOf(bytes: number): Slab {
+  return { bytes: Buffer.alloc(bytes), address: 0 };
+}
+
+class CountingPool {
+  lent = 0;
+  slabsMax = 100;
+  acquire(bytes: number): Slab | null {
+    if (this.lent >= this.slabsMax) return null;
+    this.lent += 1;
+    return slabOf(Math.ceil(bytes / 4096) * 4096);
+  }
+  release(): void {
+    this.lent -= 1;
+  }
+}
+
+let log: SteppedLog;
+let pool: CountingPool;
+let overlay: Overlay;
+let durableBatches: PendingBatch[];
+let refusal: VarveError | null;
+const source = slabOf(64 * 1024);
+
+function writerOf(durability: Durability): VolumeWriter {
+  return new VolumeWriter({
+    log,
+    durability,
+    overlay,
+    pool: pool as unknown as SlabPool,
+    admission: { refuse: () => refusal },
+    onDurable: (batch) => durableBatches.push(batch),
+  });
+}
+
+function write(writer: VolumeWriter, offset: number, fua = false): Answer {
+  const answer = new Answer();
+  expect(writer.write(offset, source, 0, 4096, fua, answer)).toBe(true);
+  return answer;
+}
+
+const microtasks = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+beforeEach(() => {
+  log = new SteppedLog();
+  pool = new CountingPool();
+  overlay = new Overlay();
+  durableBatches = [];
+  refusal = null;
+});
+
+describe("a `write` volume", () => {
+  it("answers only when the log says durable", () => {
+    const writer = writerOf("write");
+    const answer = write(writer, 0);
+    writer.endOfInput(true);
+    writer.stored(1);
+    expect(answer.answered).toBe(false);
+    expect(overlay.empty).toBe(true);
+    writer.durable(1);
+    expect(answer).toMatchObject({ answered: true, error: null });
+    expect(overlay.empty).toBe(false);
+    expect(durableBatches).toHaveLength(1);
+  });
+
+  it("gathers while two batches are under way and sends the rest as one when a slot is free", () => {
+    const writer = writerOf("write");
+    for (let round = 0; round < 10; round++) {
+      write(writer, round * 4096);
+      writer.endOfInput(false);
+    }
+    expect(log.appended.map((draft) => draft.entryCount)).toEqual([1, 1]);
+    writer.durable(1);
+    expect(log.appended.map((draft) => draft.entryCount)).toEqual([1, 1, 8]);
+  });
+
+  it("lets the log block only for a lone batch of a lone client", () => {
+    const writer = writerOf("write");
+    write(writer, 0);
+    writer.endOfInput(true);
+    write(writer, 4096);
+    writer.endOfInput(true);
+    expect(log.pumps).toEqual([true, false]);
+  });
+
+  it("puts a reserved write behind what came before it", () => {
+    const writer = writerOf("write");
+    write(writer, 0);
+    const slot = writer.reserveWrite(8192);
+    expect(slot).not.toBeNull();
+    write(writer, 4096);
+    if (slot !== null) writer.writeReserved(slot, 8192, false, new Answer());
+    write(writer, 16384);
+    writer.endOfInput(false);
+    expect(log.appended.map((draft) => [...draft.offsets])).toEqual([[0, 4096], [8192]]);
+    writer.durable(2);
+    writer.durable(3);
+    expect(log.appended.map((draft) => [...draft.offsets])).toEqual([[0, 4096], [8192], [16384]]);
+  });
+
+  it("answers FLUSH at once, because answered is durable, but never from inside the call", async () => {
+    const writer = writerOf("write");
+    const answer = new Answer();
+    writer.flush(answer);
+    expect(answer.answered).toBe(false);
+    await microtasks();
+    expect(answer).toMatchObject({ answered: true, error: null });
+    expect(log.syncs).toHaveLength(0);
+  });
+});
+
+describe("a `flush` volume", () => {
+  it("answers plain writes when stored, FUA when durable, and asks for a sync", () => {
+    const writer = writerOf("flush");
+    const plain = write(writer, 0);
+    const fua = write(writer, 4096, true);
+    writer.endOfInput(false);
+    expect(log.syncs).toHaveLength(1);
+    writer.stored(2);
+    expect(plain.answered).toBe(true);
+    expect(fua.answered).toBe(false);
+    expect(overlay.empty).toBe(false);
+    expect(durableBatches).toHaveLength(0);
+    writer.durable(2);
+    expect(fua.answered).toBe(true);
+    expect(durableBatches).toHaveLength(1);
+  });
+
+  it("answers FLUSH when the log's sync is done, with EIO's error when it failed", async () => {
+    const writer = writerOf("flush");
+    const good = new Answer();
+    const bad = new Answer();
+    writer.flush(good);
+    writer.flush(bad);
+    log.syncs[0]?.resolve();
+    log.syncs[1]?.reject(new VarveError("LogFailed", "Internal", "disk gone"));
+    await microtasks();
+    expect(good).toMatchObject({ answered: true, error: null });
+    expect(bad.error?._tag).toBe("LogFailed");
+  });
+
+  it("asks for one sync when memory runs short", () => {
+    const writer = writerOf("flush");
+    write(writer, 0);
+    writer.endOfInput(false);
+    writer.stored(1);
+    writer.relieve();
+    writer.relieve();
+    expect(log.syncs).toHaveLength(1);
+  });
+});
+
+describe("what is refused", () => {
+  it("an inadmissible write is answered with its error and reaches no log", async () => {
+    const writer = writerOf("write");
+    refusal = new VarveError("NoSpace", "Full", "no room");
+    const answer = write(writer, 0);
+    await microtasks();
+    writer.endOfInput(false);
+    expect(answer.error?.kind).toBe("Full");
+    expect(log.appended).toHaveLength(0);
+    expect(pool.lent).toBe(0);
+  });
+
+  it("a log that refuses the batch fails its requests and gives the slab back", async () => {
+    const writer = writerOf("write");
+    const answer = write(writer, 0);
+    log.refuse = new VarveError("LogFull", "Full", "no room in the log");
+    writer.endOfInput(false);
+    await microtasks();
+    expect(answer.error?._tag).toBe("LogFull");
+    expect(pool.lent).toBe(0);
+    expect(writer.busy).toBe(false);
+  });
+
+  it("without memory nothing is taken, and what was gathered goes to the log", () => {
+    const writer = writerOf("write");
+    pool.slabsMax = 1;
+    let taken = 0;
+    while (writer.write(taken * 4096, source, 0, 4096, false, new Answer())) taken += 1;
+    expect(taken).toBeGreaterThan(1);
+    expect(log.appended).toHaveLength(1);
+    expect(writer.reserveWrite(4096)).toBeNull();
+  });
+
+  it("after a stop every request fails and nothing is answered twice", async () => {
+    const writer = writerOf("write");
+    const first = write(writer, 0);
+    writer.endOfInput(false);
+    const open = write(writer, 4096);
+    writer.stop(new VarveError("LogFailed", "Internal", "disk gone"));
+    expect(first.error?._tag).toBe("LogFailed");
+    expect(open.error?._tag).toBe("LogFailed");
+    const later = write(writer, 8192);
+    await microtasks();
+    expect(later.error?._tag).toBe("LogFailed");
+    const flush = new Answer();
+    writer.flush(flush);
+    await microtasks();
+    expect(flush.error?._tag).toBe("LogFailed");
+  });
+});
