@@ -1,0 +1,62 @@
+// The catalogue of docs/formats/catalog.md, byte for byte in both directions; every flipped bit, every cut and every
+// surplus byte is found. The example is read from the page itself.
+import { describe, expect, test } from "vitest";
+import { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { decodeCatalog, encodeCatalog } from "#shared/formats/catalog.ts";
+import { textExample, undetectedCuts, undetectedFlips } from "./worked-example.ts";
+
+const records: VolumeRecord[] = [
+  {
+    id: "5ca1ab1e00c0ffee",
+    name: "disk0",
+    sizeBytes: 10_737_418_240,
+    durability: "write",
+    createdAtMs: 1_763_688_000_000,
+    state: "active",
+  },
+  {
+    id: "0123456789abcdef",
+    name: "backup_2026",
+    sizeBytes: 536_870_912,
+    durability: "flush",
+    createdAtMs: 1_763_688_000_001,
+    state: "creating",
+  },
+];
+
+describe("catalogue", () => {
+  const bytes = textExample("catalog.md");
+  const accepts = (changed: Buffer): boolean => {
+    try {
+      decodeCatalog(changed, "catalog.json");
+      return true;
+    } catch (cause) {
+      if (cause instanceof VarveError && cause.kind === "Corrupt") return false;
+      throw cause;
+    }
+  };
+
+  test("the page's bytes are written, whatever the order of the records", () => {
+    expect(encodeCatalog(records).toString()).toBe(bytes.toString());
+    expect(encodeCatalog(records.toReversed()).toString()).toBe(bytes.toString());
+  });
+
+  test("the page's bytes are read, sorted by name", () => {
+    expect(decodeCatalog(bytes, "catalog.json")).toEqual(records.toReversed());
+  });
+
+  test("they are JSON as they stand", () => {
+    expect(JSON.parse(bytes.toString())).toMatchObject({ format: "varve-catalog", version: 1 });
+  });
+
+  test("every flipped bit is found", () => {
+    expect(undetectedFlips(bytes, accepts)).toEqual([]);
+  });
+
+  test("every cut and every surplus byte is found", () => {
+    expect(accepts(bytes)).toBe(true);
+    expect(undetectedCuts(bytes, accepts)).toEqual([]);
+    expect(accepts(Buffer.concat([bytes, Buffer.from("\n")]))).toBe(false);
+  });
+});
