@@ -48,7 +48,7 @@ export class BatchDraft<S extends DraftSlab = DraftSlab> {
   }
 
   get lastLsn(): number {
-    return this.firstLsn + this.entryCount - 1;
+    return this.firstLsn + (this.entryCount - 1);
   }
 
   /** Whether one more entry with that much payload (0 for all but writes) fits. */

@@ -22,5 +22,5 @@ export interface Batch {
 }
 
 export function lastLsnOf(batch: { readonly firstLsn: number; readonly entries: readonly Entry[] }): number {
-  return batch.firstLsn + batch.entries.length - 1;
+  return batch.firstLsn + (batch.entries.length - 1);
 }

@@ -189,7 +189,7 @@ function readFields(
   }
   const firstLsn = readInteger(bytes, at + 32);
   const durableLsn = readInteger(bytes, at + 48);
-  const lastLsn = firstLsn + entryCount - 1;
+  const lastLsn = firstLsn + (entryCount - 1);
   const fieldsHold =
     firstLsn >= 1 &&
     Number.isSafeInteger(lastLsn) &&

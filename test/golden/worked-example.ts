@@ -24,7 +24,7 @@ export function hexExample(page: string): Buffer {
     const [offsetText = "", ...pairs] = line.split(/\s+/);
     const offset = Number.parseInt(offsetText, 16);
     const above = bytes.slice(-16);
-    while (repeated && bytes.length < offset) bytes.push(...above);
+    if (repeated) while (bytes.length < offset) bytes.push(...above);
     repeated = false;
     if (bytes.length !== offset) throw new Error(`${page}: line ${offsetText} stands at ${bytes.length}`);
     for (const pair of pairs) bytes.push(Number.parseInt(pair, 16));
