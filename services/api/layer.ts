@@ -1,20 +1,17 @@
 /*
- * The HTTP API as a resource of a process: builds the routes, listens, closes. `varve up` acquires it last and so closes
- * it first. Node's own server underneath, with short limits: it serves a few calls of people and monitors.
+ * The HTTP API as a resource of a process: listens, and builds the application (application.ts) at the first request.
+ * `varve up` acquires it last and so closes it first. Built late because Effect's HTTP modules cost 0.2 s and 55 MiB, which
+ * a server that nobody asks anything of need not pay. Node's own server underneath, with short limits.
  */
-import { createServer, type Server } from "node:http";
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer";
+import { createServer, type RequestListener, type Server } from "node:http";
 import * as Effect from "effect/Effect";
-import * as HttpRouter from "effect/http/HttpRouter";
-import * as Layer from "effect/Layer";
 import type * as Scope from "effect/Scope";
-import type { VarveError } from "#shared/domain/errors.ts";
+import { errorBody } from "#shared/api/error-body.ts";
+import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import type { UpConfig } from "#shared/shell/config.ts";
 import { listenError } from "#shared/shell/listen-error.ts";
 import { scopedPort } from "#shared/shell/run-process.ts";
 import type { ApiSubject } from "./api-subject.ts";
-import { guarded } from "./guard.ts";
-import { apiRoutes } from "./routes.ts";
 
 type HttpAddress = NonNullable<UpConfig["http"]>;
 
@@ -29,11 +26,11 @@ export const serveApi = (
   address: HttpAddress,
 ): Effect.Effect<void, VarveError, Scope.Scope> =>
   Effect.gen(function* () {
-    const scope = yield* Effect.scope;
-    const app = yield* HttpRouter.toHttpEffect(
-      apiRoutes(subject).pipe(Layer.provide(NodeHttpServer.layerHttpServices)),
+    const context = yield* Effect.context<Scope.Scope>();
+    const build = Effect.promise(async () => import("./application.ts")).pipe(
+      Effect.flatMap(({ application }) => application(subject, address)),
     );
-    const listener = yield* NodeHttpServer.makeHandler(guarded(app, address), { scope });
+    const listener = lateListener(async () => Effect.runPromiseWith(context)(build));
     yield* scopedPort(
       "listen for HTTP",
       async () =>
@@ -41,6 +38,21 @@ export const serveApi = (
       close,
     );
   });
+
+/** Requests wait for the application; where it can't be built each is told so. */
+function lateListener(build: () => Promise<RequestListener>): RequestListener {
+  let built: Promise<RequestListener> | null = null;
+  return (request, response) => {
+    built ??= build();
+    built.then(
+      (handle) => handle(request, response),
+      (cause: unknown) => {
+        response.writeHead(500, { "content-type": "application/json", connection: "close" });
+        response.end(JSON.stringify(errorBody(toVarveError(cause, "the HTTP API can't be built"))));
+      },
+    );
+  };
+}
 
 async function listen(server: Server, address: HttpAddress): Promise<Server> {
   await new Promise<void>((resolve, reject) => {

@@ -14,7 +14,13 @@ import { VarveError } from "#shared/domain/errors.ts";
 /** The largest body is a name, a size and a word. */
 const bodyBytesMax = 16 * 1024;
 
-const mistakesOf = SchemaIssue.makeFormatterStandardSchemaV1();
+const mistakesOf = SchemaIssue.makeFormatterStandardSchemaV1({
+  leafHook: (issue) => {
+    if (issue._tag === "MissingKey") return "is missing";
+    if (issue._tag === "UnexpectedKey") return "is not known";
+    return SchemaIssue.defaultLeafHook(issue);
+  },
+});
 
 export const readBody = Effect.fnUntraced(function* <S extends Schema.ConstraintDecoder<unknown>>(
   request: HttpServerRequest,

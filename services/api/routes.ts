@@ -9,11 +9,12 @@ import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder";
 import * as Layer from "effect/Layer";
 import { errorBody, httpStatusOf } from "#shared/api/error-body.ts";
 import { bodies, varveApi } from "#shared/api/http-api.ts";
+import { volumeBody } from "#shared/api/volume-body.ts";
 import { byteSizeFrom } from "#shared/domain/byte-size.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import { fromPort } from "#shared/shell/run-process.ts";
-import { type ApiSubject, volumeBody } from "./api-subject.ts";
+import type { ApiSubject } from "./api-subject.ts";
 import { metricsText } from "./metrics.ts";
 import { readBody } from "./request-body.ts";
 

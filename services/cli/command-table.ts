@@ -40,7 +40,6 @@ const api: Flag = {
 const offline: Flag = {
   name: "data",
   value: "DIR",
-  env: "VARVE_DATA",
   summary: "work on this data directory itself, while no server runs on it",
 };
 const volumeName: Argument = { name: "NAME", summary: "the volume" };

@@ -1,0 +1,24 @@
+/*
+ * A volume in the JSON form of the HTTP API (shared/api/http-api.ts). The server answers with it (services/api/routes.ts);
+ * the CLI makes the same of a volume that it opened itself, so that --json is the same with --api and with --data.
+ */
+import type { VolumeView } from "#shared/ports/volume-administration.ts";
+import { errorBody } from "./error-body.ts";
+import type { ApiVolume } from "./http-api.ts";
+
+export function volumeBody(view: VolumeView, uris: readonly string[]): ApiVolume {
+  return {
+    id: view.id,
+    name: view.name,
+    sizeBytes: view.sizeBytes,
+    durability: view.durability,
+    createdAt: new Date(view.createdAtMs).toISOString(),
+    condition: view.condition,
+    failure: view.failure === null ? null : errorBody(view.failure),
+    attachedClients: view.attachedClients,
+    uris,
+    imagePath: view.imagePath,
+    logPath: view.logPath,
+    figures: view.figures,
+  };
+}
