@@ -66,9 +66,7 @@ export function isEntryValue(kind: 4 | 5 | 6 | 7, value: string | number): boole
 
 /** Whether a volume may have this many bytes. */
 export function isVolumeSize(value: number): boolean {
-  return (
-    Number.isSafeInteger(value) && value >= limits.volumeBytesMin && value <= limits.volumeBytesMax
-  );
+  return Number.isSafeInteger(value) && value >= limits.volumeBytesMin && value <= limits.volumeBytesMax;
 }
 
 /** A writer's name that an epoch entry can hold, from any text (a host name and a process id). */
