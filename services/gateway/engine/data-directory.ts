@@ -26,24 +26,21 @@ export class DataDirectory {
     this.lock = lock;
   }
 
-  /** Locks the directory; makes it first where `create` says so. On failure nothing is written, not even a lock file. */
+  /** Locks the directory; makes it first where `create` says so. A directory that is not ours gets no lock file. */
   static async open(store: FileStore, path: string, create: boolean): Promise<DataDirectory> {
-    if ((await store.facts(path)) === null) {
-      if (!create) throw noDataDirectory(path, "does not exist");
-      await store.makeDirectory(path);
-    }
+    if (create) await store.makeDirectory(path);
     const names = await store.list(path);
     if (!names.includes(dataLayout.catalog)) await requireFresh(store, path, names, create);
+    const lock = await store.lockDirectory(path).catch((cause: unknown) => {
+      throw cause instanceof FileStoreError && cause.code === "EAGAIN" ? held(path, cause) : cause;
+    });
     try {
-      return new DataDirectory(store, path, await store.lockDirectory(path));
+      await store.makeDirectory(`${path}/${dataLayout.volumes}`);
     } catch (cause) {
-      if (!(cause instanceof FileStoreError) || cause.code !== "EAGAIN") throw cause;
-      throw new VarveError("DataDirectoryHeldError", "Retry", `data directory ${path} is in use`, {
-        hint: cause.hint,
-        fields: { path },
-        cause,
-      });
+      await lock.release();
+      throw cause;
     }
+    return new DataDirectory(store, path, lock);
   }
 
   pathsOf(name: string): VolumePaths {
@@ -61,9 +58,7 @@ export class DataDirectory {
   }
 
   async removeVolume(name: string): Promise<void> {
-    const { directory } = this.pathsOf(name);
-    if ((await this.store.facts(directory)) === null) return;
-    await this.store.removeTree(directory);
+    await this.store.removeTree(this.pathsOf(name).directory);
     await this.store.syncDirectory(`${this.path}/${dataLayout.volumes}`);
   }
 
@@ -106,11 +101,19 @@ async function requireFresh(
       },
     );
   }
-  if (!create) throw noDataDirectory(path, "is empty");
+  if (!create) throw noDataDirectory(path);
 }
 
-function noDataDirectory(path: string, what: string): VarveError {
-  return new VarveError("NoDataDirectoryError", "Invalid", `data directory ${path} ${what}`, {
+function held(path: string, cause: FileStoreError): VarveError {
+  return new VarveError("DataDirectoryHeldError", "Retry", `data directory ${path} is in use`, {
+    hint: cause.hint,
+    fields: { path },
+    cause,
+  });
+}
+
+function noDataDirectory(path: string): VarveError {
+  return new VarveError("NoDataDirectoryError", "Invalid", `there is no data directory ${path}`, {
     hint: "Check --data. varve up --data DIR makes a new one.",
     fields: { path },
   });
