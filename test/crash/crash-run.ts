@@ -189,6 +189,7 @@ export class CrashRun {
       "--io_size=8M",
       "--verify=crc32c",
       "--verify_interval=512",
+      "--verify_state_save=0",
       `--randseed=${seed}`,
     ];
   }

@@ -2,6 +2,7 @@
 // fio 3.33's nbd engine may spin for ever when its server dies, so every run has a time limit and can be killed.
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { tmpdir } from "node:os";
 
 export interface FioSide {
   readonly iops: number;
@@ -45,7 +46,7 @@ export class FioRun {
     this.args = args;
     this.child = spawn("fio", ["--output-format=json", "--thread", ...args], {
       stdio: ["ignore", "pipe", "pipe"],
-      cwd: "/tmp",
+      cwd: tmpdir(),
     });
     alive.add(this.child);
     this.child.stdout?.setEncoding("utf8").on("data", (text: string) => {

@@ -1,0 +1,85 @@
+// Runs Varve under V8's CPU profiler with one case's load and says where the main thread's time went.
+// Caller: bench.ts --profile ROW. The figures go to docs/bench/profiles.json, from which the report quotes them.
+
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runFio } from "../tools/fio.ts";
+import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
+import type { Case } from "./rows.ts";
+
+interface CpuProfile {
+  readonly nodes: readonly {
+    readonly id: number;
+    readonly callFrame: { readonly functionName: string; readonly url: string; readonly lineNumber: number };
+  }[];
+  readonly samples: readonly number[];
+  readonly timeDeltas: readonly number[];
+}
+
+const linesMax = 25;
+
+export async function profileCase(
+  spec: Case,
+  dir: string,
+  docsDir: string,
+  runSeconds: number,
+): Promise<string[]> {
+  const profiles = join(dir, "profiles");
+  const durability = spec.volume === "flush" ? ",durability=flush" : "";
+  const server = await VarveProcess.start({
+    dataDir: join(dir, "profile-data"),
+    nbd: [`unix:${join(dir, "profile.sock")}`],
+    volumes: [`profile:1G${durability}`],
+    env: { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profiles} --cpu-prof-interval=500` },
+  });
+  const target = ["--ioengine=nbd", `--uri=${server.uri("profile")}`, "--size=1G"];
+  await runFio(["--name=fill", ...target, "--rw=write", "--bs=1M", "--iodepth=8"], 120_000);
+  const timing = ["--time_based", `--runtime=${runSeconds}`, "--norandommap"];
+  const jobs = await runFio(["--name=profile", ...target, ...spec.fio, ...timing], (runSeconds + 60) * 1000);
+  const requests = jobs.reduce((sum, { read, write }) => sum + read.iops + write.iops, 0);
+  await server.stop();
+  const files = readdirSync(profiles).filter((name) => name.endsWith(".cpuprofile"));
+  // The main thread's profile is the one with the most of the server's own functions.
+  const read = (name: string): CpuProfile =>
+    JSON.parse(readFileSync(join(profiles, name), "utf8")) as CpuProfile;
+  const main = files.map(read).sort((a, b) => b.nodes.length - a.nodes.length)[0];
+  if (!main) throw new Error("no profile was written");
+  const lines = [
+    `${Math.round(requests)} requests/s under the profiler, fill included in the profile`,
+    ...topSelf(main),
+  ];
+  keep(docsDir, spec.id, lines);
+  return lines;
+}
+
+function topSelf(profile: CpuProfile): string[] {
+  const names = new Map(profile.nodes.map((node) => [node.id, nameOf(node.callFrame)]));
+  const selfUs = new Map<string, number>();
+  let busyUs = 0;
+  for (const [index, id] of profile.samples.entries()) {
+    const name = names.get(id) ?? "?";
+    const deltaUs = profile.timeDeltas[index] ?? 0;
+    if (name.startsWith("(idle)")) continue;
+    busyUs += deltaUs;
+    selfUs.set(name, (selfUs.get(name) ?? 0) + deltaUs);
+  }
+  return [...selfUs]
+    .sort((a, b) => b[1] - a[1])
+    .slice(0, linesMax)
+    .map(([name, us]) => `${((us / busyUs) * 100).toFixed(1).padStart(5)} %  ${name}`);
+}
+
+function nameOf(frame: CpuProfile["nodes"][number]["callFrame"]): string {
+  const name = frame.functionName || "(anonymous)";
+  if (frame.url === "") return name;
+  const path = frame.url.startsWith("file:") ? fileURLToPath(frame.url) : frame.url;
+  return `${name}  ${path.replace(`${repositoryDir}/`, "")}:${frame.lineNumber + 1}`;
+}
+
+function keep(docsDir: string, row: string, lines: readonly string[]): void {
+  const file = join(docsDir, "profiles.json");
+  const all = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>) : {};
+  all[row] = { measuredAt: new Date().toISOString(), lines };
+  writeFileSync(file, `${JSON.stringify(all, null, 2)}\n`);
+}

@@ -1,0 +1,124 @@
+// Turns a bench result into what people read: the table on the terminal, docs/bench/one-machine.{json,md,svg}.
+// Caller: bench.ts, also with --report to write the page again from the JSON. Nothing in the page is typed by hand.
+
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { drawChart } from "./chart.ts";
+import { type BenchResult, type LimitRow, limitVerdict, type RatioRow, ratioVerdict } from "./results.ts";
+
+export function writeReport(result: BenchResult, dir: string): void {
+  writeFileSync(join(dir, "one-machine.json"), `${JSON.stringify(result, null, 2)}\n`);
+  writeFileSync(join(dir, "one-machine.svg"), drawChart(result));
+  writeFileSync(join(dir, "one-machine.md"), page(result, profileNotes(dir)));
+}
+
+export function readResult(dir: string): BenchResult {
+  return JSON.parse(readFileSync(join(dir, "one-machine.json"), "utf8")) as BenchResult;
+}
+
+/** Rows measured now replace the same rows of an earlier run; a partial run keeps the rest. */
+export function merged(now: BenchResult, dir: string): BenchResult {
+  if (!existsSync(join(dir, "one-machine.json"))) return now;
+  const before = readResult(dir);
+  const merge = <T extends { readonly id: string }>(old: readonly T[], fresh: readonly T[]): T[] => {
+    const byId = new Map(fresh.map((row) => [row.id, row]));
+    const kept = old.map((row) => byId.get(row.id) ?? row);
+    return [...kept, ...fresh.filter((row) => !old.some((other) => other.id === row.id))];
+  };
+  return { ...now, ratios: merge(before.ratios, now.ratios), limits: merge(before.limits, now.limits) };
+}
+
+export function table(result: BenchResult): string {
+  const lines = [
+    "| case | against | Varve | peer | raw file | ratio: median (range) | target | |",
+    "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ...result.ratios.map(ratioLine),
+    "",
+    "| figure | Varve: median (range) | limit | |",
+    "| --- | ---: | ---: | --- |",
+    ...result.limits.map(limitLine),
+  ];
+  return lines.join("\n");
+}
+
+function ratioLine(row: RatioRow): string {
+  const { median, min, max, holds } = ratioVerdict(row);
+  const middle = [...row.pairs].sort((a, b) => a.ratio - b.ratio)[row.pairs.length >> 1];
+  const cells = [
+    row.title,
+    row.against,
+    figure(middle?.varve, row.unit),
+    figure(middle?.peer, row.unit),
+    figure(row.native, row.unit),
+    `${median.toFixed(2)} (${min.toFixed(2)}–${max.toFixed(2)})`,
+    `${row.sense} ${row.target}`,
+    holds ? "holds" : "**missed**",
+  ];
+  return `| ${cells.join(" | ")} |`;
+}
+
+function limitLine(row: LimitRow): string {
+  const { median, min, max, holds } = limitVerdict(row);
+  const range = row.samples.length > 1 ? ` (${min}–${max})` : "";
+  const verdict = holds ? "holds" : "**missed**";
+  return `| ${row.title} | ${figure(median, row.unit)}${range} | ${row.sense} ${row.target} | ${verdict} |`;
+}
+
+function figure(value: number | undefined, unit: string): string {
+  if (value === undefined) return "";
+  const text = value >= 1000 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 100) / 100);
+  return unit === "requests/s" ? `${text}/s` : `${text} ${unit}`;
+}
+
+function page(result: BenchResult, profiles: string): string {
+  const { machine } = result;
+  const missed = [
+    ...result.ratios
+      .filter((row) => !ratioVerdict(row).holds)
+      .map((row) => `${row.title}, against ${row.against}`),
+    ...result.limits.filter((row) => !limitVerdict(row).holds).map((row) => row.title),
+  ];
+  const notes = [...result.ratios, ...result.limits]
+    .filter((row) => row.note)
+    .map((row) => `- ${row.title}: ${row.note}.`);
+  const versions = Object.entries(machine.versions).map(([name, version]) => `${name} ${version}`);
+  return `# Varve beside the C servers, on one machine
+
+Written by \`npm run bench\` from [one-machine.json](one-machine.json)${result.quick ? " (a quick run: short and rough)" : ""}.
+
+![ratios](one-machine.svg)
+
+${table(result)}
+
+${missed.length === 0 ? "Every target holds." : `Missed: ${missed.join("; ")}.`}
+
+## How it was measured
+
+- Machine: ${machine.cores} cores (${machine.cpu}), ${machine.memoryGiB} GiB, Linux ${machine.kernel}, ${machine.fileSystem}; measured ${result.measuredAt}.
+- Versions: ${versions.join(", ")}.
+- Load: fio's nbd engine over a unix socket, ${result.runSeconds} s per run after 1 s of warm-up, ${result.workingSetMiB} MiB disks that were
+  written full and read once before, so that reads come from the page cache. "Raw file" is the same pattern by fio's
+  io_uring engine on the peers' file (for durable writes with O_DSYNC), without any server.
+- Runs are interleaved: Varve, each peer, the raw file, then the next pair in the opposite order. A ratio is made within a
+  pair; the table shows the median of ${result.pairs} with its range, and the figures of the middle pair. Between runs the
+  files are synced and Varve has come to rest.
+- Varve is the whole product: log before image, checksums, checkpoints and segment preparation on. A durable write is
+  acknowledged after its log record is synced; nbdkit with fuamode=force, qemu-nbd with cache=writethrough and nbd-server
+  with sync=true give the same promise.
+${notes.join("\n")}
+${profiles}`;
+}
+
+/** Profiles that \`npm run bench -- --profile ROW\` left beside the result. */
+function profileNotes(dir: string): string {
+  const file = join(dir, "profiles.json");
+  if (!existsSync(file)) return "";
+  const profiles = JSON.parse(readFileSync(file, "utf8")) as Record<
+    string,
+    { measuredAt: string; lines: string[] }
+  >;
+  const sections = Object.entries(profiles).map(
+    ([row, { lines }]) => `### ${row}\n\n\`\`\`\n${lines.join("\n")}\n\`\`\`\n`,
+  );
+  return `\n## Profiles\n\nSelf time of the server's main thread under that load (\`--cpu-prof\`).\n\n${sections.join("\n")}`;
+}
