@@ -1,0 +1,101 @@
+// Runs the catalogue contract on both adapters: the file (on the in-memory file store) and memory. Also what only a file
+// can do: survive a restart in a real directory, and be damaged there. Crashes in the middle of a replacement are the file
+// store's own contract (replaceWhole).
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
+import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { FileVolumeCatalog } from "#shared/adapters/volume-catalog/file.ts";
+import { emptyCatalogContent, MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
+import { FileStoreError } from "#shared/domain/errors.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
+import { aVolume, volumeCatalogContract } from "./volume-catalog.contract.ts";
+
+/** The store with one replaceWhole that fails before it does anything. */
+function breakable(store: FileStore): { readonly store: FileStore; breakNextWrite(): void } {
+  let broken = false;
+  const replaceWhole: FileStore["replaceWhole"] = async (path, content) => {
+    if (!broken) return await store.replaceWhole(path, content);
+    broken = false;
+    throw new FileStoreError("replace", path, "EIO");
+  };
+  const wrapped = new Proxy(store, {
+    get: (target, key): unknown => {
+      if (key === "replaceWhole") return replaceWhole;
+      const value: unknown = Reflect.get(target, key);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  return {
+    store: wrapped,
+    breakNextWrite: () => {
+      broken = true;
+    },
+  };
+}
+
+volumeCatalogContract("memory", async () => {
+  const content = emptyCatalogContent();
+  return {
+    reopen: () => new MemoryVolumeCatalog(content),
+    breakNextWrite: () => {
+      content.failNextWrite = new Error("no room");
+    },
+    close: async () => {},
+  };
+});
+
+volumeCatalogContract("file on memory", async () => {
+  const memory = new MemoryFileStore();
+  await memory.makeDirectory("/data");
+  const { store, breakNextWrite } = breakable(memory);
+  return {
+    reopen: () => new FileVolumeCatalog(store, "/data"),
+    breakNextWrite,
+    close: async () => memory.close(),
+  };
+});
+
+describe("the catalogue in a real directory", () => {
+  const inDirectory = async (work: (directory: string, store: FileStore) => Promise<void>): Promise<void> => {
+    const directory = mkdtempSync(join(tmpdir(), "varve-catalog-"));
+    const store = new NativeFileStore();
+    try {
+      await work(directory, store);
+    } finally {
+      await store.close();
+      rmSync(directory, { recursive: true });
+    }
+  };
+
+  test("survives a restart", async () => {
+    await inDirectory(async (directory, store) => {
+      const catalog = new FileVolumeCatalog(store, directory);
+      await catalog.load();
+      await catalog.put(aVolume("disk0"));
+      await catalog.put(aVolume("disk1", { durability: "flush" }));
+      const again = new FileVolumeCatalog(store, directory);
+      expect(await again.load()).toEqual([aVolume("disk0"), aVolume("disk1", { durability: "flush" })]);
+    });
+  });
+
+  test("each damaged byte is refused, and the file stays as it was", async () => {
+    await inDirectory(async (directory, store) => {
+      const catalog = new FileVolumeCatalog(store, directory);
+      await catalog.load();
+      await catalog.put(aVolume("disk0"));
+      const path = join(directory, "catalog.json");
+      const good = readFileSync(path);
+      for (let at = 0; at < good.length; at += 7) {
+        const bad = Buffer.from(good);
+        bad[at] = (bad[at] ?? 0) ^ 0x04;
+        writeFileSync(path, bad);
+        const failure = await new FileVolumeCatalog(store, directory).load().catch((error: unknown) => error);
+        expect(failure, `byte ${at}`).toMatchObject({ kind: "Corrupt" });
+        expect(readFileSync(path).equals(bad)).toBe(true);
+      }
+    });
+  });
+});
