@@ -63,6 +63,7 @@ export class VolumeSession {
   private durability: Durability;
   private closing: Promise<void> | null = null;
   private releasing = false;
+  private readonly logWaiters: (() => void)[] = [];
 
   private constructor(options: VolumeSessionOptions) {
     this.options = options;
@@ -111,12 +112,7 @@ export class VolumeSession {
       readOnly: false,
       reader: this.reader,
       writer: this.volumeWriter,
-      onRoom: (callback) => {
-        this.options.pool.onRoom(callback);
-        // Memory comes back when batches are applied; do not let them gather while somebody waits.
-        this.applier.hurry();
-        this.volumeWriter?.relieve();
-      },
+      onRoom: (callback) => this.waitForRoom(callback),
       onClose: (closed) => {
         this.exports.delete(closed);
       },
@@ -181,6 +177,7 @@ export class VolumeSession {
         stored: (lsn) => this.volumeWriter?.stored(lsn),
         durable: (lsn) => this.volumeWriter?.durable(lsn),
         halted: (error) => this.halt(error),
+        room: () => this.callLogWaiters(),
       },
     });
     await this.replay(this.logWriter, attached.appliedLsn);
@@ -215,6 +212,22 @@ export class VolumeSession {
     this.options.onReplay?.(lastLsn, lastLsn);
   }
 
+  /** See BlockExport.onRoom: waits for whatever the last request lacked, log room or memory. */
+  private waitForRoom(callback: () => void): void {
+    if (this.haltError === null && this.volumeWriter?.takeWaitsForLog()) {
+      this.logWaiters.push(callback);
+      return;
+    }
+    this.options.pool.onRoom(callback);
+    // Memory comes back when batches are applied; do not let them gather while somebody waits.
+    this.applier.hurry();
+    this.volumeWriter?.relieve();
+  }
+
+  private callLogWaiters(): void {
+    for (const callback of this.logWaiters.splice(0)) callback();
+  }
+
   private dropApplied(batches: readonly PendingBatch[]): void {
     for (const batch of batches) {
       this.overlay.drop(batch);
@@ -244,6 +257,7 @@ export class VolumeSession {
     if (this.haltError !== null) return;
     this.haltError = error;
     this.volumeWriter?.stop(error);
+    this.callLogWaiters();
     this.options.onHalted(error);
   }
 

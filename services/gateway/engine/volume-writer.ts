@@ -58,6 +58,10 @@ export class VolumeWriter {
   private readonly pending: PendingBatch[] = [];
   private storedCount = 0;
   private batchBytesAverage = gatherBytesMin;
+  /** Log room promised to the open draft and to reserved slots. */
+  private promisedBytes = 0;
+  private waitsForLog = false;
+  private readonly roomless = new Set<Slab>();
   private syncing = false;
   /** Something was appended since the last pump. */
   private pumpWanted = false;
@@ -79,6 +83,13 @@ export class VolumeWriter {
     return this.pending.length;
   }
 
+  /** The last request that found no memory was in fact waiting for log room (LogListener.room). Asking clears it. */
+  takeWaitsForLog(): boolean {
+    const waits = this.waitsForLog;
+    this.waitsForLog = false;
+    return waits;
+  }
+
   get error(): VarveError | null {
     return this.stopped;
   }
@@ -92,7 +103,7 @@ export class VolumeWriter {
     fua: boolean,
     done: Completion,
   ): boolean {
-    if (this.refuse(length, done)) return true;
+    if (this.refuse(length, length, done)) return true;
     const draft = this.draftFor(length);
     if (draft === null) return false;
     const position = draft.addWrite(offset, length);
@@ -106,13 +117,25 @@ export class VolumeWriter {
   /** See BlockExport.reserveWrite: a draft of its own, so that a slow sender holds nobody else's write up. */
   reserveWrite(length: number): WriteSlot | null {
     invariant(length > 0 && length <= limits.batchPayloadBytesMax, "a reserved write fits one batch");
-    const slab = this.options.pool.acquire(limits.batchHeaderBytesMax + length);
+    const recordBytes =
+      limits.batchHeaderBytesMax + Math.ceil(length / limits.blockBytes) * limits.blockBytes;
+    const lacksRoom = this.lacksLogRoom(recordBytes);
+    if (lacksRoom && this.log.state().refusal === null) {
+      this.waitsForLog = true;
+      return null;
+    }
+    const slab = this.options.pool.acquire(recordBytes);
     if (slab === null) return null;
+    // Without room the payload is still taken in, so that the request is answered with ENOSPC and the session goes on.
+    if (lacksRoom) this.roomless.add(slab);
+    else this.promisedBytes += slab.bytes.byteLength;
     return { slab, start: limits.batchHeaderBytesMax, length };
   }
 
   writeReserved(slot: WriteSlot, offset: number, fua: boolean, done: Completion): void {
-    if (this.refuse(slot.length, done)) {
+    const error = this.stopped ?? this.options.admission.refuse(slot.length) ?? this.roomRefusal(slot);
+    if (error !== null) {
+      this.answerRefused(error, done);
       this.cancelReserved(slot);
       return;
     }
@@ -129,6 +152,7 @@ export class VolumeWriter {
   }
 
   cancelReserved(slot: WriteSlot): void {
+    if (!this.roomless.delete(slot.slab)) this.promisedBytes -= slot.slab.bytes.byteLength;
     this.options.pool.release(slot.slab);
   }
 
@@ -136,7 +160,7 @@ export class VolumeWriter {
   range(kind: 1 | 2 | 3, offset: number, length: number, fua: boolean, done: Completion): boolean {
     // Only NO_HOLE zeroes take room in the image; the others give it back.
     const roomBytes = kind === entryKind.zeroAllocated ? length : 0;
-    if (this.refuse(roomBytes, done)) return true;
+    if (this.refuse(roomBytes, 0, done)) return true;
     const draft = this.draftFor(0);
     if (draft === null) return false;
     draft.addRange(kind, offset, length);
@@ -266,21 +290,57 @@ export class VolumeWriter {
     this.durabilityMode = durability;
   }
 
-  private refuse(bytes: number, done: Completion): boolean {
-    const error = this.stopped ?? this.options.admission.refuse(bytes);
+  /** A slot that was reserved while the log was full: room may have come meanwhile. */
+  private roomRefusal(slot: WriteSlot): VarveError | null {
+    if (!this.roomless.has(slot.slab)) return null;
+    if (this.lacksLogRoom(slot.slab.bytes.byteLength)) return this.log.state().refusal ?? logBusy();
+    this.roomless.delete(slot.slab);
+    this.promisedBytes += slot.slab.bytes.byteLength;
+    return null;
+  }
+
+  /** Answers with the error and returns true where the entry can't be taken. */
+  private refuse(imageBytes: number, payloadBytes: number, done: Completion): boolean {
+    let error = this.stopped ?? this.options.admission.refuse(imageBytes);
+    if (error === null && !(this.open?.fits(payloadBytes) ?? false)) {
+      const state = this.log.state();
+      if (state.refusal !== null && this.lacksLogRoom(this.draftBytes(payloadBytes))) error = state.refusal;
+    }
     if (error === null) return false;
-    this.counters.refused += 1;
-    this.completeSoon(done, error);
+    this.answerRefused(error, done);
     return true;
   }
 
-  private draftFor(length: number): PendingBatch | null {
-    if (this.open !== null && this.open.fits(length)) return this.open;
-    const expected = Math.min(gatherBytesMax, Math.max(gatherBytesMin, 2 * this.batchBytesAverage, length));
+  private answerRefused(error: VarveError, done: Completion): void {
+    this.counters.refused += 1;
+    this.completeSoon(done, error);
+  }
+
+  /** The log can't take `bytes` more with certainty now, beside what was promised to the open draft and to reserved slots. */
+  private lacksLogRoom(bytes: number): boolean {
+    return this.log.state().roomBytes - this.promisedBytes < bytes;
+  }
+
+  private draftBytes(payloadBytes: number): number {
+    const expected = Math.min(
+      gatherBytesMax,
+      Math.max(gatherBytesMin, 2 * this.batchBytesAverage, payloadBytes),
+    );
+    return limits.batchHeaderBytesMax + Math.ceil(expected / limits.blockBytes) * limits.blockBytes;
+  }
+
+  private draftFor(payloadBytes: number): PendingBatch | null {
+    if (this.open !== null && this.open.fits(payloadBytes)) return this.open;
     // A full draft goes to the log first: nobody waits for memory while holding some back.
     this.appendOpen();
-    const slab = this.options.pool.acquire(limits.batchHeaderBytesMax + expected);
+    const draftBytes = this.draftBytes(payloadBytes);
+    if (this.lacksLogRoom(draftBytes)) {
+      this.waitsForLog = true;
+      return null;
+    }
+    const slab = this.options.pool.acquire(draftBytes);
     if (slab === null) return null;
+    this.promisedBytes += slab.bytes.byteLength;
     this.open = new PendingBatch(slab);
     return this.open;
   }
@@ -299,6 +359,7 @@ export class VolumeWriter {
     const batch = this.open;
     if (batch === null) return;
     this.open = null;
+    this.promisedBytes -= batch.slab.bytes.byteLength;
     this.batchBytesAverage = 0.8 * this.batchBytesAverage + 0.2 * batch.payloadBytes;
     this.counters.batches += 1;
     this.pending.push(batch);
@@ -344,4 +405,10 @@ export class VolumeWriter {
     if (cause instanceof VarveError) return cause;
     return new VarveError("LogFailed", "Internal", "the log failed", { cause });
   }
+}
+
+function logBusy(): VarveError {
+  return new VarveError("LogRoomError", "Full", "the log has no room for this write yet", {
+    hint: "Free space on the data directory's disk, or raise the log limit; then write again.",
+  });
 }

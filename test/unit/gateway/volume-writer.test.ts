@@ -17,6 +17,8 @@ class SteppedLog implements LogWriter {
   readonly pumps: boolean[] = [];
   readonly syncs: { resolve: () => void; reject: (error: Error) => void }[] = [];
   refuse: VarveError | null = null;
+  roomBytes = Number.MAX_SAFE_INTEGER;
+  noMoreRoom: VarveError | null = null;
   private lastLsn = 0;
 
   append(draft: BatchDraft): void {
@@ -34,7 +36,17 @@ class SteppedLog implements LogWriter {
     });
   }
   state(): LogState {
-    throw new Error("not asked for");
+    return {
+      line: "0".repeat(16),
+      epoch: 1,
+      oldestLsn: 1,
+      lastLsn: this.lastLsn,
+      storedLsn: 0,
+      durableLsn: 0,
+      diskBytes: 0,
+      roomBytes: this.roomBytes,
+      refusal: this.noMoreRoom,
+    };
   }
   read(): AsyncIterable<never> {
     throw new Error("not asked for");
@@ -236,6 +248,45 @@ describe("what is refused", () => {
     expect(taken).toBeGreaterThan(1);
     expect(log.appended).toHaveLength(1);
     expect(writer.reserveWrite(4096)).toBeNull();
+  });
+
+  it("waits where the log is still making room ready, and says Full where it never will", async () => {
+    const writer = writerOf("write");
+    log.roomBytes = 8192;
+    expect(writer.write(0, source, 0, 4096, false, new Answer())).toBe(false);
+    expect(writer.takeWaitsForLog()).toBe(true);
+    expect(writer.reserveWrite(65536)).toBeNull();
+    expect(writer.takeWaitsForLog()).toBe(true);
+    expect(writer.takeWaitsForLog()).toBe(false);
+    log.noMoreRoom = new VarveError("LogFull", "Full", "the log reached its limit");
+    const answer = write(writer, 0);
+    await microtasks();
+    expect(answer.error?._tag).toBe("LogFull");
+    expect(pool.lent).toBe(0);
+  });
+
+  it("a large write is answered with Full, not left waiting, where the log is full for good", async () => {
+    const writer = writerOf("write");
+    log.roomBytes = 0;
+    log.noMoreRoom = new VarveError("LogFull", "Full", "the log reached its limit");
+    const slot = writer.reserveWrite(128 * 1024);
+    expect(slot).not.toBeNull();
+    const answer = new Answer();
+    if (slot !== null) writer.writeReserved(slot, 0, false, answer);
+    await microtasks();
+    expect(answer.error?._tag).toBe("LogFull");
+    expect(log.appended).toHaveLength(0);
+    expect(pool.lent).toBe(0);
+  });
+
+  it("log room promised to a reserved write is not promised twice", () => {
+    const writer = writerOf("write");
+    log.roomBytes = 200 * 1024;
+    const slot = writer.reserveWrite(128 * 1024);
+    expect(slot).not.toBeNull();
+    expect(writer.reserveWrite(128 * 1024)).toBeNull();
+    if (slot !== null) writer.cancelReserved(slot);
+    expect(writer.reserveWrite(128 * 1024)).not.toBeNull();
   });
 
   it("after a stop every request fails and nothing is answered twice", async () => {
