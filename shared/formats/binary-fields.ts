@@ -28,11 +28,11 @@ export function readInteger(bytes: Buffer, at: number): number {
 /** Line and volume ids: 16 lower-case hex digits in text, the same 8 bytes in that order in binary. */
 export const idPattern = /^[0-9a-f]{16}$/;
 
+const zeroes = Buffer.alloc(4096);
+
+/** Whether padding [from, to), at most a block, is zero. By memcmp: a loop over 4 KiB costs 4 µs. */
 export function isZero(bytes: Buffer, from: number, to: number): boolean {
-  for (let index = from; index < to; index += 1) {
-    if (bytes[index] !== 0) return false;
-  }
-  return true;
+  return bytes.compare(zeroes, 0, to - from, from, to) === 0;
 }
 
 export function roundUp(value: number, unit: number): number {
