@@ -1,0 +1,91 @@
+/*
+ * The state that every catalogue adapter keeps in memory: records by id, checked at each change, and one change after the
+ * other. An adapter says only how a whole new state is stored; the state in memory moves after that has succeeded.
+ * Called by file.ts and memory.ts.
+ */
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { checkVolumeName, checkVolumeSize, type VolumeRecord } from "#shared/domain/volume.ts";
+import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
+
+export abstract class CatalogRecords implements VolumeCatalog {
+  private records: ReadonlyMap<string, VolumeRecord> = new Map();
+  private stored = false;
+  private lastChange: Promise<void> = Promise.resolve();
+
+  protected abstract read(): Promise<readonly VolumeRecord[] | null>;
+  protected abstract write(records: readonly VolumeRecord[]): Promise<void>;
+
+  async load(): Promise<readonly VolumeRecord[]> {
+    const found = await this.read();
+    this.stored = found !== null;
+    this.records = new Map((found ?? []).map((record) => [record.id, record]));
+    return this.list();
+  }
+
+  exists(): boolean {
+    return this.stored;
+  }
+
+  list(): readonly VolumeRecord[] {
+    return sorted(this.records);
+  }
+
+  find(name: string): VolumeRecord | null {
+    for (const record of this.records.values()) if (record.name === name) return record;
+    return null;
+  }
+
+  async put(record: VolumeRecord): Promise<void> {
+    await this.change((records) => {
+      checkVolumeName(record.name);
+      checkVolumeSize(record.sizeBytes);
+      checkRoom(records, record);
+      records.set(record.id, record);
+    });
+  }
+
+  async remove(id: string): Promise<void> {
+    await this.change((records) => {
+      records.delete(id);
+    });
+  }
+
+  async save(): Promise<void> {
+    await this.change(() => {});
+  }
+
+  /** Runs after every earlier change, whether that one succeeded or not. */
+  private async change(edit: (records: Map<string, VolumeRecord>) => void): Promise<void> {
+    const turn = this.lastChange.then(async () => {
+      const next = new Map(this.records);
+      edit(next);
+      await this.write(sorted(next));
+      this.records = next;
+      this.stored = true;
+    });
+    this.lastChange = turn.catch(() => {});
+    await turn;
+  }
+}
+
+function sorted(records: ReadonlyMap<string, VolumeRecord>): readonly VolumeRecord[] {
+  return [...records.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+function checkRoom(records: ReadonlyMap<string, VolumeRecord>, record: VolumeRecord): void {
+  for (const other of records.values()) {
+    if (other.name !== record.name || other.id === record.id) continue;
+    throw new VarveError("VolumeExistsError", "Invalid", `a volume named ${record.name} exists already`, {
+      hint: "Choose another name, or delete that volume first: varve volume delete NAME.",
+      fields: { name: record.name },
+    });
+  }
+  if (records.has(record.id) || records.size < limits.volumesMax) return;
+  throw new VarveError(
+    "CatalogFullError",
+    "Full",
+    `the catalogue holds ${limits.volumesMax} volumes, its maximum`,
+    { hint: "Delete a volume, or use another data directory.", fields: { volumesMax: limits.volumesMax } },
+  );
+}
