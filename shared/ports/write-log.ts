@@ -3,8 +3,9 @@
  * image applier and later the archiver read, checkpoints release. Adapters: adapters/write-log/embedded-file.ts, memory.ts.
  * One contract suite (test/contract/write-log.contract.ts) runs on every adapter.
  */
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+
 import type { Batch } from "#shared/domain/batch.ts";
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 
 /** What the writer is told, always in LSN order. Calls come on the event loop, never from inside append() or pump(). */
@@ -15,6 +16,8 @@ export interface LogListener {
   durable(lsn: number): void;
   /** The log stopped: nothing after the last durable() is promised, every later append is refused. Called once. */
   halted(error: VarveError): void;
+  /** state().roomBytes or state().refusal changed: an append that was refused with Retry gets another answer now. */
+  room?(): void;
 }
 
 export type Durability = "write" | "flush";
@@ -40,6 +43,13 @@ export interface LogState {
   readonly durableLsn: number;
   /** Bytes of the log on disk, spare and prepared segments included. */
   readonly diskBytes: number;
+  /**
+   * Bytes of records (4 KiB + payload, in whole blocks) that append() will take with certainty: their blocks are allocated.
+   * More is made ready in the background while `refusal` is null; listener.room() tells.
+   */
+  readonly roomBytes: number;
+  /** Why there will be no more room until release() (kind Full: log limit, disk full), or why the log ended; else null. */
+  readonly refusal: VarveError | null;
 }
 
 export interface WriteLog {
@@ -56,7 +66,8 @@ export interface LogWriter {
   /**
    * Queues a batch: gives it LSNs (draft.firstLsn is set, state().lastLsn moves at once) and takes its slab over until the
    * batch is durable (the draft's owner may free the slab only after durable()). Order of calls is order of the log.
-   * After halted() or close() it throws a VarveError.
+   * After halted() or close() it throws a VarveError. Where there is no room it throws with nothing changed: kind Full
+   * (state().refusal), or Retry while more room is being made ready.
    */
   append(draft: BatchDraft): void;
   /**

@@ -1,0 +1,95 @@
+/*
+ * Reads records of one file in order through a window of memory: small at first, large when reading on. Checks each by
+ * itself (checksums, lengths); line, LSN and chain are the caller's. Used by recovery-scan.ts, log-reader.ts, inspect.ts.
+ */
+import type { Batch } from "#shared/domain/batch.ts";
+import { limits } from "#shared/domain/limits.ts";
+import {
+  type BadRecord,
+  isBadRecord,
+  type RecordHeader,
+  readRecordHeader,
+  readRecordPayload,
+} from "#shared/formats/log-record.ts";
+import type { BlockFile } from "#shared/ports/file-store.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+
+/** The largest record: a header block and a full payload. */
+export const recordBytesMax = limits.batchHeaderBytesMax + limits.batchPayloadBytesMax;
+/** A window must hold the largest record. */
+export const windowBytes = 2 * limits.batchPayloadBytesMax;
+const firstReadBytes = 128 * 1024;
+
+export class RecordScanner {
+  readonly #slab: Slab;
+  #file: BlockFile | null = null;
+  /** The window holds file bytes [start, end); nothing at or past `limit` is read. */
+  #start = 0;
+  #end = 0;
+  #limit = 0;
+  #readBytes = firstReadBytes;
+
+  constructor(slab: Slab) {
+    this.#slab = slab;
+  }
+
+  /** Reads `file` below `limit` from now on. Reading on from the file before keeps the large step. */
+  use(file: BlockFile, limit: number): void {
+    this.#file = file;
+    this.#start = 0;
+    this.#end = 0;
+    this.#limit = limit;
+  }
+
+  /** The header at `offset`, or what is wrong with it. */
+  header(offset: number): Promise<RecordHeader | BadRecord> | RecordHeader | BadRecord {
+    if (offset >= this.#start && offset + limits.blockBytes <= this.#end) return this.#headerHere(offset);
+    return this.#fill(offset, limits.blockBytes).then(() => this.#headerHere(offset));
+  }
+
+  /** The batch whose header was read at `offset`. Its payload is valid until the next call. */
+  batch(offset: number, header: RecordHeader): Promise<Batch | BadRecord> | Batch | BadRecord {
+    if (offset + header.recordBytes <= this.#end) return this.#batchHere(offset, header);
+    return this.#fill(offset, header.recordBytes).then(() => this.#batchHere(offset, header));
+  }
+
+  /** Header and payload at `offset`, for callers that need both. */
+  async record(offset: number): Promise<{ header: RecordHeader; batch: Batch } | BadRecord> {
+    const header = await this.header(offset);
+    if (isBadRecord(header)) return header;
+    const batch = await this.batch(offset, header);
+    return isBadRecord(batch) ? batch : { header, batch };
+  }
+
+  /** The bytes of [offset, offset + length), for callers that copy them as they are. */
+  async bytes(offset: number, length: number): Promise<{ slab: Slab; start: number }> {
+    if (offset < this.#start || offset + length > this.#end) await this.#fill(offset, length);
+    return { slab: this.#slab, start: offset - this.#start };
+  }
+
+  #headerHere(offset: number): RecordHeader | BadRecord {
+    const at = offset - this.#start;
+    return readRecordHeader(this.#slab.bytes.subarray(0, Math.min(this.#end, this.#limit) - this.#start), at);
+  }
+
+  #batchHere(offset: number, header: RecordHeader): Batch | BadRecord {
+    const readable = Math.min(this.#end, this.#limit) - this.#start;
+    return readRecordPayload(header, this.#slab.bytes.subarray(0, readable), offset - this.#start);
+  }
+
+  /** Moves the window so that it starts at `offset` and holds at least `length` bytes, as far as the limit goes. */
+  async #fill(offset: number, length: number): Promise<void> {
+    const file = this.#file;
+    if (file === null) throw new TypeError("a scanner is used before it has a file");
+    const kept = offset >= this.#start && offset < this.#end ? this.#end - offset : 0;
+    if (kept > 0) this.#slab.bytes.copyWithin(0, offset - this.#start, this.#end - this.#start);
+    const room = this.#slab.bytes.byteLength - kept;
+    const wanted = Math.max(length - kept, this.#readBytes);
+    const step = Math.min(room, wanted, Math.max(0, this.#limit - offset - kept));
+    this.#start = offset;
+    this.#end = offset + kept;
+    if (step > 0) await file.read(this.#slab, kept, step, offset + kept);
+    this.#end += step;
+    this.#readBytes = Math.min(this.#readBytes * 2, this.#slab.bytes.byteLength / 2);
+  }
+}

@@ -1,0 +1,269 @@
+/*
+ * Makes segments ready ahead of the append position, in the background: allocates them as a whole (so ENOSPC shows here and
+ * never in an append), writes zeroes into them in slices, recycles or removes released ones. One step at a time; asleep when
+ * nothing is to do. The embedded writer wakes it after appends and hands it releases.
+ */
+import { FileStoreError, toVarveError, type VarveError } from "#shared/domain/errors.ts";
+import type { BlockFile } from "#shared/ports/file-store.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+import { limitReached, noRoomYet } from "./log-errors.ts";
+import type { LogSetup } from "./log-options.ts";
+import { LogSegment } from "./segment-file.ts";
+import type { SegmentSet } from "./segment-set.ts";
+
+/** Zeroes between two syncs of a file that is being prepared. */
+const stepBytes = 4 * 1024 * 1024;
+
+/** A full disk is asked again at most this often, when somebody appends. */
+const refusalRetryMs = 1000;
+
+export interface SupplyListener {
+  /** Another segment is secured, or none can be: see refusal. */
+  roomChanged(): void;
+  /** A slice of zeroes was written where a group may be waiting to write. */
+  slicePrepared(): void;
+  /** Zeroing failed in a segment that holds records: what was stored there and not synced may be lost. */
+  startedSegmentFailed(error: VarveError): void;
+}
+
+export class SegmentSupply {
+  readonly #setup: LogSetup;
+  readonly #set: SegmentSet;
+  readonly #access: "direct" | "buffered";
+  readonly #listener: SupplyListener;
+  #zeroes: Slab | null = null;
+  #releasedBefore = 0;
+  #refusal: VarveError | null = null;
+  #retryAtMs = 0;
+  #turn: Promise<void> = Promise.resolve();
+  #working = false;
+  #stopped = false;
+  /** A file that refused its zeroes is used as it is. */
+  #unprepared: LogSegment | null = null;
+
+  constructor(setup: LogSetup, set: SegmentSet, access: "direct" | "buffered", listener: SupplyListener) {
+    this.#setup = setup;
+    this.#set = set;
+    this.#access = access;
+    this.#listener = listener;
+  }
+
+  /** Why there will be no more room until something is released; null while that is not known. */
+  get refusal(): VarveError | null {
+    return this.#refusal;
+  }
+
+  /** Starts working in the background if there is work. Cheap when there is none. */
+  wake(): void {
+    if (this.#working || !this.#hasWork()) return;
+    this.#working = true;
+    void this.#work();
+  }
+
+  /** Secures one more segment: at open, and before a repair. Rejects with why it can't. */
+  secure(): Promise<void> {
+    return this.#inTurn(() => this.#secureOrThrow());
+  }
+
+  /** Writes zeroes into the next `bytes` of the current segment. */
+  prepareCurrent(bytes: number): Promise<void> {
+    const segment = this.#set.current;
+    return this.#inTurn(() => this.#prepare(segment, Math.min(segment.sizeBytes, segment.endOffset + bytes)));
+  }
+
+  /** Recycles or removes what lies wholly below `beforeLsn`, but for what is kept as history. */
+  async release(beforeLsn: number): Promise<void> {
+    this.#releasedBefore = Math.max(this.#releasedBefore, beforeLsn);
+    await this.#inTurn(() => this.#releaseAll());
+    this.wake();
+  }
+
+  /** No new step starts; the one under way is waited for. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#turn;
+  }
+
+  /** For a repair: no step runs meanwhile; `secure` adds a segment or rejects. */
+  exclusively<T>(task: (secure: () => Promise<void>) => Promise<T>): Promise<T> {
+    return this.#inTurn(() => task(() => this.#secureOrThrow()));
+  }
+
+  /** Steps never overlap: each changes the order of files. */
+  #inTurn<T>(step: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(step);
+    this.#turn = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    return result;
+  }
+
+  get #needsSegment(): boolean {
+    if (this.#set.untouchedAhead > 0) return false;
+    return this.#refusal === null || this.#setup.clock.monotonicMs() >= this.#retryAtMs;
+  }
+
+  #hasWork(): boolean {
+    return !this.#stopped && (this.#needsSegment || this.#nextUnprepared() !== null);
+  }
+
+  async #work(): Promise<void> {
+    while (this.#hasWork()) await this.#inTurn(() => this.#step());
+    this.#working = false;
+  }
+
+  async #step(): Promise<void> {
+    if (this.#stopped) return;
+    if (this.#needsSegment) {
+      await this.#secureNext();
+      return;
+    }
+    const segment = this.#nextUnprepared();
+    if (segment === null) return;
+    await this.#prepare(segment, Math.min(segment.sizeBytes, segment.preparedBytes + stepBytes));
+  }
+
+  /** The first segment whose zeroes do not reach far enough ahead of the append position. */
+  #nextUnprepared(): LogSegment | null {
+    let aheadBytes = 0;
+    const { current, ahead } = this.#set;
+    for (let index = -1; index < ahead.length; index += 1) {
+      const segment = index < 0 ? current : ahead[index];
+      if (segment === undefined) break;
+      const from = index < 0 ? current.endOffset : 0;
+      if (segment === this.#unprepared) continue;
+      if (segment.preparedBytes < segment.sizeBytes) {
+        const enough = aheadBytes + segment.preparedBytes - from >= this.#setup.preparedAheadBytes;
+        return enough ? null : segment;
+      }
+      aheadBytes += segment.sizeBytes - from;
+      if (aheadBytes >= this.#setup.preparedAheadBytes) return null;
+    }
+    return null;
+  }
+
+  async #secureOrThrow(): Promise<void> {
+    if (!(await this.#secureNext())) throw this.#refusal ?? noRoomYet(this.#setup.directory);
+  }
+
+  /** One more segment: an old one where the limit or the disk leaves no other, else a new file. */
+  async #secureNext(): Promise<boolean> {
+    const { logBytesMax, segmentBytes, directory } = this.#setup;
+    let refusal = limitReached(directory, this.#set.diskBytes, logBytesMax);
+    if (this.#set.diskBytes + segmentBytes <= logBytesMax) {
+      try {
+        this.#set.ahead.push(await this.#create());
+        this.#refusal = null;
+        this.#listener.roomChanged();
+        return true;
+      } catch (cause) {
+        refusal = toVarveError(cause, "preparing a log segment");
+      }
+    }
+    if (await this.#recycleOldest()) return true;
+    this.#refusal = refusal;
+    this.#retryAtMs = this.#setup.clock.monotonicMs() + refusalRetryMs;
+    this.#listener.roomChanged();
+    return false;
+  }
+
+  async #create(): Promise<LogSegment> {
+    const { store, directory, segmentBytes } = this.#setup;
+    const segment = new LogSegment(directory, this.#set.nextSequence, segmentBytes);
+    const file = await store.open(segment.path, { create: true, access: this.#access });
+    try {
+      await file.allocate(0, segmentBytes);
+      await store.syncDirectory(directory);
+    } catch (cause) {
+      await file.close();
+      await store.remove(segment.path);
+      throw cause;
+    }
+    segment.file = file;
+    return segment;
+  }
+
+  /** Writes zeroes up to `end`. A failure costs the preparation only, where the segment holds no records. */
+  async #prepare(segment: LogSegment, end: number): Promise<void> {
+    const zeroes = this.#zeroSlab();
+    let file: BlockFile | null = null;
+    try {
+      file = await this.#setup.store.open(segment.path, { access: "direct" });
+      while (segment.preparedBytes < end && !this.#stopped) await this.#zeroSlice(segment, file, zeroes);
+      await file.sync();
+    } catch (cause) {
+      if (!(cause instanceof FileStoreError)) throw cause;
+      this.#unprepared = segment;
+      if (segment.started) this.#listener.startedSegmentFailed(cause);
+    } finally {
+      segment.preparingEnd = 0;
+      this.#listener.slicePrepared();
+      if (file !== null) await file.close();
+    }
+  }
+
+  async #zeroSlice(segment: LogSegment, file: BlockFile, zeroes: Slab): Promise<void> {
+    const start = segment.preparedBytes;
+    const length = Math.min(zeroes.bytes.byteLength, segment.sizeBytes - start);
+    segment.preparingEnd = start + length;
+    await file.write([{ slab: zeroes, start: 0, length }], start);
+    segment.preparingEnd = 0;
+    segment.preparedBytes = Math.max(segment.preparedBytes, start + length);
+    this.#listener.slicePrepared();
+  }
+
+  #zeroSlab(): Slab {
+    this.#zeroes ??= this.#setup.store.allocateSlab(this.#setup.zeroSliceBytes);
+    return this.#zeroes;
+  }
+
+  async #releaseAll(): Promise<void> {
+    const { retainedBytes, segmentBytes, sparesMax } = this.#setup;
+    const keep = Math.floor(retainedBytes / segmentBytes);
+    while (!this.#stopped) {
+      const releasable = this.#set.releasable(this.#releasedBefore);
+      const oldest = releasable[0];
+      if (oldest === undefined || releasable.length <= keep || !oldest.idle) return;
+      if (this.#set.ahead.length < sparesMax && oldest.sizeBytes === segmentBytes)
+        await this.#recycle(oldest);
+      else await this.#remove(oldest);
+      this.#refusal = null;
+    }
+  }
+
+  /** Recycles the oldest released segment although history would keep it. */
+  async #recycleOldest(): Promise<boolean> {
+    const oldest = this.#set.releasable(this.#releasedBefore)[0];
+    if (oldest === undefined || !oldest.idle) return false;
+    if (oldest.sizeBytes !== this.#setup.segmentBytes) {
+      await this.#remove(oldest);
+      return this.#secureNext();
+    }
+    await this.#recycle(oldest);
+    return true;
+  }
+
+  /** The oldest segment becomes the last one ahead. The directory is synced, so that no crash leaves a gap. */
+  async #recycle(oldest: LogSegment): Promise<void> {
+    const { store, directory } = this.#setup;
+    await oldest.closeFile();
+    this.#set.live.shift();
+    const from = oldest.path;
+    oldest.recycleAs(this.#set.nextSequence);
+    await store.rename(from, oldest.path);
+    await store.syncDirectory(directory);
+    oldest.file = await store.open(oldest.path, { access: this.#access });
+    this.#set.ahead.push(oldest);
+    this.#refusal = null;
+    this.#listener.roomChanged();
+  }
+
+  async #remove(oldest: LogSegment): Promise<void> {
+    const { store, directory } = this.#setup;
+    await oldest.closeFile();
+    this.#set.live.shift();
+    await store.remove(oldest.path);
+    await store.syncDirectory(directory);
+  }
+}
