@@ -3,6 +3,7 @@
  * Batches carry them (batch.ts); the fold (fold.ts) and the image applier interpret them.
  */
 import { limits } from "./limits.ts";
+import { volumeNameMistake } from "./volume.ts";
 
 /** Numbers as they stand in a batch's header (docs/formats/log-record.md). Never reused. */
 export const entryKind = {
@@ -34,12 +35,6 @@ export type Entry =
   | { readonly kind: "resize"; readonly sizeBytes: number }
   | { readonly kind: "rebase"; readonly lsn: number };
 
-/**
- * The names that volumes and marks (snapshots) may have: `[a-z0-9][a-z0-9._-]{0,62}`. They stand in file names,
- * NBD export names, URLs and log headers.
- */
-export const namePattern = /^[a-z0-9][a-z0-9._-]{0,62}$/;
-
 /** Who took an epoch: printable ASCII, for people to read. */
 const writerPattern = /^[\x20-\x7e]{1,128}$/;
 
@@ -54,10 +49,10 @@ export function isEntryRange(offset: number, length: number): boolean {
   );
 }
 
-/** Whether a value may stand in an epoch, mark, resize or rebase entry. */
+/** Whether a value may stand in an epoch, mark, resize or rebase entry. Marks are named by the rule of volume names. */
 export function isEntryValue(kind: 4 | 5 | 6 | 7, value: string | number): boolean {
   if (typeof value === "string") {
-    if (kind === entryKind.mark) return namePattern.test(value);
+    if (kind === entryKind.mark) return volumeNameMistake(value) === null;
     return kind === entryKind.epoch && writerPattern.test(value);
   }
   if (kind === entryKind.resize) return isVolumeSize(value);
