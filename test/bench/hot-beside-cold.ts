@@ -62,27 +62,26 @@ async function run(ground: Ground, target: Target | undefined, file: string): Pr
   if (before > (hotMiB + 32) * 2 ** 20) {
     throw new Error(`${file}: ${before} bytes are still cached, so the cold reader would not be cold`);
   }
-  const engine = target
-    ? ["--ioengine=nbd", `--uri=${target.uri}`]
-    : ["--ioengine=io_uring", `--filename=${file}`];
-  const jobs = await runFio(
-    [
-      ...engine,
-      "--rw=randread",
-      "--bs=4k",
-      "--randrepeat=0",
-      "--invalidate=0",
-      "--time_based",
-      `--runtime=${ground.runSeconds}`,
-      ...["--name=hot", "--iodepth=1", "--offset=0", `--size=${hotMiB}M`],
-      ...["--name=cold", "--iodepth=16", `--offset=${hotMiB}M`, `--size=${ground.sizeMiB - hotMiB}M`],
-    ],
-    (ground.runSeconds + 60) * 1000,
-  );
+  const engine = (native: string): string[] =>
+    target ? ["--ioengine=nbd", `--uri=${target.uri}`] : [`--ioengine=${native}`, `--filename=${file}`];
+  const timing = ["--invalidate=0", "--time_based", `--runtime=${ground.runSeconds}`];
+  const reads = ["--rw=randread", "--bs=4k", "--randrepeat=0", ...timing];
+  const coldMiB = ground.sizeMiB - hotMiB;
+  const hotJob = [
+    "--name=hot",
+    ...engine("psync"),
+    ...reads,
+    "--iodepth=1",
+    "--offset=0",
+    `--size=${hotMiB}M`,
+  ];
+  const coldRange = [`--offset=${hotMiB}M`, `--size=${coldMiB}M`];
+  const coldJob = ["--name=cold", ...engine("io_uring"), ...reads, "--iodepth=16", ...coldRange];
+  const jobs = await runFio([...hotJob, ...coldJob], (ground.runSeconds + 60) * 1000);
   const hot = jobs.find((job) => job.name === "hot");
   const cold = jobs.find((job) => job.name === "cold");
   if (!hot || !cold || cold.read.operations === 0) throw new Error("hot beside cold: fio did nothing");
-  const coldBytes = Math.min(cold.read.operations * 4096, (ground.sizeMiB - hotMiB) * 2 ** 20);
+  const coldBytes = Math.min(cold.read.operations * 4096, coldMiB * 2 ** 20);
   const coldShare = (residentBytes(file) - before) / coldBytes;
   if (coldShare < coldShareMin)
     throw new Error(`only ${Math.round(coldShare * 100)} % of the cold reads were cold`);
