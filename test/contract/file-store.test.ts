@@ -1,0 +1,41 @@
+// Runs the FileStore contract on every adapter: the native one in a temporary directory, the memory one, and the simulated disk with inline reads that are cold or short half of the time.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
+import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
+import { SeededRandom } from "../simulation/scheduler.ts";
+import { fileStoreContract } from "./file-store.contract.ts";
+
+fileStoreContract("native", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "varve-file-store-"));
+  const store = new NativeFileStore();
+  return {
+    store,
+    directory,
+    dispose: async () => {
+      await store.close();
+      await rm(directory, { recursive: true });
+    },
+  };
+});
+
+fileStoreContract("memory", async () => {
+  const store = new MemoryFileStore();
+  await store.makeDirectory("/data");
+  return { store, directory: "/data", dispose: () => store.close() };
+});
+
+fileStoreContract("simulated disk", async () => {
+  const disk = new SimulatedDisk({
+    random: new SeededRandom(7),
+    schedule: (task) => {
+      setImmediate(task);
+    },
+    faults: { coldRead: 0.3, shortRead: 0.3 },
+  });
+  const store = disk.store();
+  await store.makeDirectory("/data");
+  return { store, directory: "/data", dispose: () => store.close() };
+});

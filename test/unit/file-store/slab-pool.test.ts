@@ -1,0 +1,130 @@
+// The slab pool keeps its budget, serves waiters in order, and gives idle memory back; a thread gate keeps its width.
+// Both are driven by a hand-turned clock and counted against a model of what was lent.
+import { expect, test } from "vitest";
+import { coldReadWidth, ThreadGate } from "#shared/adapters/file-store/thread-gate.ts";
+import { InvariantError } from "#shared/domain/invariant.ts";
+import { SlabPool, slabClassBytes } from "#shared/memory/slab-pool.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+import { Scheduler, SeededRandom } from "../../simulation/scheduler.ts";
+
+const MiB = 1024 * 1024;
+const largest = slabClassBytes.at(-1) ?? 0;
+const smallest = slabClassBytes[0] ?? 0;
+
+function bench(budgetBytes: number) {
+  const scheduler = new Scheduler(new SeededRandom(1));
+  const shrunk: Slab[] = [];
+  const memory = {
+    allocateSlab: (bytes: number): Slab => ({ bytes: Buffer.alloc(bytes), address: 0 }),
+    shrinkSlab: (slab: Slab): void => {
+      shrunk.push(slab);
+    },
+  };
+  return { pool: new SlabPool(memory, scheduler.clock, budgetBytes), scheduler, shrunk };
+}
+
+test("slabs fit what was asked, are whole blocks, and the budget is never passed", () => {
+  const { pool } = bench(8 * MiB);
+  const random = new SeededRandom(5);
+  const lent: Slab[] = [];
+  for (let step = 0; step < 5000; step += 1) {
+    if (random.chance(0.55)) {
+      const bytes = random.integer(1, largest + 1);
+      const slab = pool.acquire(bytes);
+      if (slab === null) continue;
+      expect(slab.bytes.length).toBeGreaterThanOrEqual(bytes);
+      expect(slab.bytes.length % 4096).toBe(0);
+      expect(lent).not.toContain(slab);
+      lent.push(slab);
+    } else if (lent.length > 0) {
+      const [slab] = lent.splice(random.integer(0, lent.length), 1);
+      if (slab !== undefined) pool.release(slab);
+    }
+    const { lentBytes, idleBytes } = pool.statistics();
+    expect(lentBytes).toBe(lent.reduce((sum, slab) => sum + slab.bytes.length, 0));
+    expect(lentBytes + idleBytes).toBeLessThanOrEqual(8 * MiB);
+  }
+});
+
+test("waiters are served first come first served, and nobody passes them", async () => {
+  const { pool, scheduler } = bench(largest);
+  const first = pool.acquire(largest);
+  expect(first).not.toBeNull();
+  expect(pool.acquire(1)).toBeNull();
+  const order: string[] = [];
+  const got: Slab[] = [];
+  const want = (name: string, bytes: number): void => {
+    pool.onRoom(() => {
+      const slab = pool.acquire(bytes);
+      if (slab === null) want(name, bytes);
+      else {
+        order.push(name);
+        got.push(slab);
+      }
+    });
+  };
+  want("large", largest);
+  want("small", smallest);
+  want("other", smallest);
+  expect(pool.statistics().waiting).toBe(3);
+  if (first !== null) pool.release(first);
+  expect(pool.acquire(1)).toBeNull();
+  expect(order).toEqual([]);
+  await scheduler.run(1);
+  expect(order).toEqual(["large"]);
+  await scheduler.run(5);
+  expect(order).toEqual(["large"]);
+  for (const slab of got.splice(0)) pool.release(slab);
+  await scheduler.run(5);
+  expect(order).toEqual(["large", "small", "other"]);
+  expect(pool.statistics().waiting).toBe(0);
+  expect(pool.acquire(1)).not.toBeNull();
+});
+
+test("a waiter that comes while there is room is called soon, not at once", async () => {
+  const { pool, scheduler } = bench(largest);
+  let called = 0;
+  pool.onRoom(() => (called += 1));
+  expect(called).toBe(0);
+  await scheduler.run(1);
+  expect(called).toBe(1);
+});
+
+test("idle slabs lose their pages after a while, and then no timer is left", async () => {
+  const { pool, scheduler, shrunk } = bench(16 * MiB);
+  const slabs = [pool.acquire(1), pool.acquire(MiB), pool.acquire(4 * MiB)];
+  for (const slab of slabs) if (slab !== null) pool.release(slab);
+  expect(pool.statistics().idleBytes).toBeGreaterThan(5 * MiB);
+  await scheduler.run(10);
+  expect(shrunk.length).toBe(3);
+  expect(pool.statistics()).toMatchObject({ idleBytes: 0, lentBytes: 0 });
+  expect(scheduler.pending).toBe(0);
+  const mappedBytes = pool.statistics().mappedBytes;
+  expect(pool.acquire(4 * MiB)).toBe(slabs[2]);
+  expect(pool.statistics().mappedBytes).toBe(mappedBytes);
+});
+
+test("a slab that was not lent, or is too large, is a defect", () => {
+  const { pool } = bench(largest);
+  const slab = pool.acquire(1);
+  if (slab !== null) pool.release(slab);
+  expect(() => slab !== null && pool.release(slab)).toThrow(InvariantError);
+  expect(() => pool.acquire(largest + 1)).toThrow(InvariantError);
+  expect(() => bench(largest - 1)).toThrow(InvariantError);
+});
+
+test("a thread gate runs at most its width at once, in order", () => {
+  const gate = new ThreadGate(2);
+  const started: number[] = [];
+  for (let index = 0; index < 6; index += 1) gate.enter(() => started.push(index));
+  expect(started).toEqual([0, 1]);
+  gate.leave();
+  expect(started).toEqual([0, 1, 2]);
+  for (let left = 0; left < 5; left += 1) gate.leave();
+  expect(started).toEqual([0, 1, 2, 3, 4, 5]);
+  gate.enter(() => started.push(6));
+  expect(started.at(-1)).toBe(6);
+  expect([coldReadWidth(undefined), coldReadWidth("32"), coldReadWidth("1"), coldReadWidth("x")]).toEqual([
+    2, 16, 1, 2,
+  ]);
+});
