@@ -9,6 +9,7 @@ packages="
   libnbd-bin python3-libnbd
   nbdkit nbd-server nbd-client
   fio e2fsprogs util-linux
+  grub-common grub-pc-bin fdisk
   debootstrap strace procps python3 ca-certificates
 "
 

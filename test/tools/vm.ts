@@ -2,7 +2,6 @@
 // kernel as NBD client (test/vm/kernel-client.test.ts), or the machine that Varve itself runs in
 // (test/vm/power-cut.ts). Builds the machine's root disk on first use: about 20 s plus 115 MB of Debian packages.
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -94,6 +93,10 @@ export class Vm {
     return vm.lines;
   }
 
+  get running(): boolean {
+    return this.#code === undefined;
+  }
+
   get output(): string {
     return this.lines.slice(-80).join("\n");
   }
@@ -149,8 +152,7 @@ export class Vm {
 
 /** Builds kernel, initrd and root disk unless they are there. Needs root and apt. */
 export async function buildVmClient(): Promise<void> {
-  if (existsSync(join(vmCacheDir, "ready")) && existsSync(join(vmCacheDir, "busybox"))) return;
-  const child = spawn(vmClientPath, ["build"], { stdio: ["ignore", "ignore", "pipe"] });
+  const child = spawn(vmClientPath, ["ensure"], { stdio: ["ignore", "ignore", "pipe"] });
   let log = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     log = (log + text).slice(-8192);
@@ -159,7 +161,7 @@ export async function buildVmClient(): Promise<void> {
     child.once("error", reject);
     child.once("close", (status) => resolve(status ?? 1));
   });
-  if (code !== 0) throw new VmError(`vm-client build ended with ${code}`, log);
+  if (code !== 0) throw new VmError(`vm-client ensure ended with ${code}`, log);
 }
 
 function argumentsOf(options: VmOptions): string[] {

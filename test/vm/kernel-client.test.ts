@@ -33,7 +33,9 @@ async function expectPromisedFiles(volume: ServedVolume, lines: readonly string[
 }
 
 describe("kernel NBD client", () => {
-  test("ext4 with files, stress, trim and fsck, and the image file holds it", { timeout: 300_000 }, async () => {
+  test("ext4 with files, stress, trim and fsck, and the image file holds it", {
+    timeout: 300_000,
+  }, async () => {
     const volume = await serve();
     const lines = await Vm.run({
       script: guestScript("kernel-ext4.sh"),

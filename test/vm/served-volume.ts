@@ -96,7 +96,9 @@ export async function sumsInExt4(imagePath: string, folder: string): Promise<Map
     const { stdout } = await exec("find", [out, "-type", "f"], { maxBuffer: 16 * 1024 * 1024 });
     const sums = new Map<string, string>();
     for (const path of stdout.split("\n").filter((line) => line !== "")) {
-      const sum = createHash("sha256").update(await readFile(path)).digest("hex");
+      const sum = createHash("sha256")
+        .update(await readFile(path))
+        .digest("hex");
       sums.set(path.slice(path.lastIndexOf("/") + 1), sum);
     }
     return sums;

@@ -2,14 +2,7 @@
 // synced file is there. Once with the kernel's client (attached over netlink, as nbd-persist.py does) and once with qemu's.
 import { afterEach, describe, expect, test } from "vitest";
 import { Vm, type VmOptions } from "../tools/vm.ts";
-import {
-  checkExt4,
-  guestDir,
-  guestScript,
-  promisedSums,
-  ServedVolume,
-  sumsInExt4,
-} from "./served-volume.ts";
+import { checkExt4, guestDir, guestScript, promisedSums, ServedVolume, sumsInExt4 } from "./served-volume.ts";
 
 const files = 60;
 /** The server dies when the guest reports these files, and is away for so long. */
