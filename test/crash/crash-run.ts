@@ -2,11 +2,9 @@
 // real process at a random moment (sometimes again while it recovers), restart, and the check of every promise.
 // Callers: crash.ts (command line) and crash.test.ts (bounded). Next on data's way: block-checker.ts and fio, over NBD.
 
-import { closeSync, openSync, readSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { BlockChecker, type RunResult } from "../tools/block-checker.ts";
-import type { Finding } from "../tools/block-ledger.ts";
+import { BlockChecker, describe, type RunResult } from "../tools/block-checker.ts";
 import { FioRun, runFio } from "../tools/fio.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { SeededRandom } from "../tools/seeded-random.ts";
@@ -218,20 +216,9 @@ export class CrashRun {
   }
 
   private verifyImage({ name, checker }: CheckedVolume): string[] {
-    const check = checker.ledger.restartCheck();
-    const file = openSync(join(this.serverOptions.dataDir, "volumes", name, "disk.raw"), "r");
-    const step = Buffer.alloc(1024 * 1024);
-    for (let offset = 0; offset < volumeBytes; offset += step.length) {
-      readSync(file, step, 0, step.length, offset);
-      check.add(offset, step);
-    }
-    closeSync(file);
-    return check.finish().map((finding) => `${name}, image file: ${describe(finding)}`);
+    const findings = checker.verifyFile(join(this.serverOptions.dataDir, "volumes", name, "disk.raw"));
+    return findings.map((finding) => `${name}, image file: ${describe(finding)}`);
   }
-}
-
-function describe(finding: Finding): string {
-  return `${finding.kind} at ${finding.offset}+${finding.length}: ${finding.detail}`;
 }
 
 function pauseMs(ms: number): Promise<void> {

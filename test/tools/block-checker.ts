@@ -3,7 +3,9 @@
 // Callers: crash rounds, soak, power cut in the VM. Next on data's way: nbd-client.ts; block-ledger.ts judges.
 
 import { randomBytes } from "node:crypto";
-import { BlockLedger, type Finding, type Operation, type Survives } from "./block-ledger.ts";
+import { closeSync, openSync, readSync } from "node:fs";
+import { BlockLedger } from "./block-ledger.ts";
+import type { Finding, Operation, Survives } from "./block-operation.ts";
 import { type NbdClient, NbdRequestError } from "./nbd-client.ts";
 import { commandFlag } from "./nbd-wire.ts";
 import { SeededRandom } from "./seeded-random.ts";
@@ -26,7 +28,8 @@ export interface RunLimits {
   readonly depth: number;
   readonly operationsMax?: number;
   readonly signal?: AbortSignal;
-  readonly onLatency?: (action: Action, elapsedMs: number) => void;
+  /** Rest of each worker after a request, for a load that leaves the machine room. */
+  readonly thinkTimeMs?: number;
 }
 
 export interface RunResult {
@@ -111,6 +114,19 @@ export class BlockChecker {
     return check ? check.finish() : findings;
   }
 
+  /** The same judgement on the image file itself, after a clean stop: the file is the disk. */
+  verifyFile(path: string): Finding[] {
+    const check = this.ledger.restartCheck();
+    const file = openSync(path, "r");
+    for (let offset = 0; offset < this.options.sizeBytes; offset += verifyReadBytes) {
+      const step = Buffer.alloc(Math.min(verifyReadBytes, this.options.sizeBytes - offset));
+      readSync(file, step, 0, step.length, offset);
+      check.add(offset, step);
+    }
+    closeSync(file);
+    return check.finish();
+  }
+
   private async work(
     client: NbdClient,
     random: SeededRandom,
@@ -121,11 +137,10 @@ export class BlockChecker {
     while (limits.signal?.aborted !== true && result.operations < operationsMax) {
       result.operations += 1;
       const action = random.weighted(this.options.weights);
-      const startedAtMs = performance.now();
       try {
         await this.act(client, random, action, result);
         result.acknowledged += 1;
-        limits.onLatency?.(action, performance.now() - startedAtMs);
+        if (limits.thinkTimeMs !== undefined) await pauseMs(limits.thinkTimeMs);
       } catch (cause) {
         if (!(cause instanceof NbdRequestError)) {
           result.connectionLost = cause instanceof Error ? cause.message : String(cause);
@@ -184,6 +199,14 @@ export class BlockChecker {
     const reach = random.chance(0.33) ? Math.min(room, 2 * requestBytesMax) : room;
     return { offset: roundDown(random.between(0, reach + 1), grain), length };
   }
+}
+
+export function describe(finding: Finding): string {
+  return `${finding.kind} at ${finding.offset}+${finding.length}: ${finding.detail}`;
+}
+
+function pauseMs(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function roundDown(value: number, grain: number): number {

@@ -9,28 +9,8 @@
 // in part (an entry is whole or not there).
 
 import { BlockImages, isZero } from "./block-image.ts";
+import { type Finding, type Operation, overtaken, type Segment, type Survives } from "./block-operation.ts";
 import { RestartCheck } from "./restart-check.ts";
-
-/** acknowledged: durability `write`, or any mode after a mere process kill. flushed: FLUSH and FUA only. */
-export type Survives = "acknowledged" | "flushed";
-export type EffectKind = "write" | "zero" | "trim" | "never written";
-
-export interface Operation {
-  readonly sequence: number;
-  readonly kind: EffectKind;
-  readonly from: number;
-  readonly to: number;
-  readonly fua: boolean;
-  readonly issuedAt: number;
-  ackedAt: number;
-}
-
-export interface Finding {
-  readonly kind: "stale" | "lost" | "torn" | "misplaced" | "foreign" | "garbage" | "not a prefix";
-  readonly offset: number;
-  readonly length: number;
-  readonly detail: string;
-}
 
 export interface PendingRead {
   readonly from: number;
@@ -43,14 +23,6 @@ interface Fragment {
   readonly operation: Operation;
   readonly from: number;
   readonly to: number;
-}
-
-export interface Segment {
-  readonly unit: number;
-  readonly from: number;
-  readonly to: number;
-  readonly candidates: readonly Operation[];
-  readonly matching: readonly Operation[];
 }
 
 const pruneAtFragments = 8;
@@ -317,13 +289,4 @@ export class BlockLedger {
     this.units.clear();
     for (const [unit, fragments] of next) this.units.set(unit, fragments);
   }
-}
-
-/** True where an operation that must be there came wholly after this one. */
-export function overtaken(
-  operation: Operation,
-  candidates: readonly Operation[],
-  must: (operation: Operation) => boolean,
-): boolean {
-  return candidates.some((later) => later !== operation && operation.ackedAt < later.issuedAt && must(later));
 }

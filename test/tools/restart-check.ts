@@ -2,7 +2,7 @@
 // then all of them together against the prefix promise (the volume is fold(log[1..n]) for one n).
 // Made by BlockLedger.restartCheck(), fed by block-checker.ts; the ledger starts its next round from what was found.
 
-import { type Finding, type Operation, overtaken, type Segment } from "./block-ledger.ts";
+import { type Finding, type Operation, overtaken, type Segment } from "./block-operation.ts";
 
 export interface LedgerView {
   survived(operation: Operation): boolean;

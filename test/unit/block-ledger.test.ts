@@ -1,7 +1,8 @@
 // The checker must be able to fail: each kind of wrong data is made by hand on a plain byte array and must be named.
 
 import { describe, expect, it } from "vitest";
-import { BlockLedger, type Finding, type Operation, type Survives } from "../tools/block-ledger.ts";
+import { BlockLedger } from "../tools/block-ledger.ts";
+import type { Finding, Operation, Survives } from "../tools/block-operation.ts";
 
 const unitBytes = 512;
 const sizeBytes = 64 * unitBytes;

@@ -1,0 +1,85 @@
+// Tells drift from noise: the last third of the samples against the first third, after a warm-up, each figure with its own
+// limit. Callers: soak.ts and the report. Pure.
+
+export interface Sample {
+  /** Seconds since the load started. */
+  readonly atSeconds: number;
+  readonly rssMiB: number;
+  readonly fds: number;
+  readonly threads: number;
+  readonly cpuPercent: number;
+  readonly dataMiB: number;
+  readonly writeP50Ms: number;
+  readonly writeP99Ms: number;
+  readonly readP50Ms: number;
+  readonly readP99Ms: number;
+}
+
+export type Figure = Exclude<keyof Sample, "atSeconds" | "cpuPercent">;
+
+/** The last third may be at most `first × factor + slack`. */
+export interface DriftLimit {
+  readonly figure: Figure;
+  readonly factor: number;
+  readonly slack: number;
+  readonly why: string;
+}
+
+export interface DriftCheck extends DriftLimit {
+  readonly first: number;
+  readonly last: number;
+  readonly allowed: number;
+  readonly holds: boolean;
+}
+
+export const driftLimits: readonly DriftLimit[] = [
+  { figure: "rssMiB", factor: 1.15, slack: 16, why: "caches are full after the warm-up; more is a leak" },
+  { figure: "fds", factor: 1, slack: 6, why: "connections of fio and nbdcopy come and go, a few at a time" },
+  { figure: "threads", factor: 1, slack: 2, why: "thread pools are started once" },
+  {
+    figure: "dataMiB",
+    factor: 1.25,
+    slack: 256,
+    why: "log is released after checkpoints; one cycle of it may be held",
+  },
+  {
+    figure: "writeP50Ms",
+    factor: 1.5,
+    slack: 1,
+    why: "half as much again, and a millisecond, may be a neighbour's load",
+  },
+  { figure: "writeP99Ms", factor: 3, slack: 20, why: "a tail is noisy: a checkpoint, a neighbour's sync" },
+  { figure: "readP50Ms", factor: 1.5, slack: 1, why: "as for writes" },
+  { figure: "readP99Ms", factor: 3, slack: 20, why: "as for writes" },
+];
+
+/** A fifth of the run, but at least a minute where the run is long enough: caches fill, the first checkpoints happen. */
+export function warmUpSeconds(totalSeconds: number): number {
+  return Math.max(totalSeconds / 5, Math.min(60, totalSeconds / 3));
+}
+
+export function checkDrift(samples: readonly Sample[], totalSeconds: number): DriftCheck[] {
+  const steady = samples.filter((sample) => sample.atSeconds > warmUpSeconds(totalSeconds));
+  const third = Math.floor(steady.length / 3);
+  if (third < 1) throw new Error("too few samples for a drift check: run for at least a minute");
+  const first = steady.slice(0, third);
+  const last = steady.slice(-third);
+  return driftLimits.map((limit) => {
+    const before = middle(first, limit.figure);
+    const after = middle(last, limit.figure);
+    const allowed = before * limit.factor + limit.slack;
+    return { ...limit, first: before, last: after, allowed, holds: after <= allowed };
+  });
+}
+
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0;
+}
+
+function middle(samples: readonly Sample[], figure: Figure): number {
+  return percentile(
+    samples.map((sample) => sample[figure]),
+    0.5,
+  );
+}
