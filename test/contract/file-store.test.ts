@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
-import { SeededRandom } from "../simulation/scheduler.ts";
+import { SteppedRandom } from "../unit/file-store/stepped-clock.ts";
 import { fileStoreContract } from "./file-store.contract.ts";
 
 fileStoreContract("native", async () => {
@@ -29,7 +29,7 @@ fileStoreContract("memory", async () => {
 
 fileStoreContract("simulated disk", async () => {
   const disk = new SimulatedDisk({
-    random: new SeededRandom(7),
+    random: new SteppedRandom(7),
     schedule: (task) => {
       setImmediate(task);
     },

@@ -76,7 +76,7 @@ export class SimulatedDisk {
     this.faults = { ...noFaults, ...options.faults };
   }
 
-  /** The store of one process life: dead after the next crash() or kill(). */
+  /** The store of one process life: after the next crash() or kill() its calls never settle (inline ones throw EBADF). */
   store(): FileStore {
     return new SimulatedFileStore(this, this.#generation);
   }
@@ -152,6 +152,7 @@ export class SimulatedDisk {
    * `abandon` leaves what an interrupted call leaves.
    */
   later<T>(generation: number, work: () => T, abandon?: () => void): Promise<T> {
+    if (!this.isAlive(generation)) return new Promise<T>(() => undefined);
     this.counters.operations += 1;
     const underWay: UnderWay = { abandon: abandon ?? (() => undefined) };
     this.#underWay.add(underWay);

@@ -1,6 +1,6 @@
 /*
  * The FileStore of one simulated process: names, small files and locks of the simulated disk. Made by SimulatedDisk.store();
- * after that disk's next crash or kill every call fails, and none that was under way is heard of again.
+ * after that disk's next crash or kill no call is heard of again: a dead process hears nothing.
  */
 import { FileStoreError } from "#shared/domain/errors.ts";
 import type {
@@ -38,15 +38,15 @@ export class SimulatedFileStore implements FileStore {
   }
 
   list(path: string): Promise<readonly string[]> {
-    return this.#later("list", path, () => this.#disk.names.seen.list(path));
+    return this.#later(() => this.#disk.names.seen.list(path));
   }
 
   facts(path: string): Promise<FileFacts | null> {
-    return this.#later("facts", path, () => this.#disk.names.seen.files.get(path)?.facts() ?? null);
+    return this.#later(() => this.#disk.names.seen.files.get(path)?.facts() ?? null);
   }
 
   open(path: string, options: OpenFileOptions): Promise<BlockFile> {
-    return this.#later("open", path, () => {
+    return this.#later(() => {
       const known = this.#disk.names.seen.files.get(path);
       if (known === undefined && options.create === true) {
         this.#disk.mayFail(this.#disk.faults.nameError, "create", path);
@@ -59,7 +59,7 @@ export class SimulatedFileStore implements FileStore {
   }
 
   readWhole(path: string): Promise<Buffer | null> {
-    return this.#later("read", path, () => {
+    return this.#later(() => {
       const inode = this.#disk.names.seen.files.get(path);
       if (inode === undefined) return null;
       this.#disk.mayFail(this.#disk.faults.readError, "read", path);
@@ -105,15 +105,15 @@ export class SimulatedFileStore implements FileStore {
     return this.#changeNames("sync directory", path, () => this.#disk.names.syncDirectory(path));
   }
 
-  freeSpace(path: string): Promise<FreeSpace> {
-    return this.#later("free space", path, () => ({
+  freeSpace(_path: string): Promise<FreeSpace> {
+    return this.#later(() => ({
       freeBytes: Math.max(0, this.#disk.quotaBytes - this.#disk.usedBytes),
       totalBytes: this.#disk.quotaBytes,
     }));
   }
 
   lockDirectory(path: string): Promise<DirectoryLock> {
-    return this.#later("lock directory", path, () => {
+    return this.#later(() => {
       this.#disk.names.seen.requireDirectory("lock directory", path);
       const { lockedDirectories } = this.#disk;
       if (lockedDirectories.has(path)) {
@@ -141,21 +141,13 @@ export class SimulatedFileStore implements FileStore {
   }
 
   #changeNames(operation: string, path: string, work: () => void, abandon?: () => void): Promise<void> {
-    return this.#later(
-      operation,
-      path,
-      () => {
-        this.#disk.mayFail(this.#disk.faults.nameError, operation, path);
-        work();
-      },
-      abandon,
-    );
+    return this.#later(() => {
+      this.#disk.mayFail(this.#disk.faults.nameError, operation, path);
+      work();
+    }, abandon);
   }
 
-  #later<T>(operation: string, path: string, work: () => T, abandon?: () => void): Promise<T> {
-    if (!this.#disk.isAlive(this.#generation)) {
-      return Promise.reject(new FileStoreError(operation, path, "EBADF"));
-    }
+  #later<T>(work: () => T, abandon?: () => void): Promise<T> {
     return this.#disk.later(this.#generation, work, abandon);
   }
 }

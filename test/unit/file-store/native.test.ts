@@ -21,8 +21,8 @@ afterEach(async () => {
   rmSync(directory, { recursive: true });
 });
 
-function qemuIo(path: string, ...flags: string[]): { status: number | null; text: string } {
-  const result = spawnSync("qemu-io", [...flags, "-f", "raw", "-c", "read 0 512", path], {
+function qemuIo(path: string): { status: number | null; text: string } {
+  const result = spawnSync("qemu-io", ["-f", "raw", "-c", "read 0 512", path], {
     encoding: "utf8",
   });
   expect(result.error).toBeUndefined();
@@ -39,7 +39,8 @@ test("qemu's tools refuse an image that is held, and take it again after close",
   const compared = spawnSync("qemu-img", ["compare", "-f", "raw", path, path], { encoding: "utf8" });
   expect(compared.stderr).toContain("lock");
   expect(compared.status).not.toBe(0);
-  expect(qemuIo(path, "-U").status).toBe(0);
+  // With -U a reader says that it takes what it gets.
+  expect(spawnSync("qemu-img", ["compare", "-U", "-f", "raw", path, path]).status).toBe(0);
   // Another descriptor of the same process being closed must not drop the lock, as a POSIX lock would be.
   const other = await store.open(path, { access: "buffered", readOnly: true });
   await other.close();
