@@ -1,11 +1,12 @@
 // A small Linux boots to its login prompt from a volume, and then from the volume's image file without Varve: the whole
 // chain (BIOS, boot sector, GRUB, kernel, initrd, root file system) is read from the disk, once over NBD by qemu's own
-// client and once as a plain raw file. What the guest wrote the first time is there the second time.
+// client and once as a plain raw file. What the guest wrote the first time is there the second time, and what it wrote
+// behind Varve's back comes into the volume by `varve image adopt`.
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, describe, expect, test } from "vitest";
-import { repositoryDir } from "../tools/varve-process.ts";
+import { repositoryDir, VarveProcessError } from "../tools/varve-process.ts";
 import { buildVmClient, vmCacheDir } from "../tools/vm.ts";
 import { ServedVolume } from "../vm/served-volume.ts";
 import { SerialConsole } from "./serial-console.ts";
@@ -18,6 +19,11 @@ afterEach(async () => {
   await machine?.exited;
   await volume?.remove();
 });
+
+/** The file system in the disk's only partition, which begins at 1 MiB, is whole. */
+async function checkPartition(disk: string): Promise<void> {
+  await exec("/sbin/e2fsck", ["-fn", `${disk}?offset=1048576`]);
+}
 
 describe("a guest boots", () => {
   test("from the NBD URI, then from the image file", { timeout: 400_000 }, async () => {
@@ -40,8 +46,22 @@ describe("a guest boots", () => {
     await machine.expect(/GRUB of the varve test disk/, 60_000);
     await machine.login();
     expect(await machine.run("sha256sum /first | cut -d' ' -f1")).toBe(first);
+    await machine.run("echo written without Varve > /second && sync");
     await machine.powerOff();
-    // Read-only on the host: the partition begins at 1 MiB.
-    await exec("/sbin/e2fsck", ["-fn", `${volume.imagePath}?offset=1048576`]);
+    await checkPartition(volume.imagePath);
+
+    // The guest wrote to the file while Varve did not hold it: Varve must be told what that means.
+    const refused = await volume.server.restart().catch((cause: unknown) => cause);
+    expect(refused).toBeInstanceOf(VarveProcessError);
+    expect((refused as VarveProcessError).output).toContain("varve image adopt");
+    const varve = join(repositoryDir, "bin", "varve");
+    await exec(varve, ["image", "adopt", volume.name, "--data", volume.server.options.dataDir]);
+    volume.server = await volume.server.restart();
+    const copy = join(volume.dir, "copy.raw");
+    await exec("nbdcopy", [volume.unixUri, copy]);
+    await checkPartition(copy);
+    const second = ["-R", "cat /second", `${copy}?offset=1048576`];
+    expect((await exec("/sbin/debugfs", second)).stdout).toBe("written without Varve\n");
+    await volume.server.stop();
   });
 });

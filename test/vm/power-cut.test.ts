@@ -1,5 +1,5 @@
 // Bounded power cuts: three rounds that differ in what the disk loses and when, and the negative control, a disk that
-// ignores flushes, in which the same checker must find losses. More rounds: node test/vm/power-cut.ts --rounds N.
+// ignores flushes, in which the same checker must find losses. More: npm run test:power-cut -- --rounds N.
 import { afterEach, describe, expect, test } from "vitest";
 import { PowerCutRig, type RoundPlan } from "./power-cut-rig.ts";
 

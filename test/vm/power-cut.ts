@@ -1,4 +1,4 @@
-// Command line of the power cuts: node test/vm/power-cut.ts --rounds N [--seed S] [--lying-disk] [--keep]
+// Command line of the power cuts: npm run test:power-cut -- --rounds N [--seed S] [--lying-disk] [--keep]
 // One line per round, then a sum; exit code 1 when anything acknowledged was lost, and then the disks are kept.
 // With --lying-disk the machine's disk ignores flushes, so the run must find losses: exit code 1 if it does not.
 import { parseArgs } from "node:util";
@@ -56,7 +56,7 @@ if (broken !== undefined) console.error(broken);
 if (bad) {
   for (const failure of failures.slice(0, 20)) console.error(`  ${failure}`);
   console.error(
-    `power-cut: disks kept in ${rig.dir}; again: node test/vm/power-cut.ts --rounds ${rounds} --seed ${seed}`,
+    `power-cut: disks kept in ${rig.dir}; again: npm run test:power-cut -- --rounds ${rounds} --seed ${seed}`,
   );
 }
 console.log(bad ? "0 passed, 1 failed" : "1 passed, 0 failed");
