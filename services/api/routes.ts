@@ -31,7 +31,7 @@ export function errorResponse(error: VarveError): HttpServerResponse.HttpServerR
 const answered = <A, R>(
   effect: Effect.Effect<A, VarveError, R>,
 ): Effect.Effect<A | HttpServerResponse.HttpServerResponse, never, R> =>
-  Effect.catch(effect, (error) => Effect.succeed(errorResponse(error)));
+  effect.pipe(Effect.catch((error) => Effect.succeed(errorResponse(error))));
 
 const sizeOf = (size: string | number): number =>
   typeof size === "number" ? size : byteSizeFrom(size, "size");

@@ -113,7 +113,7 @@ class Reader {
 
   /** Returns how many of the following words belong to the flag. */
   private readFlag(word: string, next: string | undefined): number {
-    const [given = "", inline] = split(word);
+    const [given, inline] = split(word);
     const flag = word.startsWith("--") ? this.flags.get(given) : undefined;
     if (flag === undefined) {
       this.unknownFlag(word.startsWith("--") ? `--${given}` : word);

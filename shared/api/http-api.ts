@@ -65,12 +65,10 @@ const Volume = Schema.Struct({
 });
 
 const Connection = Schema.Struct({
-  id: Schema.Int,
-  volume: Schema.NullOr(Schema.String),
+  volume: Schema.NullOr(Schema.String).annotate({ description: "null while the client negotiates" }),
   peer: Schema.String,
-  address: Schema.String,
-  openForMs: Schema.Finite,
   requestsInFlight: Schema.Int,
+  unsentBytes: Schema.Int,
   counters: Schema.Record(Schema.String, Schema.Finite),
 });
 

@@ -14,7 +14,7 @@ import type { FileStore } from "#shared/ports/file-store.ts";
 import { aVolume, volumeCatalogContract } from "./volume-catalog.contract.ts";
 
 /** The store with one replaceWhole that fails before it does anything. */
-function breakable(store: FileStore): { readonly store: FileStore; breakNextWrite(): void } {
+function breakable(store: FileStore): { readonly store: FileStore; readonly breakNextWrite: () => void } {
   let broken = false;
   const replaceWhole: FileStore["replaceWhole"] = async (path, content) => {
     if (!broken) return await store.replaceWhole(path, content);

@@ -73,7 +73,7 @@ function holderOf(data: string): number | null {
 
 function report(findings: readonly Finding[]): string {
   const rows = findings.flatMap((finding) => [
-    { verdict: finding.verdict as string, subject: finding.subject, text: finding.found },
+    { verdict: finding.verdict, subject: finding.subject, text: finding.found },
     ...(finding.advice === undefined ? [] : [{ verdict: "", subject: "", text: `→ ${finding.advice}` }]),
   ]);
   const lines = table(

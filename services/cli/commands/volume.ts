@@ -150,9 +150,9 @@ function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
   const clientTable = table<ApiConnection>(
     [
       { title: "CLIENT", cell: (one) => one.peer },
-      { title: "ON", cell: (one) => one.address },
-      { title: "FOR", right: true, cell: (one) => `${Math.round(one.openForMs / 1000)} s` },
       { title: "IN FLIGHT", right: true, cell: (one) => String(one.requestsInFlight) },
+      { title: "READ", right: true, cell: (one) => readableByteSize(one.counters["readBytes"] ?? 0) },
+      { title: "WRITTEN", right: true, cell: (one) => readableByteSize(one.counters["writtenBytes"] ?? 0) },
     ],
     clients,
   );

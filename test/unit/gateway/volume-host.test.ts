@@ -134,7 +134,7 @@ const aDisk = (name: string) => ({ name, sizeBytes: 4096, durability: "write" as
 const tagOf = async (promise: Promise<unknown>): Promise<string> =>
   promise.then(
     () => "no error",
-    (error: { _tag?: string }) => error._tag ?? String(error),
+    (error: { _tag?: string; message: string }) => error._tag ?? error.message,
   );
 const stored = (): string[] => (content.records ?? []).map((record) => `${record.name} ${record.state}`);
 

@@ -1,0 +1,89 @@
+/*
+ * One machine in one process: file store, memory, storage service and gateway joined. `varve up` serves with it, offline
+ * commands open it without serving. The only place where both services' layers are known.
+ */
+import { hostname } from "node:os";
+import { resolve } from "node:path";
+import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
+import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { UpConfig } from "#shared/shell/config.ts";
+import { NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
+import { openReplicas } from "../storage/layer.ts";
+
+export interface VolumesSetup {
+  readonly dataDirectory: string;
+  readonly create: boolean;
+  readonly payloadBytesMax?: number;
+  readonly logBytesMax?: number;
+  readonly logRetainedBytes?: number;
+  /** A line about what happens while volumes are served. */
+  readonly onNote?: (text: string) => void;
+}
+
+export interface OpenVolumes {
+  readonly host: VolumeHost;
+  /** Absolute. */
+  readonly dataDirectory: string;
+  readonly store: NativeFileStore;
+  readonly clock: SystemClock;
+  freeBytes(): Promise<number>;
+  /** Closes every volume and gives the data directory back. Rejects where a volume could not be closed cleanly. */
+  close(): Promise<void>;
+}
+
+export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
+  const dataDirectory = resolve(setup.dataDirectory);
+  const store = new NativeFileStore();
+  const clock = new SystemClock();
+  const note = setup.onNote ?? ((): void => {});
+  try {
+    const replicas = openReplicas({ store, clock, dataDirectory });
+    const host = await openHost({
+      dataDirectory,
+      create: setup.create,
+      store,
+      clock,
+      random: new SystemRandom(),
+      pool: new SlabPool(store, clock, setup.payloadBytesMax ?? limits.payloadBytesMax),
+      replicas,
+      writer: `${hostname()} pid ${process.pid}`,
+      logBytesMax: setup.logBytesMax ?? limits.logBytesMaxDefault,
+      logRetainedBytes: setup.logRetainedBytes ?? limits.logRetainedBytesDefault,
+      events: {
+        halted: (volume, error) =>
+          note(`warning: volume ${volume} halted: ${error.message}\nhint: ${error.hint}`),
+        replaying: (volume, applied, last) =>
+          note(`${volume}: applying its log, entry ${applied} of ${last}`),
+      },
+    });
+    return {
+      host,
+      dataDirectory,
+      store,
+      clock,
+      freeBytes: async () => (await store.freeSpace(dataDirectory)).freeBytes,
+      close: async () => {
+        try {
+          await host.close();
+        } finally {
+          await store.close();
+        }
+      },
+    };
+  } catch (cause) {
+    await store.close();
+    throw cause;
+  }
+}
+
+export async function serveNbd(opened: OpenVolumes, config: UpConfig): Promise<NbdGateway> {
+  return await NbdGateway.start({
+    host: opened.host,
+    store: opened.store,
+    clock: opened.clock,
+    addresses: config.nbd,
+    connectionsMax: config.connectionsMax,
+  });
+}

@@ -1,0 +1,81 @@
+/*
+ * The storage service of one process: where replicas are made, attached, fed and repaired. Here its engines meet the raw
+ * image adapter; the gateway sees the port (shared/ports/replica-home.ts). services/cli/single-machine.ts opens it.
+ */
+import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import type { VolumePaths } from "#shared/domain/data-layout.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { Clock } from "#shared/ports/clock.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
+import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
+import type { ImageOperation, ReplicaHome } from "#shared/ports/replica-home.ts";
+import type { ReplicaImage } from "#shared/ports/replica-image.ts";
+import type { ImageReport } from "#shared/ports/volume-administration.ts";
+import type { WriteLog } from "#shared/ports/write-log.ts";
+import { adoptImage } from "./engine/image-adopt.ts";
+import { ImageApplier } from "./engine/image-applier.ts";
+import { checkImage } from "./engine/image-check.ts";
+import { discardImage } from "./engine/image-discard.ts";
+import { SpaceReserve } from "./engine/space-reserve.ts";
+
+export interface StorageSetup {
+  readonly store: FileStore;
+  readonly clock: Clock;
+  readonly dataDirectory: string;
+}
+
+const repairs = { check: checkImage, adopt: adoptImage, discard: discardImage };
+
+export class RawReplicas implements ReplicaHome {
+  private readonly setup: StorageSetup;
+  private readonly reserve: SpaceReserve;
+
+  constructor(setup: StorageSetup) {
+    this.setup = setup;
+    this.reserve = new SpaceReserve({ store: setup.store, clock: setup.clock, path: setup.dataDirectory });
+  }
+
+  /** Looks at the free space for the first time; the data directory exists. Before it everything is refused. */
+  async start(): Promise<void> {
+    await this.reserve.start();
+  }
+
+  async create(volume: VolumeRecord, paths: VolumePaths): Promise<void> {
+    await RawFileImage.create({
+      store: this.setup.store,
+      directory: paths.directory,
+      volumeId: volume.id,
+      sizeBytes: volume.sizeBytes,
+    });
+  }
+
+  async attach(volume: VolumeRecord, paths: VolumePaths): Promise<ReplicaImage> {
+    const { store, clock } = this.setup;
+    return await RawFileImage.attach({ store, clock, directory: paths.directory, volumeId: volume.id });
+  }
+
+  feed<D extends BatchDraft>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
+    const { clock } = this.setup;
+    return new ImageApplier<D>({ image, clock, makeRoom: async () => this.reserve.makeRoom() }, handlers);
+  }
+
+  refuse(bytes: number): VarveError | null {
+    return this.reserve.refuse(bytes);
+  }
+
+  async repair(
+    operation: ImageOperation,
+    volume: VolumeRecord,
+    paths: VolumePaths,
+    log: WriteLog,
+  ): Promise<ImageReport> {
+    const { store, clock } = this.setup;
+    return await repairs[operation]({ store, clock, volume, paths, log });
+  }
+
+  async close(): Promise<void> {
+    await this.reserve.close();
+  }
+}
