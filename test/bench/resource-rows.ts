@@ -2,6 +2,7 @@
 // data directory and of a 1 TiB thin volume whose log holds 1 GiB that the image doesn't have. Each on servers of its own.
 // Caller: bench.ts. Figures come from /proc and from the ready line.
 
+import { statSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { runFio } from "../tools/fio.ts";
@@ -77,46 +78,63 @@ export async function measureEmptyStart(dir: string): Promise<LimitRow> {
   };
 }
 
-/** 1 GiB is written over scattered places of the disk and the process is killed before a checkpoint took it in. */
+/**
+ * 1 GiB is written over scattered places and the process is killed before a checkpoint took any of it in. One volume alone
+ * never has that much: half a GiB of image writes, or 30 s, bring a checkpoint. So three volumes of 1 TiB share it, which a
+ * start has to replay all the same, and the row fails when one of them had its checkpoint in between.
+ */
 export async function measureReplayStart(dir: string): Promise<LimitRow> {
   const dataDir = join(dir, "start-replay");
-  const options = {
-    dataDir,
-    nbd: [`unix:${join(dir, "start-replay.sock")}`],
-    volumes: ["big:1T"],
-    env: { VARVE_TEST_CHECKPOINT_BYTES: String(2 ** 40), VARVE_TEST_CHECKPOINT_AGE_MS: String(2 ** 30) },
-  };
+  const names = ["big0", "big1", "big2"];
+  const nbd = [`unix:${join(dir, "start-replay.sock")}`];
   const samples: number[] = [];
+  let fillSeconds = 0;
   try {
-    const server = await VarveProcess.start(options);
-    const uri = server.uri("big");
-    const pattern = [
-      "--rw=randwrite",
-      "--bs=64k",
-      "--iodepth=32",
-      "--size=1023G",
-      "--io_size=1G",
-      "--norandommap",
-    ];
-    await runFio(["--name=fill", "--ioengine=nbd", `--uri=${uri}`, ...pattern], 300_000);
-    await server.kill9();
     for (let run = 0; run < 3; run += 1) {
-      // Killed again right after it was ready, so that the next start finds the same log.
+      const server = await VarveProcess.start({ dataDir, nbd, volumes: names.map((name) => `${name}:1T`) });
+      const before = checkpointTimes(dataDir, names);
+      const startedAtMs = performance.now();
+      const pattern = [
+        "--rw=randwrite",
+        "--bs=64k",
+        "--iodepth=16",
+        "--size=1023G",
+        "--norandommap",
+        "--randrepeat=0",
+      ];
+      const fill = names.map((name) =>
+        runFio(
+          [`--name=${name}`, "--ioengine=nbd", `--uri=${server.uri(name)}`, ...pattern, "--io_size=342M"],
+          120_000,
+        ),
+      );
+      await Promise.all(fill);
+      fillSeconds = Math.max(fillSeconds, (performance.now() - startedAtMs) / 1000);
+      await server.kill9();
+      if (checkpointTimes(dataDir, names).join() !== before.join()) {
+        throw new Error(`start-replay: a checkpoint fell into the ${fillSeconds.toFixed(1)} s of the fill`);
+      }
       const again = await server.restart({ readyTimeoutMs: 120_000 });
       samples.push(Math.round(again.readyAfterMs) / 1000);
-      await again.kill9();
+      await again.stop();
+      await rm(dataDir, { recursive: true, force: true });
     }
   } finally {
     await rm(dataDir, { recursive: true, force: true });
   }
   return {
     id: "start-replay",
-    title: "start of a 1 TiB thin volume with 1 GiB of unapplied log, until ready",
+    title: "start with 1 GiB of unapplied log on 1 TiB thin volumes, until ready",
     unit: "s",
     sense: "at most",
     target: 10,
     samples,
+    note: `64 KiB writes scattered over three volumes of 1 TiB, 1,026 MiB together, written in at most ${fillSeconds.toFixed(1)} s and killed`,
   };
+}
+
+function checkpointTimes(dataDir: string, names: readonly string[]): number[] {
+  return names.map((name) => statSync(join(dataDir, "volumes", name, "checkpoint")).mtimeMs);
 }
 
 async function withServer<T>(

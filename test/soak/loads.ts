@@ -31,6 +31,8 @@ export interface ProbeWindow {
 
 const quietEveryMs = 20_000;
 const imageMiB = 128;
+/** Copies at full speed would leave nothing to the other loads. */
+const fileSystemRestMs = 5_000;
 
 export async function checkerLoad(
   context: LoadContext,
@@ -102,6 +104,7 @@ export async function fileSystemLoad(context: LoadContext, volume: string): Prom
     await client.flush();
     await client.disconnect();
     context.counts.fileSystems += 1;
+    await pauseMs(fileSystemRestMs);
   }
 }
 
@@ -119,9 +122,13 @@ export async function probeLoad(context: LoadContext, volume: string, window: Pr
     window.writesMs.push(writtenMs - beforeMs);
     window.readsMs.push(performance.now() - writtenMs);
     if (!found.equals(block)) context.failures.push(`${volume}: a block read back differs at ${offset}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await pauseMs(50);
   }
   await client.disconnect();
+}
+
+function pauseMs(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 async function hashOf(path: string): Promise<string> {

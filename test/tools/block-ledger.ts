@@ -1,12 +1,10 @@
 // What a volume may hold: a ledger of every write, zero and trim by when it was issued, acknowledged and made durable.
-// Callers: block-checker.ts (IO). Pure and synchronous; time is a counter of events, so "A was acknowledged before B was
-// issued" (A → B, then A's LSN is below B's) is one comparison.
-//
-// Per unit it keeps the operations that may still be what a read finds. A found operation W is wrong when some X that must
-// be there covers the same bytes and W → X. What must be there: while running, all that was acknowledged before the read
-// was issued; after a crash, all that survives by the volume's promise, and, as the volume is fold(log[1..n]), all that
-// was acknowledged before the latest operation that is seen was issued (prefix), and all of an operation that is seen
-// in part (an entry is whole or not there).
+// Callers: block-checker.ts (IO). Pure; time is a counter of events. A → B: A was acknowledged before B was issued, so A's
+// LSN is below B's. Per unit it keeps the operations that may still be what a read finds. A found operation W is wrong
+// when some X that must be there covers the same bytes and W → X. What must be there: while running, all acknowledged
+// before the read was issued; after a crash, all that survives by the volume's promise, and, as the volume is
+// fold(log[1..n]), all acknowledged before the latest operation that is seen was issued (prefix), and the whole of an
+// operation that is seen in part.
 
 import { BlockImages, isZero } from "./block-image.ts";
 import { type Finding, type Operation, overtaken, type Segment, type Survives } from "./block-operation.ts";
