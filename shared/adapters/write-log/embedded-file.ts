@@ -98,15 +98,11 @@ export class EmbeddedFileLog implements WriteLog {
   async #recover(options: LogOpenOptions): Promise<{ set: SegmentSet; found: FoundLog }> {
     const { store, directory, volumeId } = this.#setup;
     await store.makeDirectory(directory);
-    const slab = this.#memory.take();
-    try {
-      const found = await scanLog({ store, directory, volumeId, knownLsn: options.knownLsn, slab });
-      await repairLog(this.#setup, found, slab);
-      const access = options.durability === "write" ? "direct" : "buffered";
-      return { set: await openSegments(this.#setup, found, access), found };
-    } finally {
-      this.#memory.give(slab);
-    }
+    const memory = this.#memory;
+    const found = await scanLog({ store, directory, volumeId, knownLsn: options.knownLsn, memory });
+    await repairLog(this.#setup, found, memory);
+    const access = options.durability === "write" ? "direct" : "buffered";
+    return { set: await openSegments(this.#setup, found, access), found };
   }
 
   /** Room for the next segment, some prepared blocks, and the epoch entry, durable. */

@@ -77,7 +77,7 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
     this.#supply = new SegmentSupply(setup, set, access, {
       roomChanged: () => this.#roomChanged(),
       slicePrepared: () => this.#issue(false),
-      startedSegmentFailed: (error) => this.#groups.halt(error),
+      startedSegmentFailed: (error) => this.#distrust(error),
     });
     this.#groups = new GroupWriter(setup, set, this.#queue, this, start.chain, durability, {
       written: (lsn, bytes) => this.#written(lsn, bytes),
@@ -85,7 +85,7 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
     });
     this.#syncs = new SyncScheduler(setup, set, {
       synced: (lsn) => this.#durableUpTo(lsn),
-      syncFailed: (error) => this.#groups.halt(error),
+      syncFailed: (error) => this.#distrust(error),
     });
   }
 
@@ -255,8 +255,15 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
     }
   }
 
+  /** Nothing since the last good sync is known to be on disk: repair as soon as no group is under way. */
+  #distrust(error: VarveError): void {
+    this.#syncs.distrust();
+    this.#groups.halt(error);
+  }
+
   #failed(error: VarveError): void {
     if (this.#ended !== null || this.#repairing !== null) return;
+    this.#syncs.distrust();
     this.#repairing = this.#repair(error);
   }
 
@@ -283,8 +290,11 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
     this.#storedLsn = lsn;
     for (const segment of this.#set.live) segment.dirty = false;
     this.#syncs.repaired();
+    const waiting = this.#waiters.at(-1);
+    if (waiting !== undefined && this.#durability === "flush") this.#syncs.want(waiting.lsn);
     this.#groups.resume();
-    this.#durableUpTo(lsn);
+    if (lsn > this.#durableLsn) this.#durableUpTo(lsn);
+    else this.#issue(false);
   }
 
   #halt(cause: unknown, before?: VarveError): void {

@@ -24,8 +24,7 @@ export async function* readBatches(
   set: SegmentSet,
   range: ReadRange,
 ): AsyncGenerator<Batch, void, undefined> {
-  const slab = memory.take();
-  const scanner = new RecordScanner(slab);
+  const scanner = new RecordScanner(memory);
   try {
     let lsn = range.fromLsn;
     while (lsn <= range.untilLsn) {
@@ -34,7 +33,7 @@ export async function* readBatches(
       lsn = yield* readSegment(store, scanner, set, segment, { ...range, fromLsn: lsn });
     }
   } finally {
-    memory.give(slab);
+    scanner.close();
   }
 }
 

@@ -13,15 +13,15 @@ import {
 } from "#shared/formats/log-record.ts";
 import type { BlockFile } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
+import type { ScanMemory } from "./scan-memory.ts";
 
 /** The largest record: a header block and a full payload. */
 export const recordBytesMax = limits.batchHeaderBytesMax + limits.batchPayloadBytesMax;
-/** A window must hold the largest record. */
-export const windowBytes = 2 * limits.batchPayloadBytesMax;
-const firstReadBytes = 128 * 1024;
+const firstReadBytes = 64 * 1024;
 
 export class RecordScanner {
-  readonly #slab: Slab;
+  readonly #memory: ScanMemory;
+  #slab: Slab;
   #file: BlockFile | null = null;
   /** The window holds file bytes [start, end); nothing at or past `limit` is read. */
   #start = 0;
@@ -29,8 +29,15 @@ export class RecordScanner {
   #limit = 0;
   #readBytes = firstReadBytes;
 
-  constructor(slab: Slab) {
-    this.#slab = slab;
+  constructor(memory: ScanMemory) {
+    this.#memory = memory;
+    this.#slab = memory.takeSmall();
+  }
+
+  /** Gives the memory back. No batch that was read is valid any more. */
+  close(): void {
+    this.#file = null;
+    this.#memory.give(this.#slab);
   }
 
   /** Reads `file` below `limit` from now on. Reading on from the file before keeps the large step. */
@@ -82,6 +89,8 @@ export class RecordScanner {
     const file = this.#file;
     if (file === null) throw new TypeError("a scanner is used before it has a file");
     const kept = offset >= this.#start && offset < this.#end ? this.#end - offset : 0;
+    const wide = Math.max(length, kept + this.#readBytes);
+    if (wide > this.#slab.bytes.byteLength) this.#widen();
     if (kept > 0) this.#slab.bytes.copyWithin(0, offset - this.#start, this.#end - this.#start);
     const room = this.#slab.bytes.byteLength - kept;
     const wanted = Math.max(length - kept, this.#readBytes);
@@ -90,6 +99,19 @@ export class RecordScanner {
     this.#end = offset + kept;
     if (step > 0) await file.read(this.#slab, kept, step, offset + kept);
     this.#end += step;
-    this.#readBytes = Math.min(this.#readBytes * 2, this.#slab.bytes.byteLength / 2);
+    this.#readBytes = Math.min(this.#readBytes * 2, limits.batchPayloadBytesMax);
+  }
+
+  /** Goes on in large memory, with what the window holds. */
+  #widen(): void {
+    const small = this.#slab;
+    const large = this.#memory.takeLarge();
+    if (large.bytes.byteLength <= small.bytes.byteLength) {
+      this.#memory.give(large);
+      return;
+    }
+    small.bytes.copy(large.bytes, 0, 0, this.#end - this.#start);
+    this.#slab = large;
+    this.#memory.give(small);
   }
 }

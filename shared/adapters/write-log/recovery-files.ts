@@ -8,6 +8,7 @@ import { isBadSegmentHeader, readSegmentHeader, type SegmentHeader } from "#shar
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { foreignSegment, newerFormat } from "./log-errors.ts";
+import type { ScanMemory } from "./scan-memory.ts";
 import { segmentName, sequenceOfName } from "./segment-file.ts";
 
 /**
@@ -43,6 +44,20 @@ export interface FoundFiles {
 
 /** Reads the folder. Rejects for headers of another volume, of two lines, or of a newer version. */
 export async function findFiles(
+  store: FileStore,
+  directory: string,
+  volumeId: string | null,
+  memory: ScanMemory,
+): Promise<FoundFiles> {
+  const slab = memory.takeSmall();
+  try {
+    return await findWith(store, directory, volumeId, slab);
+  } finally {
+    memory.give(slab);
+  }
+}
+
+async function findWith(
   store: FileStore,
   directory: string,
   volumeId: string | null,

@@ -4,21 +4,24 @@
  * embedded-file.ts at open; each step may be cut short by a crash and is done again then.
  */
 import { FileStoreError } from "#shared/domain/errors.ts";
-import { limits } from "#shared/domain/limits.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { LogSetup } from "./log-options.ts";
 import type { FoundFile } from "./recovery-files.ts";
 import type { FoundLog, RewriteRange } from "./recovery-scan.ts";
+import type { ScanMemory } from "./scan-memory.ts";
 import { LogSegment, segmentBodyStart } from "./segment-file.ts";
 import { SegmentSet } from "./segment-set.ts";
 
-const copyBytesMax = limits.groupBytesMax;
-
 /** Recovery steps 6 to 8. */
-export async function repairLog(setup: LogSetup, found: FoundLog, slab: Slab): Promise<void> {
+export async function repairLog(setup: LogSetup, found: FoundLog, memory: ScanMemory): Promise<void> {
   const { store, directory } = setup;
-  for (const range of found.rewrite) await rewriteRange(setup, range, slab);
-  for (const file of found.behindEnd) await zeroHeader(setup, file, slab);
+  const slab = found.rewrite.length > 0 ? memory.takeLarge() : memory.takeSmall();
+  try {
+    for (const range of found.rewrite) await rewriteRange(setup, range, slab);
+    for (const file of found.behindEnd) await zeroHeader(setup, file, slab);
+  } finally {
+    memory.give(slab);
+  }
   for (const file of found.dead) await store.remove(file.path);
   await store.syncDirectory(directory);
 }
@@ -30,7 +33,7 @@ async function rewriteRange(setup: LogSetup, range: RewriteRange, slab: Slab): P
   const target = await setup.store.open(path, { access: "direct" });
   try {
     for (let offset = range.from; offset < range.to; ) {
-      const length = Math.min(copyBytesMax, slab.bytes.byteLength, range.to - offset);
+      const length = Math.min(setup.groupBytesMax, slab.bytes.byteLength, range.to - offset);
       await source.read(slab, 0, length, offset);
       await target.writeDurable([{ slab, start: 0, length }], offset);
       offset += length;

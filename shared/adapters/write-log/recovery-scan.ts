@@ -7,11 +7,11 @@
 import { limits } from "#shared/domain/limits.ts";
 import { isBadRecord, type RecordHeader } from "#shared/formats/log-record.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
-import type { Slab } from "#shared/ports/slab.ts";
 import { damage, endsEarly, newerFormat, startsLate } from "./log-errors.ts";
 import { mismatch } from "./log-reader.ts";
 import { RecordScanner } from "./record-scanner.ts";
 import { type FoundFile, type FoundFiles, findFiles, type LogPart } from "./recovery-files.ts";
+import type { ScanMemory } from "./scan-memory.ts";
 import { LogSegment, segmentBodyStart } from "./segment-file.ts";
 
 /** Bytes [from, to) of a segment that must be written again before use. */
@@ -44,7 +44,7 @@ export interface ScanRequest {
   readonly directory: string;
   readonly volumeId: string;
   readonly knownLsn: number;
-  readonly slab: Slab;
+  readonly memory: ScanMemory;
 }
 
 interface PlacedRecord {
@@ -83,8 +83,8 @@ class Walk {
 
 /** Reads the whole log folder. Rejects Corrupt for damage, Invalid for a newer format; else says what is to be done. */
 export async function scanLog(request: ScanRequest): Promise<FoundLog> {
-  const { store, directory, volumeId, knownLsn, slab } = request;
-  const found = await findFiles(store, directory, volumeId, slab);
+  const { store, directory, volumeId, knownLsn, memory } = request;
+  const found = await findFiles(store, directory, volumeId, memory);
   const first = found.parts[0];
   if (first === undefined) return judgeNothing(request, found);
   if (first.header.firstLsn > knownLsn + 1) {
@@ -111,7 +111,22 @@ async function walkParts(
   startAt: number,
 ): Promise<Walk> {
   const walk = new Walk(first);
-  const scanner = new RecordScanner(request.slab);
+  const scanner = new RecordScanner(request.memory);
+  try {
+    await walkWith(scanner, request, found, startAt, walk);
+  } finally {
+    scanner.close();
+  }
+  return walk;
+}
+
+async function walkWith(
+  scanner: RecordScanner,
+  request: ScanRequest,
+  found: FoundFiles,
+  startAt: number,
+  walk: Walk,
+): Promise<void> {
   for (const [index, part] of found.parts.entries()) {
     walk.raise(part.header.durableLsn);
     if (index < startAt) {
@@ -126,7 +141,6 @@ async function walkParts(
     const reachedNext = await walkPart(request.store, scanner, found.line ?? "", part, walk);
     if (!reachedNext) break;
   }
-  return walk;
 }
 
 /** Walks one part's records; true where it reached the next part. */
@@ -222,12 +236,13 @@ async function mayHoldRecords(request: ScanRequest, file: FoundFile, lsn: number
   if (file.state === "started" || file.state === "torn") return true;
   if (file.sizeBytes <= segmentBodyStart) return false;
   const reader = await request.store.open(file.path, { readOnly: true, access: "buffered" });
+  const scanner = new RecordScanner(request.memory);
   try {
-    const scanner = new RecordScanner(request.slab);
     scanner.use(reader, file.sizeBytes);
     const header = await scanner.header(segmentBodyStart);
     return !isBadRecord(header) && header.firstLsn >= lsn;
   } finally {
+    scanner.close();
     await reader.close();
   }
 }
@@ -240,9 +255,9 @@ async function markInFile(
   line: string | null,
 ): Promise<number> {
   const reader = await request.store.open(file.path, { readOnly: true, access: "buffered" });
+  const scanner = new RecordScanner(request.memory);
   let mark = 0;
   try {
-    const scanner = new RecordScanner(request.slab);
     scanner.use(reader, file.sizeBytes);
     for (
       let offset = Math.max(from, segmentBodyStart);
@@ -254,6 +269,7 @@ async function markInFile(
       mark = Math.max(mark, header.durableLsn);
     }
   } finally {
+    scanner.close();
     await reader.close();
   }
   return mark;

@@ -50,6 +50,10 @@ export class LogSegment {
   preparedBytes = 0;
   /** Zeroes are being written into [preparedBytes, preparingEnd). */
   preparingEnd = 0;
+  /** It refused its zeroes: used as it is. */
+  unprepared = false;
+  /** Released: on its way to another name or out, and not read any more. */
+  retired = false;
   /** Readers that have it in hand: not recycled or closed meanwhile. */
   readers = 0;
   /** Groups and syncs under way on it. */
@@ -135,6 +139,8 @@ export class LogSegment {
   recycleAs(sequence: number): void {
     invariant(this.readers === 0, "a segment that is read is not recycled");
     this.sequence = sequence;
+    this.retired = false;
+    this.unprepared = false;
     this.firstLsn = 0;
     this.endLsn = Number.MAX_SAFE_INTEGER;
     this.previousChecksum = 0n;

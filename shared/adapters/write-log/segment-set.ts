@@ -17,6 +17,7 @@ export class SegmentSet {
   /** Where the next appended record will go: 0 = the current segment, n = ahead[n - 1]. */
   #planIndex = 0;
   #planOffset: number;
+  #lastSequence: number;
 
   constructor(setup: LogSetup, live: LogSegment[], ahead: LogSegment[]) {
     invariant(live.length > 0, "a log has a current segment");
@@ -24,6 +25,7 @@ export class SegmentSet {
     this.live = live;
     this.ahead = ahead;
     this.#planOffset = this.current.endOffset;
+    this.#lastSequence = (ahead.at(-1) ?? this.current).sequence;
   }
 
   get current(): LogSegment {
@@ -33,11 +35,13 @@ export class SegmentSet {
   }
 
   get oldestLsn(): number {
-    return this.live[0]?.firstLsn ?? 0;
+    return this.live.find((segment) => !segment.retired)?.firstLsn ?? 0;
   }
 
-  get nextSequence(): number {
-    return (this.ahead.at(-1) ?? this.current).sequence + 1;
+  /** Never given twice, so that a name whose fate is unknown is not taken again. */
+  takeSequence(): number {
+    this.#lastSequence += 1;
+    return this.#lastSequence;
   }
 
   get diskBytes(): number {

@@ -8,7 +8,7 @@ import type { BlockFile } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { limitReached, noRoomYet } from "./log-errors.ts";
 import type { LogSetup } from "./log-options.ts";
-import { LogSegment } from "./segment-file.ts";
+import { LogSegment, segmentName } from "./segment-file.ts";
 import type { SegmentSet } from "./segment-set.ts";
 
 /** Zeroes between two syncs of a file that is being prepared. */
@@ -38,8 +38,10 @@ export class SegmentSupply {
   #turn: Promise<void> = Promise.resolve();
   #working = false;
   #stopped = false;
-  /** A file that refused its zeroes is used as it is. */
-  #unprepared: LogSegment | null = null;
+  /** The last rename or removal is not durable yet. */
+  #namesUnsynced = false;
+  /** Recycled, but its new name is not durable yet. */
+  #renamed: LogSegment | null = null;
 
   constructor(setup: LogSetup, set: SegmentSet, access: "direct" | "buffered", listener: SupplyListener) {
     this.#setup = setup;
@@ -132,7 +134,7 @@ export class SegmentSupply {
       const segment = index < 0 ? current : ahead[index];
       if (segment === undefined) break;
       const from = index < 0 ? current.endOffset : 0;
-      if (segment === this.#unprepared) continue;
+      if (segment.unprepared) continue;
       if (segment.preparedBytes < segment.sizeBytes) {
         const enough = aheadBytes + segment.preparedBytes - from >= this.#setup.preparedAheadBytes;
         return enough ? null : segment;
@@ -151,33 +153,45 @@ export class SegmentSupply {
   async #secureNext(): Promise<boolean> {
     const { logBytesMax, segmentBytes, directory } = this.#setup;
     let refusal = limitReached(directory, this.#set.diskBytes, logBytesMax);
-    if (this.#set.diskBytes + segmentBytes <= logBytesMax) {
-      try {
-        this.#set.ahead.push(await this.#create());
-        this.#refusal = null;
-        this.#listener.roomChanged();
+    try {
+      const before = this.#set.ahead.length;
+      await this.#settleNames();
+      if (this.#set.ahead.length > before) return true;
+      if (this.#set.diskBytes + segmentBytes <= logBytesMax) {
+        this.#secured(await this.#create());
         return true;
-      } catch (cause) {
-        refusal = toVarveError(cause, "preparing a log segment");
       }
+    } catch (cause) {
+      refusal = toVarveError(cause, "preparing a log segment");
     }
-    if (await this.#recycleOldest()) return true;
+    try {
+      if (await this.#recycleOldest()) return true;
+    } catch (cause) {
+      refusal = toVarveError(cause, "recycling a log segment");
+    }
     this.#refusal = refusal;
     this.#retryAtMs = this.#setup.clock.monotonicMs() + refusalRetryMs;
     this.#listener.roomChanged();
     return false;
   }
 
+  #secured(segment: LogSegment): void {
+    this.#set.ahead.push(segment);
+    this.#refusal = null;
+    this.#listener.roomChanged();
+  }
+
   async #create(): Promise<LogSegment> {
     const { store, directory, segmentBytes } = this.#setup;
-    const segment = new LogSegment(directory, this.#set.nextSequence, segmentBytes);
+    const segment = new LogSegment(directory, this.#set.takeSequence(), segmentBytes);
     const file = await store.open(segment.path, { create: true, access: this.#access });
     try {
       await file.allocate(0, segmentBytes);
       await store.syncDirectory(directory);
     } catch (cause) {
       await file.close();
-      await store.remove(segment.path);
+      // Where that fails too, a blank file stays: the next open makes it a spare. The first error is the one to tell.
+      await store.remove(segment.path).catch(() => undefined);
       throw cause;
     }
     segment.file = file;
@@ -194,7 +208,7 @@ export class SegmentSupply {
       await file.sync();
     } catch (cause) {
       if (!(cause instanceof FileStoreError)) throw cause;
-      this.#unprepared = segment;
+      segment.unprepared = true;
       if (segment.started) this.#listener.startedSegmentFailed(cause);
     } finally {
       segment.preparingEnd = 0;
@@ -221,6 +235,7 @@ export class SegmentSupply {
   async #releaseAll(): Promise<void> {
     const { retainedBytes, segmentBytes, sparesMax } = this.#setup;
     const keep = Math.floor(retainedBytes / segmentBytes);
+    await this.#settleNames();
     while (!this.#stopped) {
       const releasable = this.#set.releasable(this.#releasedBefore);
       const oldest = releasable[0];
@@ -228,42 +243,58 @@ export class SegmentSupply {
       if (this.#set.ahead.length < sparesMax && oldest.sizeBytes === segmentBytes)
         await this.#recycle(oldest);
       else await this.#remove(oldest);
-      this.#refusal = null;
     }
   }
 
-  /** Recycles the oldest released segment although history would keep it. */
+  /** Takes the oldest released segment although history would keep it. */
   async #recycleOldest(): Promise<boolean> {
-    const oldest = this.#set.releasable(this.#releasedBefore)[0];
-    if (oldest === undefined || !oldest.idle) return false;
-    if (oldest.sizeBytes !== this.#setup.segmentBytes) {
+    await this.#settleNames();
+    for (;;) {
+      const oldest = this.#set.releasable(this.#releasedBefore)[0];
+      if (oldest === undefined || !oldest.idle) return false;
+      if (oldest.sizeBytes === this.#setup.segmentBytes) {
+        await this.#recycle(oldest);
+        return true;
+      }
       await this.#remove(oldest);
-      return this.#secureNext();
     }
-    await this.#recycle(oldest);
-    return true;
   }
 
-  /** The oldest segment becomes the last one ahead. The directory is synced, so that no crash leaves a gap. */
+  /** The oldest segment becomes the last one ahead. */
   async #recycle(oldest: LogSegment): Promise<void> {
-    const { store, directory } = this.#setup;
+    oldest.retired = true;
     await oldest.closeFile();
-    this.#set.live.shift();
     const from = oldest.path;
-    oldest.recycleAs(this.#set.nextSequence);
-    await store.rename(from, oldest.path);
-    await store.syncDirectory(directory);
-    oldest.file = await store.open(oldest.path, { access: this.#access });
-    this.#set.ahead.push(oldest);
-    this.#refusal = null;
-    this.#listener.roomChanged();
+    const sequence = this.#set.takeSequence();
+    await this.#setup.store.rename(from, `${this.#setup.directory}/${segmentName(sequence)}`);
+    this.#set.live.shift();
+    oldest.recycleAs(sequence);
+    this.#renamed = oldest;
+    this.#namesUnsynced = true;
+    await this.#settleNames();
   }
 
   async #remove(oldest: LogSegment): Promise<void> {
-    const { store, directory } = this.#setup;
+    oldest.retired = true;
     await oldest.closeFile();
+    await this.#setup.store.remove(oldest.path);
     this.#set.live.shift();
-    await store.remove(oldest.path);
-    await store.syncDirectory(directory);
+    this.#namesUnsynced = true;
+    await this.#settleNames();
+  }
+
+  /**
+   * Makes the last change of names durable before the next one, so that no crash leaves a gap, and before a renamed segment
+   * is used, so that no acknowledged record stands under a name that may not last.
+   */
+  async #settleNames(): Promise<void> {
+    const { store, directory } = this.#setup;
+    if (this.#namesUnsynced) await store.syncDirectory(directory);
+    this.#namesUnsynced = false;
+    const renamed = this.#renamed;
+    if (renamed === null) return;
+    renamed.file = await store.open(renamed.path, { access: this.#access });
+    this.#renamed = null;
+    this.#secured(renamed);
   }
 }

@@ -25,6 +25,8 @@ export class SyncScheduler {
   #running: Promise<void> | null = null;
   #timer: Timer | null = null;
   #stopped = false;
+  /** A sync through another descriptor failed meanwhile: the one under way may report a success that is none. */
+  #distrusted = false;
 
   constructor(setup: LogSetup, set: SegmentSet, listener: SyncListener) {
     this.#setup = setup;
@@ -54,8 +56,15 @@ export class SyncScheduler {
     this.#consider();
   }
 
+  /** Until the repair: what was stored may be lost whatever a sync says, because the kernel tells an error once. */
+  distrust(): void {
+    this.#distrusted = true;
+    this.#stopTimer();
+  }
+
   /** A repair made everything up to here durable. */
   repaired(): void {
+    this.#distrusted = false;
     this.#unsyncedBytes = 0;
     this.#wantedLsn = 0;
     this.#stopTimer();
@@ -67,7 +76,7 @@ export class SyncScheduler {
   }
 
   #consider(): void {
-    if (this.#stopped || this.#running !== null || this.#unsyncedBytes === 0) return;
+    if (this.#stopped || this.#distrusted || this.#running !== null || this.#unsyncedBytes === 0) return;
     const wanted = this.#wantedLsn > 0 && this.#storedLsn >= this.#wantedLsn;
     if (wanted || this.#unsyncedBytes * 2 >= this.#setup.unsyncedBytesMax) this.#start();
     else this.#timer ??= this.#setup.clock.after(this.#setup.unsyncedAgeMsMax, () => this.#due());
@@ -75,7 +84,8 @@ export class SyncScheduler {
 
   #due(): void {
     this.#timer = null;
-    if (!this.#stopped && this.#running === null && this.#unsyncedBytes > 0) this.#start();
+    if (!this.#stopped && !this.#distrusted && this.#running === null && this.#unsyncedBytes > 0)
+      this.#start();
   }
 
   #start(): void {
@@ -106,7 +116,7 @@ export class SyncScheduler {
 
   #finished(lsn: number, bytes: number): void {
     this.#running = null;
-    if (this.#stopped) return;
+    if (this.#stopped || this.#distrusted) return;
     this.#unsyncedBytes -= bytes;
     if (this.#wantedLsn <= lsn) this.#wantedLsn = 0;
     this.#listener.synced(lsn);
