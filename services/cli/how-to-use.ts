@@ -48,5 +48,10 @@ function apiLines(address: string, empty: boolean): string {
   const url = `http://${address}`;
   const api = address === "127.0.0.1:8080" ? "" : ` --api ${url}`;
   const next = empty ? `volume create disk0 --size 10G${api}` : `volume list${api}`;
-  return `API ${url}, described at ${url}/openapi.json; next: varve ${next}`;
+  return `API ${url}, described at ${url}/openapi.json; next: ${varveCommand()} ${next}`;
+}
+
+/** In a checkout that npm started, `varve` is in nobody's PATH. */
+function varveCommand(): string {
+  return process.env["npm_execpath"] === undefined ? "varve" : "npx varve";
 }

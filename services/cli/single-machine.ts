@@ -10,7 +10,7 @@ import { limits } from "#shared/domain/limits.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { UpConfig } from "#shared/shell/config.ts";
 import { NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
-import { openReplicas } from "../storage/layer.ts";
+import { RawReplicas } from "../storage/layer.ts";
 
 export interface VolumesSetup {
   readonly dataDirectory: string;
@@ -39,7 +39,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   const clock = new SystemClock();
   const note = setup.onNote ?? ((): void => {});
   try {
-    const replicas = openReplicas({ store, clock, dataDirectory });
+    const replicas = new RawReplicas({ store, clock, dataDirectory });
     const host = await openHost({
       dataDirectory,
       create: setup.create,
@@ -58,6 +58,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
           note(`${volume}: applying its log, entry ${applied} of ${last}`),
       },
     });
+    await replicas.start();
     return {
       host,
       dataDirectory,
@@ -68,6 +69,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
         try {
           await host.close();
         } finally {
+          await replicas.close();
           await store.close();
         }
       },

@@ -139,8 +139,8 @@ function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
     rows.push(
       ["image on disk", readableByteSize(figures.imageAllocatedBytes)],
       ["log on disk", readableByteSize(figures.logDiskBytes)],
-      ["log", `entries ${figures.oldestLsn} to ${figures.lastLsn}, durable ${figures.durableLsn}`],
-      ["image", `applied ${figures.appliedLsn}, checkpoint ${figures.checkpointLsn}`],
+      ["log entries", `${figures.oldestLsn} to ${figures.lastLsn}, durable ${figures.durableLsn}`],
+      ["image has", `entry ${figures.appliedLsn}, checkpoint at ${figures.checkpointLsn}`],
       ["line, epoch", `${figures.line}, ${figures.epoch}`],
     );
   }
