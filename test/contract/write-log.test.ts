@@ -9,6 +9,7 @@ import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
 import { EmbeddedFileLog } from "#shared/adapters/write-log/embedded-file.ts";
+import { MemoryWriteLog } from "#shared/adapters/write-log/memory.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import { SeededRandom } from "../simulation/scheduler.ts";
 import { type ContractSizes, type LogHouse, writeLogContract } from "./write-log.contract.ts";
@@ -24,6 +25,20 @@ function embedded(
   const parts = { store, clock: new SystemClock(), random: new SystemRandom(), directory, volumeId, options };
   return { allocate: (bytes) => store.allocateSlab(bytes), build: () => new EmbeddedFileLog(parts), dispose };
 }
+
+writeLogContract("the memory twin", async ({ logBytesMax, retainedBytes }) => {
+  const log = new MemoryWriteLog({
+    clock: new SystemClock(),
+    random: new SystemRandom(),
+    logBytesMax,
+    retainedBytes,
+  });
+  return {
+    allocate: (bytes) => ({ bytes: Buffer.alloc(bytes), address: 0 }),
+    build: () => log,
+    dispose: () => Promise.resolve(),
+  };
+});
 
 writeLogContract("the memory file store", async (sizes) => {
   const store = new MemoryFileStore();
