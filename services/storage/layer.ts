@@ -14,10 +14,7 @@ import type { ImageOperation, ReplicaHome } from "#shared/ports/replica-home.ts"
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
 import type { WriteLog } from "#shared/ports/write-log.ts";
-import { adoptImage } from "./engine/image-adopt.ts";
 import { ImageApplier } from "./engine/image-applier.ts";
-import { checkImage } from "./engine/image-check.ts";
-import { discardImage } from "./engine/image-discard.ts";
 import { SpaceReserve } from "./engine/space-reserve.ts";
 
 export interface StorageSetup {
@@ -26,7 +23,12 @@ export interface StorageSetup {
   readonly dataDirectory: string;
 }
 
-const repairs = { check: checkImage, adopt: adoptImage, discard: discardImage };
+/** Loaded when asked for: a start needs none of them. */
+const repairs = {
+  check: async () => (await import("./engine/image-check.ts")).checkImage,
+  adopt: async () => (await import("./engine/image-adopt.ts")).adoptImage,
+  discard: async () => (await import("./engine/image-discard.ts")).discardImage,
+};
 
 export class RawReplicas implements ReplicaHome {
   private readonly setup: StorageSetup;
@@ -72,7 +74,8 @@ export class RawReplicas implements ReplicaHome {
     log: WriteLog,
   ): Promise<ImageReport> {
     const { store, clock } = this.setup;
-    return await repairs[operation]({ store, clock, volume, paths, log });
+    const repair = await repairs[operation]();
+    return await repair({ store, clock, volume, paths, log });
   }
 
   async close(): Promise<void> {
