@@ -28,6 +28,8 @@ export interface OpenVolumes {
   readonly dataDirectory: string;
   readonly store: NativeFileStore;
   readonly clock: SystemClock;
+  /** Holds the reserve and opens every volume; offline commands do without. */
+  serve(): Promise<void>;
   freeBytes(): Promise<number>;
   /** Closes every volume and gives the data directory back. Rejects where a volume could not be closed cleanly. */
   close(): Promise<void>;
@@ -58,9 +60,12 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
           note(`${volume}: applying its log, entry ${applied} of ${last}`),
       },
     });
-    await replicas.start();
     return {
       host,
+      serve: async () => {
+        await replicas.start();
+        await host.serve();
+      },
       dataDirectory,
       store,
       clock,

@@ -54,13 +54,20 @@ export class RawReplicas implements ReplicaHome {
   }
 
   async attach(volume: VolumeRecord, paths: VolumePaths): Promise<ReplicaImage> {
-    const { store, clock } = this.setup;
-    return await RawFileImage.attach({ store, clock, directory: paths.directory, volumeId: volume.id });
+    const { store } = this.setup;
+    return await RawFileImage.attach({ store, directory: paths.directory, volumeId: volume.id });
   }
 
   feed<D extends BatchDraft>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
     const { clock } = this.setup;
-    return new ImageApplier<D>({ image, clock, makeRoom: async () => this.reserve.makeRoom() }, handlers);
+    const onApplied = (drafts: readonly D[]): void => {
+      for (const draft of drafts) this.reserve.settle(draft);
+      handlers.onApplied(drafts);
+    };
+    return new ImageApplier<D>(
+      { image, clock, makeRoom: async () => this.reserve.makeRoom() },
+      { ...handlers, onApplied },
+    );
   }
 
   refuse(bytes: number): VarveError | null {
@@ -75,7 +82,8 @@ export class RawReplicas implements ReplicaHome {
   ): Promise<ImageReport> {
     const { store, clock } = this.setup;
     const repair = await repairs[operation]();
-    return await repair({ store, clock, volume, paths, log });
+    const attach = async (): Promise<ReplicaImage> => this.attach(volume, paths);
+    return await repair({ store, clock, volume, paths, log, attach });
   }
 
   async close(): Promise<void> {

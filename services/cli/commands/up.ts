@@ -40,7 +40,7 @@ const serve = (config: UpConfig, json: boolean): Effect.Effect<void, VarveError,
       async () => openVolumes({ ...config, create: true, onNote: printNote }),
       async (volumes) => volumes.close(),
     );
-    yield* fromPort("open the volumes", async () => opened.host.serve());
+    yield* fromPort("open the volumes", async () => opened.serve());
     yield* fromPort("create volumes", async () => createMissing(config.volumes, opened));
     const nbd = yield* scopedPort(
       "listen for NBD",
