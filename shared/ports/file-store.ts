@@ -65,6 +65,8 @@ export interface BlockFile {
   writeDurableInline(pieces: readonly SlabPiece[], offset: number): void;
   /** fdatasync: every write that had returned before is durable when it resolves. After a failure the dirty pages are lost. */
   sync(): Promise<void>;
+  /** fsync: sync(), and the times that facts() reports are durable too. For a clean detach, which records them. */
+  syncWithTimes(): Promise<void>;
   /** Starts writing dirty pages of the range out and returns without waiting for them (sync_file_range). A hint, no promise. */
   startWriteback(offset: number, length: number): Promise<void>;
 

@@ -272,6 +272,9 @@ function dataContract(bench: DataBench): void {
     expect(model.equals(await bytesOf(file, 0, sizeBytes))).toBe(true);
     await file.startWriteback(0, sizeBytes);
     await file.sync();
+    const { mtimeNs } = await file.facts();
+    await file.syncWithTimes();
+    expect((await file.facts()).mtimeNs).toBe(mtimeNs);
     await file.close();
   });
 

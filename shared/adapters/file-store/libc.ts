@@ -72,6 +72,7 @@ export const libc = {
     "int64_t pwritev2(int fd, uintptr_t vector, int count, int64_t offset, int flags)",
   ),
   fdatasync: bind<[fd: number]>("int fdatasync(int fd)"),
+  fsync: bind<[fd: number]>("int fsync(int fd)"),
   syncFileRange: bind<[fd: number, offset: number, length: number, flags: number]>(
     "int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)",
   ),

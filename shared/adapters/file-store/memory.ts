@@ -196,6 +196,10 @@ class MemoryFile implements BlockFile {
     this.#requireOpen("sync");
   }
 
+  syncWithTimes(): Promise<void> {
+    return this.sync();
+  }
+
   async startWriteback(_offset: number, _length: number): Promise<void> {
     this.#requireOpen("start writeback");
   }

@@ -176,6 +176,10 @@ export class NativeFile implements BlockFile {
     return this.#callOnce("sync", (done) => libc.fdatasync.async(this.#fd, done));
   }
 
+  syncWithTimes(): Promise<void> {
+    return this.#callOnce("sync", (done) => libc.fsync.async(this.#fd, done));
+  }
+
   startWriteback(offset: number, length: number): Promise<void> {
     const flags = linux.SYNC_FILE_RANGE_WRITE;
     return this.#callOnce("start writeback", (done) =>

@@ -72,6 +72,14 @@ export class SimulatedFile implements BlockFile {
   }
 
   sync(): Promise<void> {
+    return this.#sync(false);
+  }
+
+  syncWithTimes(): Promise<void> {
+    return this.#sync(true);
+  }
+
+  #sync(withTimes: boolean): Promise<void> {
     const until = this.#disk.sequence;
     return this.#later("sync", () => {
       if (this.#disk.happens(this.#disk.faults.syncError)) {
@@ -80,6 +88,7 @@ export class SimulatedFile implements BlockFile {
         throw new FileStoreError("sync", this.path, "EIO");
       }
       this.#inode.flush(until);
+      if (withTimes) this.#inode.keepTimes();
     });
   }
 

@@ -33,6 +33,8 @@ export class SimulatedInode {
   readonly platter: SparseBytes;
   cache: SparseBytes;
   changedNs: bigint;
+  /** The time that the platter has: data syncs leave it behind. */
+  #keptNs: bigint;
   /** The open file that holds qemu's lock bytes. */
   imageLockHolder: object | null = null;
   #pending: PendingStep[] = [];
@@ -40,6 +42,7 @@ export class SimulatedInode {
   constructor(number: bigint, content: SparseBytes = new SparseBytes()) {
     this.number = number;
     this.changedNs = number;
+    this.#keptNs = number;
     this.platter = content;
     this.cache = content.clone();
   }
@@ -85,6 +88,10 @@ export class SimulatedInode {
     this.#pending = kept;
   }
 
+  keepTimes(): void {
+    this.#keptNs = this.changedNs;
+  }
+
   /** The power fails: durable steps survive, of the others any part. */
   crash(random: Random): void {
     for (const { step, durable } of this.#pending) {
@@ -94,6 +101,9 @@ export class SimulatedInode {
     this.#pending = [];
     this.cache = this.platter.clone();
     this.imageLockHolder = null;
+    // Times are written now and then on their own; only a full sync promises it.
+    if (random.next() < 0.5) this.changedNs = this.#keptNs;
+    this.#keptNs = this.changedNs;
   }
 
   flipBit(offset: number, bit: number): void {
