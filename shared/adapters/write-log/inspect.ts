@@ -1,11 +1,12 @@
 /*
- * Reads a closed log for people: each segment, each record, each problem, and a verdict. Opens files read-only and changes
+ * Reads a closed log for people: each segment, each record, where reading stops, and a verdict. Opens files read-only and changes
  * nothing, so it may be used on a damaged log. `varve log inspect` prints what it gives; the rules are those of recovery
  * (recovery-files.ts, recovery-scan.ts), which gives the verdict.
  */
 import type { Batch } from "#shared/domain/batch.ts";
 import { isVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import type { RecordFault } from "#shared/formats/log-record.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import { mismatch } from "./log-reader.ts";
 import { RecordScanner } from "./record-scanner.ts";
@@ -51,11 +52,16 @@ export type InspectedItem =
       readonly batch: Batch;
     }
   | {
-      readonly kind: "problem";
+      /**
+       * No record that follows stands here. Behind the last record that is the log's end (notARecord and chain: prepared
+       * or stale blocks; else a torn tail); elsewhere it is damage, and the summary has the refusal.
+       */
+      readonly kind: "stop";
       readonly file: string;
       readonly offset: number;
       /** The entry that was expected there. */
       readonly lsn: number;
+      readonly fault: RecordFault | "chain" | "gap";
       readonly what: string;
     }
   | {
@@ -81,7 +87,7 @@ interface Sums {
   lastLsn: number;
 }
 
-/** Segments in order, each with its records; problems where they are; a summary at the end. Rejects only where files can't be read. */
+/** Segments in order, each with its records; where reading stops; a summary at the end. Rejects only where files can't be read. */
 export async function* inspectLog(request: InspectRequest): AsyncGenerator<InspectedItem, void, undefined> {
   const { store, directory } = request;
   const memory = new ScanMemory(store);
@@ -133,21 +139,19 @@ async function* inspectPart(
   let previousChecksum = part.header.previousChecksum;
   try {
     if (sums.lastLsn > 0 && lsn !== sums.lastLsn + 1) {
-      yield {
-        kind: "problem",
-        file: path,
-        offset: 0,
-        lsn: sums.lastLsn + 1,
-        what: `the segment starts at LSN ${lsn}`,
-      };
+      const what = `the segment starts at LSN ${lsn}`;
+      yield { kind: "stop", file: path, offset: 0, lsn: sums.lastLsn + 1, fault: "gap", what };
     }
     scanner.use(file, sizeBytes);
     for (let offset = segmentBodyStart; offset < sizeBytes && lsn < part.endLsn; ) {
       const record = await scanner.record(offset);
-      const what =
-        "fault" in record ? record.detail : mismatch(record.header, found.line ?? "", lsn, previousChecksum);
-      if (what !== null || "fault" in record) {
-        yield { kind: "problem", file: path, offset, lsn, what: what ?? "" };
+      if ("fault" in record) {
+        yield { kind: "stop", file: path, offset, lsn, fault: record.fault, what: record.detail };
+        return;
+      }
+      const what = mismatch(record.header, found.line ?? "", lsn, previousChecksum);
+      if (what !== null) {
+        yield { kind: "stop", file: path, offset, lsn, fault: "chain", what };
         return;
       }
       const { header, batch } = record;
