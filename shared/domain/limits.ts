@@ -69,8 +69,10 @@ export const limits = {
   nbdInputSpareBytes: 64 * KiB,
   /** Payloads up to this wait in the input for their end; longer ones are received where the volume wants them. */
   nbdGatheredPayloadBytesMax: 32 * KiB,
-  /** Two pieces of a large read, or 120 replies of 4 KiB. */
-  nbdReplySlabBytes: 512 * KiB,
+  /** Two pieces of a large read with their headers, or 120 replies of 4 KiB. */
+  nbdReplySlabBytes: 516 * KiB,
+  /** Send buffer of a unix socket: four pieces, so that the next is read while the client takes the last. TCP tunes its own. */
+  nbdSendBufferBytes: 1 * MiB,
   /** A large read goes out in pieces that fit the processor's cache (1 MiB a core is usual) beside the socket's buffer. */
   nbdReadPieceBytes: 256 * KiB,
   /** Reply memory of all connections together, beside one slab that each connection owns. Two reads of the largest size. */

@@ -28,8 +28,7 @@ export class DataDirectory {
 
   /** Locks the directory; makes it first where `create` says so. A directory that is not ours gets no lock file. */
   static async open(store: FileStore, path: string, create: boolean): Promise<DataDirectory> {
-    if (create) await store.makeDirectory(path);
-    const names = await store.list(path);
+    const names = await namesIn(store, path, create);
     if (!names.includes(dataLayout.catalog)) await requireFresh(store, path, names, create);
     const lock = await store.lockDirectory(path).catch((cause: unknown) => {
       throw cause instanceof FileStoreError && cause.code === "EAGAIN" ? held(path, cause) : cause;
@@ -66,6 +65,31 @@ export class DataDirectory {
     await this.lock.release();
   }
 }
+
+async function namesIn(store: FileStore, path: string, create: boolean): Promise<readonly string[]> {
+  try {
+    if (create) await store.makeDirectory(path);
+    return await store.list(path);
+  } catch (cause) {
+    if (!(cause instanceof FileStoreError)) throw cause;
+    const what = unusable[cause.code];
+    if (what === undefined) throw cause;
+    throw new VarveError("DataDirectoryUnusableError", "Invalid", `data directory ${path} ${what}`, {
+      hint: "Give --data a directory that this user may write to.",
+      fields: { path, code: cause.code },
+      cause,
+    });
+  }
+}
+
+const unusable: Readonly<Record<string, string>> = {
+  EEXIST: "is a file",
+  ENOTDIR: "is a file, or below one",
+  EACCES: "may not be used by this user",
+  EPERM: "may not be used by this user",
+  EROFS: "is on a read-only file system",
+  ENAMETOOLONG: "has too long a name",
+};
 
 /**
  * A directory without a catalogue must be empty as far as we care. Volumes without a catalogue are damage; anything else

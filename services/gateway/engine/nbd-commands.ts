@@ -95,7 +95,7 @@ export class NbdCommands {
       request.complete(null);
       return this.countRead(length);
     }
-    const slab = space.take(replies.readHeaderBytes + length);
+    const slab = space.takeForRead(replies.readHeaderBytes, length);
     if (slab === null) return "noReplyMemory";
     const start = space.start;
     const request = pool.take(header);

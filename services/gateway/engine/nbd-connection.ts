@@ -282,7 +282,7 @@ export class NbdConnection {
     const { transmission, gauge, host, output } = this;
     if (transmission === null || this.fd < 0) return;
     for (let turn = 0; turn < limits.nbdPolledRoundsMax; turn += 1) {
-      const busy = this.stage !== "transmission" || transmission.stopped || host.inFlight > 0;
+      const busy = this.stage !== "transmission" || transmission.roundRequests !== 1 || host.inFlight > 0;
       if (busy || output.unsentBytes > 0 || !gauge.worthwhile()) return;
       const target = this.nextBuffer();
       const address = this.addressOf(target);

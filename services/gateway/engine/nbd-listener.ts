@@ -15,6 +15,8 @@ export type NbdAddress =
 /** What is known of a socket before anything is read from it. */
 export interface AcceptedSocket {
   readonly peer: string;
+  /** A unix socket. */
+  readonly local: boolean;
   /** Its descriptor, or -1. */
   readonly fd: number;
   /** The socket itself, reading as `onread` says from its first resume() on. */
@@ -73,6 +75,7 @@ function acceptedSocket(socket: Socket, address: NbdAddress): AcceptedSocket {
   const handle = inner._handle;
   return {
     peer,
+    local: "path" in address,
     fd: handle?.fd ?? -1,
     wrap(onread) {
       // The handle moves to a socket that reads into our memory; the first wrapper is an empty shell from here on.

@@ -129,7 +129,7 @@ export class NbdReadStream {
     request.start = this.space.start;
     for (let done = 0; done < request.length; done += pieceBytes) {
       const length = Math.min(pieceBytes, request.length - done);
-      const slab = this.space.take(length);
+      const slab = this.space.takeForRead(0, length);
       invariant(slab !== null, "gathering was asked for room");
       request.partSlabs.push(slab);
       request.partStarts.push(this.space.start);
@@ -166,7 +166,7 @@ export class NbdReadStream {
 
   private startPiece(request: NbdRequest, offset: number, length: number): boolean {
     const headerBytes = this.replies.readHeaderBytes;
-    const slab = this.space.take(headerBytes + length);
+    const slab = this.space.takeForRead(headerBytes, length);
     if (slab === null) return false;
     const start = this.space.start;
     const chunk = this.pool.take(request);

@@ -106,6 +106,14 @@ export class NbdMemory {
   }
 }
 
+const alignmentBytes = 64;
+
+function startOf(slab: ReplySlab, headerBytes: number, dataBytes: number): number {
+  if (dataBytes === 0) return slab.used;
+  const data = slab.used + headerBytes + alignmentBytes - 1;
+  return data - (data % alignmentBytes) - headerBytes;
+}
+
 /** One connection's space for replies. */
 export class ReplySpace {
   private readonly memory: NbdMemory;
@@ -126,14 +134,24 @@ export class ReplySpace {
 
   /** Space for `bytes`, at this.start of the slab that is returned; null where memory is used up. Held until release(). */
   take(bytes: number): ReplySlab | null {
+    return this.takeForRead(bytes, 0);
+  }
+
+  /**
+   * Space for a header and, behind it, for data that a file is read into. The data begins on a boundary of 64 bytes: the
+   * kernel's copy out of the page cache takes two to four times as long where it is not on one of 8 (ADR 005).
+   */
+  takeForRead(headerBytes: number, dataBytes: number): ReplySlab | null {
     let slab = this.current;
-    if (bytes > limits.nbdReplySlabBytes - slab.used) {
+    let start = startOf(slab, headerBytes, dataBytes);
+    if (start + headerBytes + dataBytes > limits.nbdReplySlabBytes) {
       const next = this.next();
       if (next === null) return null;
       slab = next;
+      start = startOf(slab, headerBytes, dataBytes);
     }
-    this.start = slab.used;
-    slab.used += bytes;
+    this.start = start;
+    slab.used = start + headerBytes + dataBytes;
     slab.held += 1;
     return slab;
   }

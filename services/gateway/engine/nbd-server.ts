@@ -127,6 +127,7 @@ export class NbdServer implements ConnectionHost {
       return;
     }
     this.past.connectionsAccepted += 1;
+    if (accepted.local) this.calls.setSendBuffer(accepted.fd, limits.nbdSendBufferBytes);
     const connection = new NbdConnection(this, accepted);
     this.open.add(connection);
     connection.open();

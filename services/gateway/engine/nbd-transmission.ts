@@ -47,6 +47,8 @@ type Step = "next" | "wait" | "stop";
 export class NbdTransmission implements RequestOwner {
   /** Input stands unhandled because of a limit; reading is stopped meanwhile. */
   stopped = false;
+  /** Requests that the last round of input held. */
+  roundRequests = 0;
   readonly payload: NbdPayload;
   private readonly session: Session;
   private readonly host: TransmissionHost;
@@ -109,9 +111,10 @@ export class NbdTransmission implements RequestOwner {
     if (this.inRound || this.aborted) return;
     this.inRound = true;
     this.stopped = false;
+    this.roundRequests = 0;
     let step: Step = "next";
-    for (let handled = 0; step === "next" && !this.aborted; handled += 1) {
-      if (handled === limits.nbdRequestsPerRoundMax) {
+    while (step === "next" && !this.aborted) {
+      if (this.roundRequests === limits.nbdRequestsPerRoundMax) {
         this.host.yieldTurn(this.mayContinue);
         step = "stop";
       } else {
@@ -179,6 +182,7 @@ export class NbdTransmission implements RequestOwner {
     if (output.unsentBytes >= limits.nbdUnsentBytesMax) return "stop";
     if (this.pool.inFlight >= limits.nbdRequestsInFlightMax) return "stop";
     if (input.waiting < this.headerBytes) return "wait";
+    this.roundRequests += 1;
     const { header } = this;
     if (!decodeRequest(input.view, input.parsed, this.extended, header)) return this.breakOff();
     if (header.type === nbdCommand.disconnect) {

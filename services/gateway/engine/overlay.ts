@@ -94,6 +94,11 @@ export class Overlay {
     this.map.visit(start, end, visitor);
   }
 
+  /** All drafts that were added and not dropped. */
+  drafts(): Iterable<SlabDraft> {
+    return this.valuesByDraft.keys();
+  }
+
   clear(): void {
     this.map.clear();
     this.valuesByDraft.clear();

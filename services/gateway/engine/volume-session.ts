@@ -13,6 +13,7 @@ import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
+import type { Slab } from "#shared/ports/slab.ts";
 import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { Overlay } from "./overlay.ts";
 import { VolumeExport } from "./volume-export.ts";
@@ -64,6 +65,8 @@ export class VolumeSession {
   private closing: Promise<void> | null = null;
   private releasing = false;
   private readonly logWaiters: (() => void)[] = [];
+  private readonly memoryWaiters = new Set<() => void>();
+  private callQueued = false;
 
   private constructor(options: VolumeSessionOptions) {
     this.options = options;
@@ -188,6 +191,7 @@ export class VolumeSession {
       pool: options.pool,
       admission: options.admission,
       onDurable: (batch) => this.applier.enqueue(batch),
+      onRoomReturned: () => this.callLogWaitersSoon(),
     });
   }
 
@@ -214,11 +218,20 @@ export class VolumeSession {
 
   /** See BlockExport.onRoom: waits for whatever the last request lacked, log room or memory. */
   private waitForRoom(callback: () => void): void {
-    if (this.haltError === null && this.volumeWriter?.takeWaitsForLog()) {
+    if (this.haltError !== null) {
+      // Asked again, the request is refused: a halted volume needs no room for that.
+      queueMicrotask(callback);
+      return;
+    }
+    if (this.volumeWriter?.takeWaitsForLog()) {
       this.logWaiters.push(callback);
       return;
     }
-    this.options.pool.onRoom(callback);
+    const waiter = (): void => {
+      if (this.memoryWaiters.delete(waiter)) callback();
+    };
+    this.memoryWaiters.add(waiter);
+    this.options.pool.onRoom(waiter);
     // Memory comes back when batches are applied; do not let them gather while somebody waits.
     this.applier.hurry();
     this.volumeWriter?.relieve();
@@ -226,6 +239,25 @@ export class VolumeSession {
 
   private callLogWaiters(): void {
     for (const callback of this.logWaiters.splice(0)) callback();
+  }
+
+  /** Room that was promised came back unused; told later, because the writer is in the middle of something. */
+  private callLogWaitersSoon(): void {
+    if (this.logWaiters.length === 0 || this.callQueued) return;
+    this.callQueued = true;
+    queueMicrotask(() => {
+      this.callQueued = false;
+      this.callLogWaiters();
+    });
+  }
+
+  /** After a halt, when neither log nor image uses them any more: the pool serves other volumes, too. */
+  private releaseSlabs(): void {
+    const slabs = new Set<Slab>();
+    for (const draft of this.overlay.drafts()) slabs.add(draft.slab);
+    for (const batch of this.volumeWriter?.takePending() ?? []) slabs.add(batch.slab);
+    this.overlay.clear();
+    for (const slab of slabs) this.options.pool.release(slab);
   }
 
   private dropApplied(batches: readonly PendingBatch[]): void {
@@ -258,6 +290,8 @@ export class VolumeSession {
     this.haltError = error;
     this.volumeWriter?.stop(error);
     this.callLogWaiters();
+    // Memory of a halted volume comes back at its close only; who waits for it is refused now.
+    for (const waiter of [...this.memoryWaiters]) waiter();
     this.options.onHalted(error);
   }
 
@@ -270,10 +304,9 @@ export class VolumeSession {
   private async shutDown(): Promise<void> {
     const log = this.logWriter;
     try {
-      if (this.haltError === null) {
-        await this.volumeWriter?.drain();
-        await this.applier.close();
-      }
+      if (this.haltError === null) await this.volumeWriter?.drain();
+      // After a halt, too: an apply that is under way uses slabs and the image's file.
+      await this.applier.close();
     } catch (cause) {
       this.halt(
         cause instanceof VarveError ? cause : new VarveError("CloseFailed", "Internal", "close", { cause }),
@@ -291,6 +324,7 @@ export class VolumeSession {
       this.overlay.clear();
     } else {
       await this.image.abandon();
+      this.releaseSlabs();
       throw this.haltError;
     }
   }

@@ -42,6 +42,8 @@ export interface VolumeWriterOptions {
   readonly admission: Admission;
   /** A durable batch, in order. */
   readonly onDurable: (batch: PendingBatch) => void;
+  /** Log room that was promised to a draft or a reserved slot was not used: who waits for room may ask again. */
+  readonly onRoomReturned: () => void;
 }
 
 /** Slab for a first small write: room for its likely company. */
@@ -152,7 +154,7 @@ export class VolumeWriter {
   }
 
   cancelReserved(slot: WriteSlot): void {
-    if (!this.roomless.delete(slot.slab)) this.promisedBytes -= slot.slab.bytes.byteLength;
+    if (!this.roomless.delete(slot.slab)) this.returnRoom(slot.slab);
     this.options.pool.release(slot.slab);
   }
 
@@ -269,13 +271,22 @@ export class VolumeWriter {
   stop(error: VarveError): void {
     if (this.stopped !== null) return;
     this.stopped = error;
-    const batches = this.open === null ? this.pending.slice() : [...this.pending, this.open];
+    const { open } = this;
     this.open = null;
-    for (const batch of batches) {
+    for (const batch of [...this.pending]) {
       // A batch that was answered stays readable; its slab stays with the overlay.
       for (const done of batch.onStored.splice(0)) done.complete(error);
       for (const done of batch.onDurable.splice(0)) done.complete(error);
     }
+    if (open !== null) {
+      this.promisedBytes -= open.slab.bytes.byteLength;
+      this.failBatch(open, error);
+    }
+  }
+
+  /** After the log was closed: the batches that never became durable. */
+  takePending(): readonly PendingBatch[] {
+    return this.pending.splice(0);
   }
 
   /** Hands everything over to the log and waits until it is durable. */
@@ -359,7 +370,7 @@ export class VolumeWriter {
     const batch = this.open;
     if (batch === null) return;
     this.open = null;
-    this.promisedBytes -= batch.slab.bytes.byteLength;
+    this.returnRoom(batch.slab);
     this.batchBytesAverage = 0.8 * this.batchBytesAverage + 0.2 * batch.payloadBytes;
     this.counters.batches += 1;
     this.pending.push(batch);
@@ -372,6 +383,12 @@ export class VolumeWriter {
       return;
     }
     if (batch.syncWanted) this.log.sync().catch(() => undefined); // the listener is told of a failure
+  }
+
+  /** A batch takes room by its record, which is at most its slab. */
+  private returnRoom(slab: Slab): void {
+    this.promisedBytes -= slab.bytes.byteLength;
+    this.options.onRoomReturned();
   }
 
   private failBatch(batch: PendingBatch, error: VarveError): void {
