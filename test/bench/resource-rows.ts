@@ -134,7 +134,7 @@ export async function measureReplayStart(dir: string): Promise<LimitRow> {
 }
 
 function checkpointTimes(dataDir: string, names: readonly string[]): number[] {
-  return names.map((name) => statSync(join(dataDir, "volumes", name, "checkpoint")).mtimeMs);
+  return names.map((name) => statSync(join(dataDir, "volumes", name, "disk.raw.checkpoint")).mtimeMs);
 }
 
 async function withServer<T>(

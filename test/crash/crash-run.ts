@@ -53,6 +53,7 @@ export class CrashRun {
   private readonly address: string;
   private readonly checked: readonly CheckedVolume[];
   private server: VarveProcess | undefined;
+  private killing = false;
 
   constructor(options: CrashOptions) {
     this.options = options;
@@ -140,28 +141,39 @@ export class CrashRun {
     results: { name: string; result: RunResult }[];
     completed: { volume: string; seed: number }[];
   }> {
+    this.killing = false;
     const jobs = fioVolumes.map((volume) => {
       const seed = random.between(1, 1_000_000);
       return { volume: volume.name, seed, ...this.startFio(volume, seed) };
     });
-    const runs = this.checked.map(async ({ name, checker }) => {
-      const clients: NbdClient[] = [];
-      for (let index = 0; index < connectionsPerVolume; index += 1) {
-        clients.push(
-          await NbdClient.connect(this.address, name, { replies: index === 0 ? "structured" : "extended" }),
-        );
-      }
-      const result = await checker.run(clients, { depth });
-      return { name, result };
-    });
+    const runs = this.checked.map((volume) => this.load(volume));
     await pauseMs(killAfterMs);
     // Only what fio saw finished before the kill counts as acknowledged.
     const completed = jobs.filter((job) => job.done()).map(({ volume, seed }) => ({ volume, seed }));
+    this.killing = true;
     await this.server?.kill9();
     for (const job of jobs) job.fio.kill();
     const results = await Promise.all(runs);
     await Promise.all(jobs.map((job) => job.fio.exited));
     return { results, completed };
+  }
+
+  /** A kill may come before the last connection was made: then there is less load, which is no failure. */
+  private async load({ name, checker }: CheckedVolume): Promise<{ name: string; result: RunResult }> {
+    const clients: NbdClient[] = [];
+    const limits = { depth };
+    try {
+      for (let index = 0; index < connectionsPerVolume; index += 1) {
+        const replies = index === 0 ? "structured" : "extended";
+        clients.push(await NbdClient.connect(this.address, name, { replies }));
+      }
+    } catch (cause) {
+      for (const client of clients) client.destroy();
+      const result = await checker.run([], limits);
+      if (!this.killing) result.requestErrors.push(`cannot connect: ${(cause as Error).message}`);
+      return { name, result };
+    }
+    return { name, result: await checker.run(clients, limits) };
   }
 
   private startFio(volume: FioVolume, seed: number): { fio: FioRun; done: () => boolean } {
