@@ -299,6 +299,8 @@ function dataContract(bench: DataBench): void {
     expect((await file.facts()).allocatedBytes).toBeGreaterThanOrEqual(MiB);
     expect((await file.facts()).sizeBytes).toBe(64 * MiB);
     expect((await bytesOf(file, 0, 4096)).every((byte) => byte === 0)).toBe(true);
+    await file.truncate(0);
+    expect((await file.facts()).allocatedBytes).toBe(0);
     await file.close();
   });
 

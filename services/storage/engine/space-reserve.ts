@@ -217,6 +217,8 @@ export class SpaceReserve {
       return false;
     try {
       await this.#file?.allocate(0, this.#reserveBytes);
+      // With a size, so that every file system frees all of it with the next truncate.
+      await this.#file?.truncate(this.#reserveBytes);
     } catch (cause) {
       if (cause instanceof FileStoreError && cause.kind === "Full") {
         await this.#file?.truncate(0);

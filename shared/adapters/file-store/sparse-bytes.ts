@@ -63,7 +63,8 @@ export class SparseBytes {
   }
 
   truncate(sizeBytes: number): void {
-    if (sizeBytes < this.sizeBytes) {
+    // Also without a new size: blocks that were allocated past the end go.
+    if (sizeBytes <= this.sizeBytes) {
       for (const index of this.#pages.keys()) if (index * pageBytes >= sizeBytes) this.#pages.delete(index);
       const within = sizeBytes % pageBytes;
       const last = (sizeBytes - within) / pageBytes;

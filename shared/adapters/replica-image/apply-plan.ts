@@ -7,6 +7,7 @@ import type { Batch } from "#shared/domain/batch.ts";
 import { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { type Entry, entryKind } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
+import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { FileOperation } from "#shared/ports/file-store.ts";
 import type { Slab, SlabPiece } from "#shared/ports/slab.ts";
@@ -40,6 +41,7 @@ export class ApplyPlan {
   }
 
   addDraft(draft: BatchDraft<Slab>): void {
+    invariant(this.position.line !== null, "a replica's first batch is read back from its log");
     this.#checkFit(draft, draft.lastLsn, null);
     for (let index = 0; index < draft.entryCount; index += 1) {
       const offset = draft.offsets[index] ?? 0;
