@@ -37,6 +37,7 @@ stress-ng --temp-path /mnt/stress --timeout "$STRESS_SECONDS" --metrics-brief "$
 rm -rf /mnt/stress
 
 step trim
+sync                                                # blocks count as free only when the journal has committed that
 fstrim -v /mnt
 step unmount
 umount /mnt

@@ -39,6 +39,7 @@ mkfs.ext4 -q -E discard "$BLOCKDEV"
 mount -o discard "$BLOCKDEV" /mnt
 python3 files.py write /mnt/files 20 "$SEED"
 fallocate -l 16M /mnt/space && fallocate -z -o 1M -l 8M /mnt/space && rm /mnt/space
+sync
 fstrim -v /mnt
 umount /mnt
 e2fsck -fn "$BLOCKDEV"
