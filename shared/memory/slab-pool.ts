@@ -83,10 +83,17 @@ export class SlabPool {
     const sizeClass = this.#classes.find((candidate) => candidate.bytes >= bytes);
     invariant(sizeClass !== undefined, "a slab of that size exists");
     if (this.#lentBytes + sizeClass.bytes > this.#budgetBytes) return null;
-    const slab = this.#take(sizeClass);
-    this.#lent.add(slab);
-    this.#lentBytes += sizeClass.bytes;
-    return slab;
+    return this.#lend(sizeClass);
+  }
+
+  /**
+   * A slab whatever the budget says, for a payload that is only received to be refused by a volume that halted: at most one
+   * per connection at a time.
+   */
+  acquireBeyond(bytes: number): Slab {
+    const sizeClass = this.#classes.find((candidate) => candidate.bytes >= bytes);
+    invariant(sizeClass !== undefined, "a slab of that size exists");
+    return this.#lend(sizeClass);
   }
 
   /** Gives a slab back; waiters are woken in the next round, first come first served. */
@@ -120,6 +127,13 @@ export class SlabPool {
     };
   }
 
+  #lend(sizeClass: SlabClass): Slab {
+    const slab = this.#take(sizeClass);
+    this.#lent.add(slab);
+    this.#lentBytes += sizeClass.bytes;
+    return slab;
+  }
+
   #take(sizeClass: SlabClass): Slab {
     const idle = sizeClass.idle.pop();
     if (idle !== undefined) {
@@ -127,7 +141,9 @@ export class SlabPool {
       return idle.slab;
     }
     // Idle memory of other classes makes room, so that lent and idle together stay within the budget.
-    while (this.#lentBytes + this.#idleBytes + sizeClass.bytes > this.#budgetBytes) this.#dropOldestIdle();
+    while (this.#idleBytes > 0 && this.#lentBytes + this.#idleBytes + sizeClass.bytes > this.#budgetBytes) {
+      this.#dropOldestIdle();
+    }
     const bare = sizeClass.bare.pop();
     if (bare !== undefined) return bare;
     this.#mappedBytes += sizeClass.bytes;

@@ -1,7 +1,8 @@
 /*
  * The prefix oracle of the simulator: a plain byte array with history. It knows every operation in the order in which the
- * volume took it, which of them were promised, and says whether a disk's content is the fold of a prefix that is long enough.
- * Called by world.ts; knows nothing of Varve's code, so that it can't share its mistakes.
+ * volume took it, which of them were answered and which promised, and says whether a disk's content is the fold of a prefix
+ * that is long enough, and whether a read saw what it had to see and nothing that may still fail.
+ * Called by life.ts and client.ts; knows nothing of Varve's code, so that it can't share its mistakes.
  */
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -9,7 +10,9 @@ type Bytes = Uint8Array<ArrayBuffer>;
 export type OracleOperation =
   | { readonly kind: "write"; readonly offset: number; readonly bytes: Uint8Array }
   | { readonly kind: "zero"; readonly offset: number; readonly length: number }
-  | { readonly kind: "resize"; readonly sizeBytes: number };
+  | { readonly kind: "resize"; readonly sizeBytes: number }
+  /** Takes a place in the order and changes nothing: a mark, or an operation that was refused. */
+  | { readonly kind: "nothing" };
 
 export interface PrefixVerdict {
   /** Number of operations whose fold the content is, or -1 where no allowed prefix fits. */
@@ -18,14 +21,12 @@ export interface PrefixVerdict {
 }
 
 export class PrefixOracle {
-  /** Content after the first `settled` operations: everything up to a checked restart. */
+  /** Content at the last checked restart; `operations` came since. */
   private base: Bytes;
   private operations: OracleOperation[] = [];
-  /** Operations [0, promised) must survive. */
-  private promised = 0;
-  /** Operations [0, acknowledged) were answered: reads see at least these. */
-  private acknowledged = 0;
-  private acknowledgedFlags: boolean[] = [];
+  private answered: boolean[] = [];
+  private answeredEnd = 0;
+  private promisedEnd = 0;
 
   constructor(sizeBytes: number) {
     this.base = new Uint8Array(sizeBytes);
@@ -34,119 +35,127 @@ export class PrefixOracle {
   /** Takes an operation in the volume's order; returns its number. */
   submit(operation: OracleOperation): number {
     this.operations.push(operation);
-    this.acknowledgedFlags.push(false);
+    this.answered.push(false);
     return this.operations.length - 1;
   }
 
-  /** The operation was answered with success. */
+  /** Operation `index` was answered with success: reads that come in from now on see it and all before it. */
   acknowledge(index: number): void {
-    this.acknowledgedFlags[index] = true;
-    while (this.acknowledgedFlags[this.acknowledged] === true) this.acknowledged += 1;
+    this.answered[index] = true;
+    this.answeredEnd = Math.max(this.answeredEnd, index + 1);
   }
 
-  /** Answered operations so far without a gap; what a FLUSH that starts now will cover is every answered one. */
-  get lastAnswered(): number {
-    return this.acknowledgedFlags.lastIndexOf(true);
+  /** Operation `index` was refused before it was taken: it never happens. */
+  refuse(index: number): void {
+    if (this.answered[index] === true) throw new Error(`operation ${index} was answered and then refused`);
+    this.operations[index] = { kind: "nothing" };
   }
 
   get submitted(): number {
     return this.operations.length;
   }
 
-  get acknowledgedPrefix(): number {
-    return this.acknowledged;
+  /** End of the shortest prefix that holds every answered operation. */
+  get answeredPrefix(): number {
+    return this.answeredEnd;
   }
 
-  /** Operation `index` and all before it must survive from now on. */
-  promise(index: number): void {
-    this.promised = Math.max(this.promised, index + 1);
+  /** End of the shortest prefix that a power loss must leave. */
+  get promisedPrefix(): number {
+    return this.promisedEnd;
   }
 
-  /** A kill of the process alone: everything answered must survive. */
-  promiseAllAnswered(): void {
-    this.promise(this.lastAnswered);
+  /** The first `end` operations survive a power loss from now on. */
+  promise(end: number): void {
+    this.promisedEnd = Math.max(this.promisedEnd, end);
   }
 
-  /** Says which prefix the content is. The longest one is taken: operations beyond it are lost for good. */
-  judge(content: Uint8Array): PrefixVerdict {
+  /**
+   * Says which prefix of at least `required` operations the content is. The longest one is taken: operations beyond it
+   * are lost for good.
+   */
+  judge(content: Uint8Array, required: number): PrefixVerdict {
     let found = -1;
     let state: Bytes = Uint8Array.from(this.base);
     let differing = countDifferences(state, content);
-    if (differing === 0 && this.promised === 0) found = 0;
+    if (differing === 0 && required === 0) found = 0;
     for (let index = 0; index < this.operations.length; index++) {
       const operation = this.operations[index] as OracleOperation;
       if (operation.kind === "resize") {
         state = resized(state, operation.sizeBytes);
         differing = countDifferences(state, content);
-      } else {
+      } else if (operation.kind !== "nothing") {
         const start = operation.offset;
         const end = start + lengthOf(operation);
         differing -= countDifferences(state.subarray(start, end), content.subarray(start, end));
         applyTo(state, operation);
         differing += countDifferences(state.subarray(start, end), content.subarray(start, end));
       }
-      if (differing === 0 && index + 1 >= this.promised) found = index + 1;
+      if (differing === 0 && index + 1 >= required) found = index + 1;
     }
     if (found >= 0) return { prefix: found, why: "" };
-    return { prefix: -1, why: this.explain(content) };
+    return { prefix: -1, why: this.explain(content, required) };
   }
 
-  /** After a restart: the disk is the first `prefix` operations; the rest never happened. */
+  /** After a checked restart: the disk is the first `prefix` operations; the rest never happened. */
   settle(prefix: number): void {
-    for (const operation of this.operations.slice(0, prefix)) {
-      if (operation.kind === "resize") this.base = resized(this.base, operation.sizeBytes);
-      else applyTo(this.base, operation);
-    }
+    this.base = this.contentAfter(prefix);
     this.operations = [];
-    this.acknowledgedFlags = [];
-    this.promised = 0;
-    this.acknowledged = 0;
+    this.answered = [];
+    this.answeredEnd = 0;
+    this.promisedEnd = 0;
   }
 
   /**
-   * Checks a read: each 512-byte sector part must be what some prefix between `from` (answered when the read came in) and `to`
-   * (submitted when it was answered) gives. Returns an explanation, or "" when it is right.
+   * Checks a read: each byte must be what some prefix between `from` (answered when the read came in) and `to` gives there.
+   * Returns an explanation, or "" where it is right. Bytes behind the disk's end are zero.
    */
   judgeRead(offset: number, bytes: Uint8Array, from: number, to: number): string {
-    const state = Uint8Array.from(this.base.subarray(offset, offset + bytes.length));
+    const state = new Uint8Array(bytes.length);
+    state.set(this.base.subarray(Math.min(offset, this.base.length), offset + bytes.length));
     const right = new Uint8Array(bytes.length);
-    const mark = (): void => {
-      for (let index = 0; index < bytes.length; index++) if (state[index] === bytes[index]) right[index] = 1;
-    };
-    for (let index = 0; index < from; index++)
+    for (let index = 0; index < from; index++) {
       applyPart(state, offset, this.operations[index] as OracleOperation);
-    mark();
+    }
+    markEqual(right, state, bytes, 0, bytes.length);
     for (let index = from; index < to; index++) {
-      applyPart(state, offset, this.operations[index] as OracleOperation);
-      mark();
+      const touched = applyPart(state, offset, this.operations[index] as OracleOperation);
+      if (touched !== null) markEqual(right, state, bytes, touched.start, touched.end);
     }
     const wrong = right.indexOf(0);
     if (wrong < 0) return "";
-    return `read at ${offset + wrong}: got ${bytes[wrong]}, which no state between operation ${from} and ${to} has there`;
+    return `at ${offset + wrong} stands ${bytes[wrong]}, which no state between operations ${from} and ${to} has there (the last has ${state[wrong]})`;
   }
 
-  /** Current content where nothing is in flight. */
-  content(): Uint8Array {
+  /** The fold of the first `end` operations. */
+  contentAfter(end: number): Bytes {
     let state: Bytes = Uint8Array.from(this.base);
-    for (const operation of this.operations) {
+    for (const operation of this.operations.slice(0, end)) {
       if (operation.kind === "resize") state = resized(state, operation.sizeBytes);
       else applyTo(state, operation);
     }
     return state;
   }
 
-  private explain(content: Uint8Array): string {
-    let state: Bytes = Uint8Array.from(this.base);
-    for (const operation of this.operations.slice(0, this.promised)) {
-      if (operation.kind === "resize") state = resized(state, operation.sizeBytes);
-      else applyTo(state, operation);
-    }
+  private explain(content: Uint8Array, required: number): string {
+    const state = this.contentAfter(required);
     const at = state.findIndex((byte, index) => byte !== content[index]);
     return (
-      `no prefix of ${this.operations.length} operations with at least ${this.promised} gives this content; ` +
-      `against the promised prefix, ${countDifferences(state, content)} bytes differ, the first at ${at}: ` +
-      `expected ${state[at]}, found ${content[at]}`
+      `no prefix of ${this.operations.length} operations with at least ${required} gives this content; against the ` +
+      `required prefix ${countDifferences(state, content)} bytes differ, the first at ${at}: expected ${state[at]}, ` +
+      `found ${content[at]} (sizes ${state.length} and ${content.length}); last toucher ${this.lastToucher(at)}`
     );
+  }
+
+  private lastToucher(at: number): string {
+    for (let index = this.operations.length - 1; index >= 0; index--) {
+      const operation = this.operations[index] as OracleOperation;
+      if (operation.kind === "resize" || operation.kind === "nothing") continue;
+      if (operation.offset <= at && at < operation.offset + lengthOf(operation)) {
+        return `${operation.kind} #${index} at ${operation.offset} length ${lengthOf(operation)}`;
+      }
+    }
+    return "none since the last restart";
   }
 }
 
@@ -155,21 +164,42 @@ function lengthOf(operation: OracleOperation): number {
   return operation.kind === "zero" ? operation.length : 0;
 }
 
+/** Like the product, nothing grows a disk but a resize: what reaches behind its end is cut off. */
 function applyTo(state: Uint8Array, operation: OracleOperation): void {
-  if (operation.kind === "write") state.set(operation.bytes, operation.offset);
-  else if (operation.kind === "zero") state.fill(0, operation.offset, operation.offset + operation.length);
+  if (operation.kind === "write") {
+    if (operation.offset >= state.length) return;
+    state.set(operation.bytes.subarray(0, state.length - operation.offset), operation.offset);
+  } else if (operation.kind === "zero") {
+    state.fill(0, operation.offset, operation.offset + operation.length);
+  }
 }
 
-function applyPart(part: Uint8Array, partOffset: number, operation: OracleOperation): void {
-  if (operation.kind === "resize") return;
+/** Applies to the part of the disk that starts at partOffset; says which of its bytes may have changed. */
+function applyPart(
+  part: Uint8Array,
+  partOffset: number,
+  operation: OracleOperation,
+): { readonly start: number; readonly end: number } | null {
+  if (operation.kind === "nothing") return null;
+  if (operation.kind === "resize") {
+    const start = Math.max(0, operation.sizeBytes - partOffset);
+    if (start >= part.length) return null;
+    part.fill(0, start);
+    return { start, end: part.length };
+  }
   const start = Math.max(operation.offset, partOffset);
   const end = Math.min(operation.offset + lengthOf(operation), partOffset + part.length);
-  if (start >= end) return;
+  if (start >= end) return null;
   if (operation.kind === "write") {
     part.set(operation.bytes.subarray(start - operation.offset, end - operation.offset), start - partOffset);
   } else {
     part.fill(0, start - partOffset, end - partOffset);
   }
+  return { start: start - partOffset, end: end - partOffset };
+}
+
+function markEqual(right: Uint8Array, one: Uint8Array, other: Uint8Array, start: number, end: number): void {
+  for (let index = start; index < end; index++) if (one[index] === other[index]) right[index] = 1;
 }
 
 function resized(state: Uint8Array, sizeBytes: number): Bytes {
@@ -181,6 +211,7 @@ function resized(state: Uint8Array, sizeBytes: number): Bytes {
 function countDifferences(one: Uint8Array, other: Uint8Array): number {
   let count = Math.abs(one.length - other.length);
   const length = Math.min(one.length, other.length);
+  if (length === one.length && Buffer.compare(one, other.subarray(0, length)) === 0) return count;
   for (let index = 0; index < length; index++) if (one[index] !== other[index]) count += 1;
   return count;
 }

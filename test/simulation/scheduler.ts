@@ -1,6 +1,6 @@
 /*
  * Simulated time: every completion, timer and client step of a simulated world is a task at a simulated moment. One seed gives
- * one order. The world's tasks die with a crash (reset), as a process's do.
+ * one order. The world's tasks die with a crash (reset), as a process's do. Called by world.ts and everything below it.
  */
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 
@@ -29,10 +29,30 @@ export class SeededRandom implements Random {
     return this.next() < probability;
   }
 
+  /** One of the choices, by weight. */
+  weighted<T extends string>(weights: Readonly<Record<T, number>>): T {
+    const entries = Object.entries(weights) as [T, number][];
+    let left = this.next() * entries.reduce((sum, [, weight]) => sum + weight, 0);
+    for (const [name, weight] of entries) {
+      left -= weight;
+      if (left < 0) return name;
+    }
+    return (entries[0] as [T, number])[0];
+  }
+
+  pick<T>(choices: readonly T[]): T {
+    return choices[this.integer(0, choices.length)] as T;
+  }
+
   hex(bytes: number): string {
     let text = "";
     for (let index = 0; index < bytes; index++) text += this.integer(0, 256).toString(16).padStart(2, "0");
     return text;
+  }
+
+  /** A stream of its own, so that one consumer's draws do not shift another's. */
+  fork(): SeededRandom {
+    return new SeededRandom(Math.floor(this.next() * 4294967296));
   }
 }
 
@@ -43,11 +63,20 @@ interface Task {
   cancelled: boolean;
 }
 
+/** Something waits, and nothing that is left to happen will ever end its wait. */
+export class StuckError extends Error {}
+
+/** No single wait of a simulated world takes longer than this, in steps and in simulated time. */
+const waitStepsMax = 100_000;
+const waitMsMax = 30 * 60_000;
+
 export class Scheduler {
   readonly random: SeededRandom;
+  /** Called after each task and all that follows from it at once; throws what is wrong. */
+  afterStep: () => void = () => undefined;
   private tasks: Task[] = [];
   private order = 0;
-  private nowMs = 0;
+  private simulatedMs = 0;
   private wallOffsetMs = 1_700_000_000_000;
   steps = 0;
 
@@ -55,13 +84,13 @@ export class Scheduler {
     this.random = random;
   }
 
-  get pending(): number {
-    return this.tasks.length;
+  get nowMs(): number {
+    return this.simulatedMs;
   }
 
   readonly clock: Clock = {
-    wallTimeMs: () => Math.floor(this.wallOffsetMs + this.nowMs),
-    monotonicMs: () => this.nowMs,
+    wallTimeMs: () => Math.floor(this.wallOffsetMs + this.simulatedMs),
+    monotonicMs: () => this.simulatedMs,
     after: (delayMs, task) => this.after(delayMs, task),
     soon: (task) => {
       this.after(0, task);
@@ -74,7 +103,7 @@ export class Scheduler {
   }
 
   after(delayMs: number, run: () => void): Timer {
-    const task: Task = { atMs: this.nowMs + delayMs, order: this.order++, run, cancelled: false };
+    const task: Task = { atMs: this.simulatedMs + delayMs, order: this.order++, run, cancelled: false };
     this.tasks.push(task);
     return {
       cancel: () => {
@@ -90,68 +119,85 @@ export class Scheduler {
   };
 
   /** Runs the next task; false where there is none. */
-  step(): boolean {
-    let best = -1;
-    for (let index = 0; index < this.tasks.length; index++) {
-      const task = this.tasks[index] as Task;
-      const least = this.tasks[best];
+  private step(): boolean {
+    let best: Task | undefined;
+    let bestIndex = -1;
+    let kept = 0;
+    for (const task of this.tasks) {
+      if (task.cancelled) continue;
+      this.tasks[kept] = task;
       if (
-        least === undefined ||
-        task.atMs < least.atMs ||
-        (task.atMs === least.atMs && task.order < least.order)
+        best === undefined ||
+        task.atMs < best.atMs ||
+        (task.atMs === best.atMs && task.order < best.order)
       ) {
-        best = index;
+        best = task;
+        bestIndex = kept;
       }
+      kept += 1;
     }
-    const task = this.tasks[best];
-    if (task === undefined) return false;
-    this.tasks.splice(best, 1);
-    this.nowMs = Math.max(this.nowMs, task.atMs);
+    this.tasks.length = kept;
+    if (best === undefined) return false;
+    this.tasks.splice(bestIndex, 1);
+    this.simulatedMs = Math.max(this.simulatedMs, best.atMs);
     this.steps += 1;
-    if (!task.cancelled) task.run();
+    best.run();
     return true;
   }
 
-  /** Runs tasks until `promise` settles. Fails where nothing is left to run: somebody waits for ever. */
-  async until<T>(promise: Promise<T>): Promise<T> {
+  /** Runs tasks until `promise` settles. Fails where nothing is left to run, or no end is in sight: somebody waits for ever. */
+  async until<T>(promise: Promise<T>, what: string): Promise<T> {
     let settled = false;
-    const watched = promise.then(
-      (value) => {
-        settled = true;
-        return value;
-      },
-      (cause: unknown) => {
-        settled = true;
-        throw cause;
-      },
-    );
-    watched.catch(() => undefined);
+    const settle = (): void => {
+      settled = true;
+    };
+    promise.then(settle, settle);
+    await this.while(() => !settled, what);
+    return await promise;
+  }
+
+  /** Runs tasks while `waits()` holds. */
+  async while(waits: () => boolean, what: string): Promise<void> {
+    const stepsEnd = this.steps + waitStepsMax;
+    const msEnd = this.simulatedMs + waitMsMax;
     for (;;) {
-      await settleMicrotasks();
-      if (settled) return await watched;
-      if (!this.step())
-        throw new Error("simulation is stuck: something waits, and nothing is left to happen");
+      await this.settled();
+      if (!waits()) return;
+      if (!this.step()) throw new StuckError(`stuck: ${what} waits, and nothing is left to happen`);
+      if (this.steps > stepsEnd || this.simulatedMs > msEnd) {
+        throw new StuckError(`stuck: ${what} waits without an end (${Math.round(this.simulatedMs)} ms)`);
+      }
     }
   }
 
-  /** Runs `count` tasks (or until none is left). */
-  async run(count: number): Promise<void> {
-    for (let done = 0; done < count; done++) {
-      await settleMicrotasks();
+  /** Runs up to `count` tasks while `goesOn()` holds and some are left. */
+  async run(count: number, goesOn: () => boolean = () => true): Promise<void> {
+    await this.settled();
+    for (let done = 0; done < count && goesOn(); done++) {
       if (!this.step()) break;
+      await this.settled();
     }
-    await settleMicrotasks();
+  }
+
+  /** Runs everything that is due within `ms`. */
+  async pass(ms: number): Promise<void> {
+    let over = false;
+    this.after(ms, () => {
+      over = true;
+    });
+    await this.while(() => !over, "time");
   }
 
   /** The process is gone: nothing that it had asked for will be heard of. */
   reset(): void {
     this.tasks = [];
   }
-}
 
-/** Lets all promises and microtasks run; simulated code uses no other source of asynchrony. */
-function settleMicrotasks(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
+  /** Lets all promises and microtasks run; simulated code uses no other source of asynchrony. */
+  private async settled(): Promise<void> {
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+    this.afterStep();
+  }
 }
