@@ -8,6 +8,7 @@ import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
 import type { UpConfig } from "#shared/shell/config.ts";
 import { NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
 import { RawReplicas } from "../storage/layer.ts";
@@ -26,7 +27,7 @@ export interface OpenVolumes {
   readonly host: VolumeHost;
   /** Absolute. */
   readonly dataDirectory: string;
-  readonly store: NativeFileStore;
+  readonly store: FileStore;
   readonly clock: SystemClock;
   /** Holds the reserve and opens every volume; offline commands do without. */
   serve(): Promise<void>;
@@ -37,7 +38,7 @@ export interface OpenVolumes {
 
 export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   const dataDirectory = resolve(setup.dataDirectory);
-  const store = new NativeFileStore();
+  const store = await openStore(dataDirectory);
   const clock = new SystemClock();
   const note = setup.onNote ?? ((): void => {});
   try {
@@ -83,6 +84,14 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
     await store.close();
     throw cause;
   }
+}
+
+/** Crash tests of the whole process put a layer in between that loses with kill -9 what a power cut would lose. */
+async function openStore(dataDirectory: string): Promise<FileStore> {
+  const native = new NativeFileStore();
+  if (process.env["VARVE_TEST_DROP_UNSYNCED"] !== "1") return native;
+  const { DroppingUnsyncedStore } = await import("#shared/adapters/decorators/dropping-unsynced.ts");
+  return new DroppingUnsyncedStore(native, `${dataDirectory}/.unsynced`);
 }
 
 export async function serveNbd(opened: OpenVolumes, config: UpConfig): Promise<NbdGateway> {

@@ -78,7 +78,7 @@ function partsOf(setup: GatewaySetup): VolumeParts {
         log: logOf(record, paths),
         image,
         pool: setup.pool,
-        admission: replicas,
+        admission: replicas.admission,
         feed: (handlers) => replicas.feed(image, handlers),
         writer: setup.writer,
         onHalted: (error) => setup.events.halted(record.name, error),

@@ -5,13 +5,13 @@
 import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VolumePaths } from "#shared/domain/data-layout.ts";
-import type { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ImageOperation, ReplicaHome } from "#shared/ports/replica-home.ts";
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
+import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
 import type { WriteLog } from "#shared/ports/write-log.ts";
 import { ImageApplier } from "./engine/image-applier.ts";
@@ -39,6 +39,10 @@ export class RawReplicas implements ReplicaHome {
     this.reserve = new SpaceReserve({ store: setup.store, clock: setup.clock, path: setup.dataDirectory });
   }
 
+  get admission(): SpaceAdmission {
+    return this.reserve;
+  }
+
   /** Looks at the free space for the first time; the data directory exists. Before it everything is refused. */
   async start(): Promise<void> {
     await this.reserve.start();
@@ -60,18 +64,10 @@ export class RawReplicas implements ReplicaHome {
 
   feed<D extends BatchDraft>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
     const { clock } = this.setup;
-    const onApplied = (drafts: readonly D[]): void => {
-      for (const draft of drafts) this.reserve.settle(draft);
-      handlers.onApplied(drafts);
-    };
     return new ImageApplier<D>(
-      { image, clock, makeRoom: async () => this.reserve.makeRoom() },
-      { ...handlers, onApplied },
+      { image, clock, makeRoom: async (mayWait) => this.reserve.makeRoom(mayWait) },
+      handlers,
     );
-  }
-
-  refuse(bytes: number): VarveError | null {
-    return this.reserve.refuse(bytes);
   }
 
   async repair(

@@ -68,10 +68,13 @@ export function readUpConfig(source: ConfigSource): UpConfig {
 /** Collects mistakes; a value with a mistake reads as its default, and finish() throws. */
 export class ConfigReader {
   private readonly source: ConfigSource;
+  private readonly command: string;
   private readonly mistakes: string[] = [];
 
-  constructor(source: ConfigSource) {
+  /** `command`: whose help to point to. */
+  constructor(source: ConfigSource, command = "up") {
     this.source = source;
+    this.command = command;
   }
 
   mistake(flag: string, what: string): void {
@@ -81,7 +84,7 @@ export class ConfigReader {
   finish(): void {
     if (this.mistakes.length === 0) return;
     throw new VarveError("ConfigError", "Invalid", this.mistakes.join("\n"), {
-      hint: "Nothing was started and nothing was changed. See: varve help up.",
+      hint: `Nothing was started and nothing was changed. See: varve help ${this.command}.`,
       fields: { mistakes: this.mistakes.length },
     });
   }

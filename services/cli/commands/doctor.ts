@@ -18,7 +18,7 @@ import { printJson, printLine, table } from "../output.ts";
 const defaultData = "./varve-data";
 
 export async function doctor(line: CommandLine): Promise<number> {
-  const config = new ConfigReader(line);
+  const config = new ConfigReader(line, "doctor");
   const nbd = config.nbd();
   const http = config.http();
   config.finish();

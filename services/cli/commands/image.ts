@@ -17,6 +17,7 @@ const run =
     if (line.values.has("json")) {
       printJson(report);
     } else {
+      if (report.clean && report.findings.length === 0) printLine(`the image of ${report.name} is in order`);
       for (const finding of report.findings) printLine(finding);
       const fields = Object.entries(report.fields);
       if (fields.length > 0) printLine(pairs(fields.map(([field, value]) => [field, String(value)])));
