@@ -102,6 +102,7 @@ export function fileStoreContract(name: string, setUp: () => Promise<FileStoreBe
     test("facts: size, identity and times follow the content", async () => {
       const file = await openNew("facts");
       await file.write([{ slab, start: 0, length: 5000 }], 0);
+      await file.sync();
       const before = await file.facts();
       expect(before.sizeBytes).toBe(5000);
       expect(before.allocatedBytes).toBeGreaterThanOrEqual(4096);
@@ -110,6 +111,7 @@ export function fileStoreContract(name: string, setUp: () => Promise<FileStoreBe
         setTimeout(resolve, 15);
       });
       await file.write([{ slab, start: 0, length: 1 }], 0);
+      await file.sync();
       const after = await file.facts();
       expect(after.inode).toBe(before.inode);
       expect(after.mtimeNs).toBeGreaterThan(before.mtimeNs);
@@ -290,9 +292,11 @@ function dataContract(bench: DataBench): void {
     await file.write([{ slab, start: 0, length: 64 * KiB }], 16 * MiB);
     expect(file.nextData(0)).toBe(16 * MiB);
     expect(file.nextData(16 * MiB + 5)).toBe(16 * MiB + 5);
+    await file.sync();
     expect(file.nextHole(16 * MiB)).toBe(16 * MiB + 64 * KiB);
     const before = (await file.facts()).allocatedBytes;
     await file.applyAll([{ kind: "punch", offset: 0, length: 64 * MiB }]);
+    await file.sync();
     expect(file.nextData(0)).toBe(-1);
     expect((await file.facts()).allocatedBytes).toBeLessThan(before);
     await file.allocate(0, MiB);
@@ -300,6 +304,7 @@ function dataContract(bench: DataBench): void {
     expect((await file.facts()).sizeBytes).toBe(64 * MiB);
     expect((await bytesOf(file, 0, 4096)).every((byte) => byte === 0)).toBe(true);
     await file.truncate(0);
+    await file.sync();
     expect((await file.facts()).allocatedBytes).toBe(0);
     await file.close();
   });

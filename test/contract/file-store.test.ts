@@ -1,7 +1,9 @@
-// Runs the FileStore contract on every adapter: the native one in a temporary directory, the memory one, and the simulated disk with inline reads that are cold or short half of the time.
+// Runs the FileStore contract on every adapter: the native one in a temporary directory (twice, once with every unsynced
+// write held back), the memory one, and the simulated disk with inline reads that are cold or short half of the time.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DroppingUnsyncedStore } from "#shared/adapters/decorators/dropping-unsynced.ts";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
@@ -17,6 +19,21 @@ fileStoreContract("native", async () => {
     dispose: async () => {
       await store.close();
       await rm(directory, { recursive: true });
+    },
+  };
+});
+
+fileStoreContract("native, unsynced writes held back", async () => {
+  const root = await mkdtemp(join(tmpdir(), "varve-dropping-"));
+  const store = new DroppingUnsyncedStore(new NativeFileStore(), join(root, "hidden"));
+  const directory = join(root, "data");
+  await store.makeDirectory(directory);
+  return {
+    store,
+    directory,
+    dispose: async () => {
+      await store.close();
+      await rm(root, { recursive: true });
     },
   };
 });

@@ -6,13 +6,13 @@
 import type { BlockFile } from "#shared/ports/file-store.ts";
 
 export class WritebackPacer {
-  readonly #file: BlockFile;
+  readonly #file: Pick<BlockFile, "startWriteback">;
   readonly #sliceBytes: number;
   #dirtyBytes = 0;
   #underWay = false;
   slices = 0;
 
-  constructor(file: BlockFile, sliceBytes: number) {
+  constructor(file: Pick<BlockFile, "startWriteback">, sliceBytes: number) {
     this.#file = file;
     this.#sliceBytes = sliceBytes;
   }
