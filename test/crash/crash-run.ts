@@ -126,6 +126,11 @@ export class CrashRun {
     return failures;
   }
 
+  /** With dropUnsynced, none over many rounds would mean that the server's layer drops nothing. */
+  get unpromisedLosses(): number {
+    return this.checked.reduce((sum, { checker }) => sum + checker.ledger.unpromisedLosses, 0);
+  }
+
   abandon(): void {
     this.server?.killNow();
   }

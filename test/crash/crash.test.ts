@@ -21,7 +21,10 @@ describe("kill -9 of the real process", () => {
           expect(report.failures).toEqual([]);
           acknowledged += report.acknowledged;
         }
-        expect(acknowledged).toBeGreaterThan(500);
+        expect(acknowledged).toBeGreaterThan(100);
+        // The proof that the layer under the files works: unflushed writes of the flush volume did go.
+        if (dropUnsynced) expect(run.unpromisedLosses).toBeGreaterThan(0);
+        else expect(run.unpromisedLosses).toBe(0);
         expect(await run.close()).toEqual([]);
       } finally {
         run.abandon();

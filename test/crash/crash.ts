@@ -42,6 +42,11 @@ try {
     failures.push(...report.failures);
   }
   if (failures.length === 0) failures.push(...(await run.close()));
+  if (failures.length === 0 && dropUnsynced && rounds >= 5 && run.unpromisedLosses === 0) {
+    failures.push(
+      "no unflushed write was lost in any round: the layer that drops unsynced writes is not at work",
+    );
+  }
 } catch (cause) {
   failures.push(cause instanceof Error ? (cause.stack ?? cause.message) : String(cause));
 }
@@ -52,7 +57,8 @@ const seconds = Math.round((performance.now() - startedAtMs) / 1000);
 console.log(
   `crash: ${reports.length} rounds in ${seconds} s, ${sum((r) => r.acknowledged)} acknowledged operations, ` +
     `${(sum((r) => r.bytesWritten) / 2 ** 30).toFixed(2)} GiB, ${sum((r) => r.fioVerified)} fio jobs verified, ` +
-    `${sum((r) => r.killsWhileStarting)} kills during recovery, ${failures.length} failures`,
+    `${sum((r) => r.killsWhileStarting)} kills during recovery, ${run.unpromisedLosses} blocks lost ` +
+    `that nothing had promised to keep, ${failures.length} failures`,
 );
 if (failures.length > 0) {
   for (const failure of failures.slice(0, 20)) console.error(`  ${failure}`);

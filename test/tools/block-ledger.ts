@@ -28,7 +28,9 @@ const pruneAtFragments = 8;
 export class BlockLedger {
   readonly sizeBytes: number;
   readonly unitBytes: number;
-  survives: Survives;
+  readonly survives: Survives;
+  /** Parts of units that lost an acknowledged operation which nothing had promised to keep: shows that a crash was real. */
+  unpromisedLosses = 0;
   private readonly images: BlockImages;
   private readonly units = new Map<number, Fragment[]>();
   private readonly blank: Operation;
@@ -275,6 +277,8 @@ export class BlockLedger {
     const next = new Map<number, Fragment[]>();
     for (const segment of segments) {
       const winner = segment.matching.at(-1) ?? this.blank;
+      const anyAcknowledged = (operation: Operation): boolean => operation.ackedAt < Number.POSITIVE_INFINITY;
+      if (overtaken(winner, segment.candidates, anyAcknowledged)) this.unpromisedLosses += 1;
       let operation = settled.get(winner);
       if (!operation) {
         operation = { ...winner, fua: true, issuedAt: now, ackedAt: now };

@@ -136,6 +136,7 @@ describe("block ledger", () => {
     bench.put("write", 0, unitBytes);
     flushed.copy(bench.disk);
     expect(bench.restart()).toEqual([]);
+    expect(bench.ledger.unpromisedLosses).toBe(1);
     bench.put("write", 0, unitBytes, true);
     flushed.copy(bench.disk);
     expect(kinds(bench.restart())).toEqual(["stale"]);
