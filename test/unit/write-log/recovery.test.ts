@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import type { EmbeddedFileLog } from "#shared/adapters/write-log/embedded-file.ts";
 import { type InspectedItem, inspectLog } from "#shared/adapters/write-log/inspect.ts";
 import { BatchDraft } from "#shared/domain/batch-draft.ts";
+import { entryKind } from "#shared/domain/entry.ts";
 import { checksumOf } from "#shared/formats/checksum.ts";
 import { expectWrite } from "../../contract/write-log-drafts.ts";
 import { intercept } from "./file-interception.ts";
@@ -188,36 +189,27 @@ test("a record or segment of a newer version stops the open instead of being cut
 test("what was left behind the cut is never chained to later records", async () => {
   const world = new LogWorld(5);
   await world.open("write");
-  // Two groups under way: the second one reaches the disk, the first one does not.
-  const draft = (seed: number): BatchDraft => {
-    const made = new BatchDraft(world.store.allocateSlab(2 * block));
-    made.slab.bytes.fill(seed, block, 2 * block);
-    made.addWrite(seed * block, block);
-    return made;
+  const trim = (offset: number): void => {
+    const draft = new BatchDraft(world.store.allocateSlab(2 * block));
+    draft.addRange(entryKind.trim, offset, 10);
+    world.writer.append(draft);
   };
-  for (let seed = 2; seed <= 5; seed += 1) world.writer.append(draft(seed));
-  world.writer.pump(false);
+  // One block each, LSN 2 to 6, in one group: no record says that another of them was durable.
+  for (let lsn = 2; lsn <= 6; lsn += 1) trim(lsn * 100);
   await world.sync();
   await closed(world);
-  // The second write's record is torn; the third and fourth stand whole behind it, as if their group had come first.
-  await edit(world, segment(1), offsetOf(3), (bytes) => bytes.fill(0));
-  world.writer = await world.scheduler.until(world.startOpen("write"), "open");
-  expect(world.writer.state().lastLsn).toBe(3);
-  // The new records have the sizes and LSNs of the old ones, so that they end exactly where the old ones go on.
-  world.writer.append(draft(9));
-  await world.sync();
-  expect(world.writer.state().lastLsn).toBe(4);
-  for (let round = 0; round < 3; round += 1) {
-    world.crash();
-    const last = 4 + round;
-    world.writer = await world.scheduler.until(world.startOpen("write", last), "open");
-    expect(world.writer.state().lastLsn).toBe(last + 1);
+  // LSN 3 is torn. What stands behind it is whole: LSN 4 to 6, and nothing but the chain tells that they are not the log's.
+  await edit(world, segment(1), 3 * block, (bytes) => bytes.fill(0));
+  for (let last = 3; last <= 6; last += 1) {
+    // The epoch entry takes the place of the torn record, exactly, and ends where the next old one starts.
+    world.writer = await world.scheduler.until(world.startOpen("write", last - 1), "open");
+    expect(world.writer.state().lastLsn).toBe(last);
     const batches = await world.read(2);
-    expect(batches.map((batch) => batch.firstLsn)).toEqual(
-      Array.from({ length: last }, (_, index) => index + 2),
-    );
-    expect(batches[0]?.payload.equals(Buffer.alloc(block, 2))).toBe(true);
-    expect(batches[2]?.payload.equals(Buffer.alloc(block, 9))).toBe(true);
+    expect(batches.map((batch) => batch.entries[0]?.kind)).toEqual([
+      "trim",
+      ...Array.from({ length: last - 2 }, () => "epoch"),
+    ]);
+    world.crash();
   }
 });
 
