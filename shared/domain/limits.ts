@@ -88,8 +88,8 @@ export const limits = {
   /** A client that was told the end has this long to close its side. */
   nbdClosingMs: 5_000,
   nbdSweepMs: 1_000,
-  /** After an answer to a lone client its socket is asked this long before epoll is (a wake-up costs 30-60 µs) ... */
-  nbdPollMs: 0.06,
+  /** After an answer to a lone client its socket is asked so often (0.6 µs each) before epoll is: a wake-up costs 30-60 µs ... */
+  nbdPollAsksMax: 100,
   /** ... at most so often in a row, so that timers and other sockets wait for less than 2 ms. */
   nbdPolledRoundsMax: 16,
   /** Requests handled before other connections get their turn. */

@@ -79,7 +79,7 @@ export class NbdConnection {
     // Asks nextBuffer() at once, so the input stands before the socket does.
     this.socket = accepted.wrap({ buffer: this.nextBuffer, callback: this.arrived });
     this.output = new NbdOutput(this.socket, this.fd, host.calls, this.space, this);
-    this.gauge = new PollGauge(host.clock);
+    this.gauge = new PollGauge();
     this.openedMs = host.clock.monotonicMs();
     this.progressMs = this.openedMs;
     this.negotiation = new NbdNegotiation({
