@@ -42,7 +42,12 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   const clock = new SystemClock();
   const note = setup.onNote ?? ((): void => {});
   try {
-    const replicas = new RawReplicas({ store, clock, dataDirectory });
+    const replicas = new RawReplicas({
+      store,
+      clock,
+      dataDirectory,
+      onNote: (text) => note(`warning: ${text}`),
+    });
     const host = await openHost({
       dataDirectory,
       create: setup.create,

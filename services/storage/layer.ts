@@ -3,8 +3,10 @@
  * image adapter; the gateway sees the port (shared/ports/replica-home.ts). services/cli/single-machine.ts opens it.
  */
 import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
+import type { InspectRequest } from "#shared/adapters/write-log/inspect.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VolumePaths } from "#shared/domain/data-layout.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
@@ -15,12 +17,15 @@ import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
 import type { WriteLog } from "#shared/ports/write-log.ts";
 import { ImageApplier } from "./engine/image-applier.ts";
+import type { LogItem } from "./engine/image-files.ts";
 import { SpaceReserve } from "./engine/space-reserve.ts";
 
 export interface StorageSetup {
   readonly store: FileStore;
   readonly clock: Clock;
   readonly dataDirectory: string;
+  /** A line for the operator: the disk is full, or has room again. */
+  readonly onNote?: (text: string) => void;
 }
 
 /** Loaded when asked for: a start needs none of them. */
@@ -30,13 +35,24 @@ const repairs = {
   discard: async () => (await import("./engine/image-discard.ts")).discardImage,
 };
 
+async function* inspectLater(request: InspectRequest): AsyncGenerator<LogItem, void, undefined> {
+  const { inspectLog } = await import("#shared/adapters/write-log/inspect.ts");
+  yield* inspectLog(request);
+}
+
 export class RawReplicas implements ReplicaHome {
   private readonly setup: StorageSetup;
   private readonly reserve: SpaceReserve;
 
   constructor(setup: StorageSetup) {
     this.setup = setup;
-    this.reserve = new SpaceReserve({ store: setup.store, clock: setup.clock, path: setup.dataDirectory });
+    const { store, clock, dataDirectory, onNote } = setup;
+    this.reserve = new SpaceReserve({
+      store,
+      clock,
+      path: dataDirectory,
+      ...(onNote === undefined ? {} : { onNote }),
+    });
   }
 
   get admission(): SpaceAdmission {
@@ -59,7 +75,15 @@ export class RawReplicas implements ReplicaHome {
 
   async attach(volume: VolumeRecord, paths: VolumePaths): Promise<ReplicaImage> {
     const { store } = this.setup;
-    return await RawFileImage.attach({ store, directory: paths.directory, volumeId: volume.id });
+    const options = { store, directory: paths.directory, volumeId: volume.id };
+    try {
+      return await RawFileImage.attach(options);
+    } catch (cause) {
+      // The checkpoint that says "attached" takes a block, also on a full disk.
+      const full = cause instanceof VarveError && cause.kind === "Full";
+      if (!full || !(await this.reserve.makeRoom(() => false))) throw cause;
+      return await RawFileImage.attach(options);
+    }
   }
 
   feed<D extends BatchDraft>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
@@ -78,8 +102,9 @@ export class RawReplicas implements ReplicaHome {
   ): Promise<ImageReport> {
     const { store, clock } = this.setup;
     const repair = await repairs[operation]();
-    const attach = async (): Promise<ReplicaImage> => this.attach(volume, paths);
-    return await repair({ store, clock, volume, paths, log, attach });
+    const inspectLog = (fromLsn: number): AsyncIterable<LogItem> =>
+      inspectLater({ store, directory: paths.log, volumeId: volume.id, fromLsn });
+    return await repair({ store, clock, volume, paths, log, inspectLog });
   }
 
   async close(): Promise<void> {

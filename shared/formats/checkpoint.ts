@@ -24,6 +24,16 @@ export interface DetachedFile {
   readonly inode: bigint;
 }
 
+/**
+ * Recorded as the detached file while `varve image adopt` is under way: no file is ever this one, so that nothing but another
+ * adopt takes the image (docs/specs/space-and-repair.md).
+ */
+export const adoptingFile: DetachedFile = { sizeBytes: 0, mtimeNs: 0n, ctimeNs: 0n, inode: 0n };
+
+export function isAdoptBegun(checkpoint: Pick<Checkpoint, "detached">): boolean {
+  return checkpoint.detached?.inode === adoptingFile.inode;
+}
+
 export interface Checkpoint {
   /** 16 hex digits. */
   readonly volumeId: string;

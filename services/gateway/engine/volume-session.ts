@@ -7,18 +7,18 @@
  * Halted: log or image failed. Writes get EIO, reads go on as far as the image can; the log stays the truth for the next open.
  */
 import type { Batch } from "#shared/domain/batch.ts";
-import { VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
-import type { Slab } from "#shared/ports/slab.ts";
+import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { Overlay } from "./overlay.ts";
 import { VolumeExport } from "./volume-export.ts";
 import { VolumeReader } from "./volume-reader.ts";
-import { type Admission, type PendingBatch, VolumeWriter } from "./volume-writer.ts";
+import { PendingBatch, VolumeWriter } from "./volume-writer.ts";
 
 export interface VolumeSessionOptions {
   readonly name: string;
@@ -26,7 +26,7 @@ export interface VolumeSessionOptions {
   readonly log: WriteLog;
   readonly image: ReplicaImage;
   readonly pool: SlabPool;
-  readonly admission: Admission;
+  readonly admission: SpaceAdmission;
   /** Applies durable batches to `image`. */
   readonly feed: (handlers: ReplicaFeedHandlers<PendingBatch>) => ReplicaFeed<PendingBatch>;
   /** Who writes, for the epoch entry. */
@@ -180,7 +180,10 @@ export class VolumeSession {
         stored: (lsn) => this.volumeWriter?.stored(lsn),
         durable: (lsn) => this.volumeWriter?.durable(lsn),
         halted: (error) => this.halt(error),
-        room: () => this.callLogWaiters(),
+        room: () => {
+          this.callLogWaiters();
+          this.emptyFullLog();
+        },
       },
     });
     await this.replay(this.logWriter, attached.appliedLsn);
@@ -190,6 +193,7 @@ export class VolumeSession {
       overlay: this.overlay,
       pool: options.pool,
       admission: options.admission,
+      holdsSpace: (offset, length) => this.holdsSpace(offset, length),
       onDurable: (batch) => this.applier.enqueue(batch),
       onRoomReturned: () => this.callLogWaitersSoon(),
     });
@@ -205,25 +209,41 @@ export class VolumeSession {
       run.push(ownCopy(batch));
       runBytes += batch.payload.byteLength;
       if (runBytes >= replayBytesPerApply) {
-        await this.image.apply(run);
+        await this.applyReplayed(run);
         this.options.onReplay?.(this.image.state().appliedLsn, lastLsn);
         run = [];
         runBytes = 0;
       }
     }
-    if (run.length > 0) await this.image.apply(run);
+    if (run.length > 0) await this.applyReplayed(run);
     invariant(this.image.state().appliedLsn === lastLsn, "replay reaches the end of the log");
     this.options.onReplay?.(lastLsn, lastLsn);
   }
 
+  /** These entries were acknowledged by a former process: the reserve is theirs, too. */
+  private async applyReplayed(run: readonly Batch[]): Promise<void> {
+    for (;;) {
+      try {
+        await this.image.apply(run);
+        return;
+      } catch (cause) {
+        const error = toVarveError(cause, "replay");
+        if (error.kind !== "Full" || !(await this.options.admission.makeRoom(() => false))) throw error;
+      }
+    }
+  }
+
+  /** Whether a write of the range can do with the blocks it has, whatever of what was taken in before it is applied when. */
+  private holdsSpace(offset: number, length: number): boolean {
+    const now = this.image.allocation(offset, length, 1)[0];
+    if (now?.allocated !== true || now.length < length) return false;
+    const then = this.reader.blockStatus(offset, length, 1)[0];
+    return then?.allocated === true && then.length >= length;
+  }
+
   /** See BlockExport.onRoom: waits for whatever the last request lacked, log room or memory. */
   private waitForRoom(callback: () => void): void {
-    if (this.haltError !== null) {
-      // Asked again, the request is refused: a halted volume needs no room for that.
-      queueMicrotask(callback);
-      return;
-    }
-    if (this.volumeWriter?.takeWaitsForLog()) {
+    if (this.haltError === null && this.volumeWriter?.takeWaitsForLog()) {
       this.logWaiters.push(callback);
       return;
     }
@@ -235,6 +255,14 @@ export class VolumeSession {
     // Memory comes back when batches are applied; do not let them gather while somebody waits.
     this.applier.hurry();
     this.volumeWriter?.relieve();
+  }
+
+  /** A log without room gets some from a checkpoint, where the image is ahead of the last one. */
+  private emptyFullLog(): void {
+    if (this.volumeWriter === null || this.haltError !== null) return;
+    const { appliedLsn, checkpointLsn } = this.image.state();
+    if (this.logWriter?.state().refusal?.kind !== "Full" || appliedLsn === checkpointLsn) return;
+    this.applier.checkpoint().catch(() => undefined); // the applier tells of a failure
   }
 
   private callLogWaiters(): void {
@@ -253,16 +281,22 @@ export class VolumeSession {
 
   /** After a halt, when neither log nor image uses them any more: the pool serves other volumes, too. */
   private releaseSlabs(): void {
-    const slabs = new Set<Slab>();
-    for (const draft of this.overlay.drafts()) slabs.add(draft.slab);
-    for (const batch of this.volumeWriter?.takePending() ?? []) slabs.add(batch.slab);
+    const batches = new Set<PendingBatch>(this.volumeWriter?.takePending() ?? []);
+    for (const draft of this.overlay.drafts()) {
+      invariant(draft instanceof PendingBatch, "the overlay holds the writer's batches");
+      batches.add(draft);
+    }
     this.overlay.clear();
-    for (const slab of slabs) this.options.pool.release(slab);
+    for (const batch of batches) {
+      this.options.admission.withdraw(batch.imageRoomBytes);
+      this.options.pool.release(batch.slab);
+    }
   }
 
   private dropApplied(batches: readonly PendingBatch[]): void {
     for (const batch of batches) {
       this.overlay.drop(batch);
+      this.options.admission.settle(batch.imageRoomBytes);
       this.options.pool.release(batch.slab);
     }
   }

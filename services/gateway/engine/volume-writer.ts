@@ -13,9 +13,11 @@ import { entryKind } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { imageRoomBytes } from "#shared/domain/write-admission.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { Completion, WriteSlot } from "#shared/ports/block-export.ts";
 import type { Slab } from "#shared/ports/slab.ts";
+import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogWriter } from "#shared/ports/write-log.ts";
 import type { Overlay } from "./overlay.ts";
 
@@ -24,14 +26,10 @@ export class PendingBatch extends BatchDraft<Slab> {
   readonly onStored: Completion[] = [];
   readonly onDurable: Completion[] = [];
   inOverlay = false;
+  /** Room in the image that is kept for its entries. */
+  imageRoomBytes = 0;
   /** A FUA request in a `flush` volume waits for this batch: sync it at once. */
   syncWanted = false;
-}
-
-/** What the writer asks before it takes an entry in; see services/storage/engine/space-reserve.ts. */
-export interface Admission {
-  /** Null: admitted. Else why not (Full, or the volume's own state). `bytes`: what log and image may have to find room for. */
-  refuse(bytes: number): VarveError | null;
 }
 
 export interface VolumeWriterOptions {
@@ -39,7 +37,9 @@ export interface VolumeWriterOptions {
   readonly durability: Durability;
   readonly overlay: Overlay;
   readonly pool: SlabPool;
-  readonly admission: Admission;
+  readonly admission: SpaceAdmission;
+  /** The whole range takes space in the image now, and nothing on its way there gives it back. */
+  readonly holdsSpace: (offset: number, length: number) => boolean;
   /** A durable batch, in order. */
   readonly onDurable: (batch: PendingBatch) => void;
   /** Log room that was promised to a draft or a reserved slot was not used: who waits for room may ask again. */
@@ -105,10 +105,12 @@ export class VolumeWriter {
     fua: boolean,
     done: Completion,
   ): boolean {
-    if (this.refuse(length, length, done)) return true;
+    const roomBytes = this.roomFor(entryKind.write, offset, length);
+    if (this.refuse(roomBytes, length, done)) return true;
     const draft = this.draftFor(length);
     if (draft === null) return false;
     const position = draft.addWrite(offset, length);
+    this.keepRoom(draft, roomBytes);
     source.bytes.copy(draft.slab.bytes, position, sourceStart, sourceStart + length);
     this.counters.writes += 1;
     this.counters.writeBytes += length;
@@ -121,6 +123,12 @@ export class VolumeWriter {
     invariant(length > 0 && length <= limits.batchPayloadBytesMax, "a reserved write fits one batch");
     const recordBytes =
       limits.batchHeaderBytesMax + Math.ceil(length / limits.blockBytes) * limits.blockBytes;
+    if (this.stopped !== null) {
+      // Taken in to be refused: a halted volume's own slabs stay lent out, so it can't wait for them.
+      const slab = this.options.pool.acquireBeyond(recordBytes);
+      this.roomless.add(slab);
+      return { slab, start: limits.batchHeaderBytesMax, length };
+    }
     const lacksRoom = this.lacksLogRoom(recordBytes);
     if (lacksRoom && this.log.state().refusal === null) {
       this.waitsForLog = true;
@@ -135,7 +143,8 @@ export class VolumeWriter {
   }
 
   writeReserved(slot: WriteSlot, offset: number, fua: boolean, done: Completion): void {
-    const error = this.stopped ?? this.options.admission.refuse(slot.length) ?? this.roomRefusal(slot);
+    const roomBytes = this.roomFor(entryKind.write, offset, slot.length);
+    const error = this.stopped ?? this.options.admission.refuse(roomBytes) ?? this.roomRefusal(slot);
     if (error !== null) {
       this.answerRefused(error, done);
       this.cancelReserved(slot);
@@ -145,6 +154,7 @@ export class VolumeWriter {
     this.appendOpen();
     const draft = new PendingBatch(slot.slab);
     const position = draft.addWrite(offset, slot.length);
+    this.keepRoom(draft, roomBytes);
     invariant(position === slot.start, "a reserved payload stands where its draft wants it");
     this.counters.writes += 1;
     this.counters.writeBytes += slot.length;
@@ -161,11 +171,12 @@ export class VolumeWriter {
   /** A zero or trim entry: one entry whatever its length. False: no memory now. */
   range(kind: 1 | 2 | 3, offset: number, length: number, fua: boolean, done: Completion): boolean {
     // Only NO_HOLE zeroes take room in the image; the others give it back.
-    const roomBytes = kind === entryKind.zeroAllocated ? length : 0;
+    const roomBytes = this.roomFor(kind, offset, length);
     if (this.refuse(roomBytes, 0, done)) return true;
     const draft = this.draftFor(0);
     if (draft === null) return false;
     draft.addRange(kind, offset, length);
+    this.keepRoom(draft, roomBytes);
     if (kind === entryKind.trim) this.counters.trims += 1;
     else this.counters.zeroes += 1;
     this.wait(draft, fua, done);
@@ -310,6 +321,21 @@ export class VolumeWriter {
     return null;
   }
 
+  /**
+   * What an entry may take in the image. With room left nobody looks closer; with none left, what only overwrites goes on.
+   */
+  private roomFor(kind: 0 | 1 | 2 | 3, offset: number, length: number): number {
+    const bytes = imageRoomBytes(kind, offset, length);
+    const { admission, holdsSpace } = this.options;
+    if (bytes === 0 || admission.refuse(bytes) === null) return bytes;
+    return admission.takesOverwrites && holdsSpace(offset, length) ? 0 : bytes;
+  }
+
+  private keepRoom(draft: PendingBatch, bytes: number): void {
+    draft.imageRoomBytes += bytes;
+    this.options.admission.admit(bytes);
+  }
+
   /** Answers with the error and returns true where the entry can't be taken. */
   private refuse(imageBytes: number, payloadBytes: number, done: Completion): boolean {
     let error = this.stopped ?? this.options.admission.refuse(imageBytes);
@@ -394,6 +420,7 @@ export class VolumeWriter {
   private failBatch(batch: PendingBatch, error: VarveError): void {
     for (const done of batch.onStored.splice(0)) this.completeSoon(done, error);
     for (const done of batch.onDurable.splice(0)) this.completeSoon(done, error);
+    this.options.admission.withdraw(batch.imageRoomBytes);
     this.options.pool.release(batch.slab);
   }
 

@@ -16,8 +16,8 @@ import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 export interface ImageApplierOptions {
   readonly image: ReplicaImage;
   readonly clock: Clock;
-  /** An apply found no room although admission let it in; resolves true when room was made and the apply may be repeated. */
-  readonly makeRoom: () => Promise<boolean>;
+  /** An apply or a checkpoint found no room although admission let it in: see SpaceAdmission.makeRoom. */
+  readonly makeRoom: (mayWait: () => boolean) => Promise<boolean>;
 }
 
 const gatherBytes = 1024 * 1024;
@@ -109,7 +109,7 @@ export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {
       const drafts = this.queue.splice(0, applyBatchesMax);
       for (const draft of drafts) this.queuedBytes -= draft.payloadBytes;
       try {
-        await this.applyWithRoom(drafts);
+        await this.withRoom("apply to image", () => this.options.image.apply(drafts));
       } catch (cause) {
         this.halt(toVarveError(cause, "apply to image"));
         return;
@@ -121,15 +121,14 @@ export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {
     }
   }
 
-  /** Applying is idempotent, so an apply that found no room is simply repeated once there is room. */
-  private async applyWithRoom(drafts: readonly D[]): Promise<void> {
+  /** Applies and checkpoints are idempotent: one that found no room is simply repeated once there is room. */
+  private async withRoom<T>(what: string, work: () => Promise<T>): Promise<T> {
     for (;;) {
       try {
-        await this.options.image.apply(drafts);
-        return;
+        return await work();
       } catch (cause) {
-        const error = toVarveError(cause, "apply to image");
-        if (error.kind !== "Full" || !(await this.options.makeRoom())) throw error;
+        const error = toVarveError(cause, what);
+        if (error.kind !== "Full" || !(await this.options.makeRoom(() => !this.closing))) throw error;
       }
     }
   }
@@ -161,7 +160,7 @@ export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {
   private async runCheckpoint(): Promise<void> {
     const startedMs = this.options.clock.monotonicMs();
     try {
-      const lsn = await this.options.image.checkpoint();
+      const lsn = await this.withRoom("checkpoint", () => this.options.image.checkpoint());
       this.counters.checkpoints += 1;
       this.counters.checkpointMsLast = this.options.clock.monotonicMs() - startedMs;
       this.handlers.onCheckpoint(lsn);

@@ -1,108 +1,156 @@
 /*
- * `varve image discard`: throws the image file's content away and builds it from the log again, from the first entry on.
- * Possible as long as the log still reaches back to LSN 1; else refused with nothing changed. Called by
- * services/storage/layer.ts. Stopped in the middle it leaves an image that the next start goes on to fill. See
- * docs/specs/replica.md.
+ * `varve image discard`: throws the image file's content away and builds it from the log again, as long as the log reaches back
+ * to LSN 1; else refused with nothing changed. The new image is built beside the old one, made durable, and takes its name
+ * in one step, so a discard that stops anywhere leaves the old state or the new one. Called by services/storage/layer.ts; the
+ * log is folded by file-fold.ts. docs/specs/space-and-repair.md.
  */
-import { checkpointPathOf } from "#shared/domain/data-layout.ts";
-import { VarveError } from "#shared/domain/errors.ts";
-import { type Checkpoint, encodeCheckpoint, isBadCheckpoint } from "#shared/formats/checkpoint.ts";
+import type { Batch } from "#shared/domain/batch.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { type Checkpoint, isAdoptBegun, isBadCheckpoint } from "#shared/formats/checkpoint.ts";
+import type { BlockFile } from "#shared/ports/file-store.ts";
+import type { Slab } from "#shared/ports/slab.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
 import type { LogWriter } from "#shared/ports/write-log.ts";
-import { checkImage, type ImageLook, lookAtImage, type RepairSetup } from "./image-check.ts";
-import { RepairLog } from "./repair-log.ts";
+import { FileFold } from "./file-fold.ts";
+import {
+  lookAtImage,
+  openLocked,
+  RepairLog,
+  type RepairSetup,
+  rebuildPathOf,
+  removeRebuild,
+  requireOwn,
+  withSlabs,
+  writeCheckpoint,
+} from "./image-files.ts";
+
+const slabBytes = 2 * limits.batchPayloadBytesMax;
 
 export async function discardImage(setup: RepairSetup): Promise<ImageReport> {
-  const { volume, paths } = setup;
-  const look = await lookAtImage(setup);
-  const known = ownCheckpoint(setup, look);
-  const before = look.facts === null ? [`${paths.image} did not exist`] : (await checkImage(setup)).findings;
-  const log = await RepairLog.open(setup.log, `image discard ${volume.name}`, known?.appliedLsn ?? 0);
+  const known = await knownCheckpoint(setup);
+  // Held until the new image has taken its place: whoever still uses the old one keeps it.
+  const old = await openLocked(setup);
   try {
-    requireWholeLog(setup, log.writer);
-    const sizeBytes = await firstSize(log.writer, known?.sizeBytes ?? volume.sizeBytes);
-    await emptyImage(setup, sizeBytes);
-    const image = await setup.attach();
-    try {
-      for await (const batch of log.writer.read(1)) await image.apply([batch]);
-      const { appliedLsn, sizeBytes: finalBytes } = image.state();
-      await image.detach();
-      return {
-        name: volume.name,
-        clean: true,
-        findings: [...before, `discarded: ${paths.image} was built from the log, LSN 1 to ${appliedLsn}`],
-        fields: { image: paths.image, sizeBytes: finalBytes, appliedLsn },
-      };
-    } finally {
-      await image.abandon();
-    }
+    const log = await openWholeLog(setup, known?.appliedLsn ?? 0);
+    await removeRebuild(setup);
+    return await withSlabs(setup.store, 1, slabBytes, async ([slab]) => {
+      if (slab === undefined) throw new TypeError("one slab was asked for");
+      return await rebuild(setup, log, slab);
+    });
   } finally {
-    await log.close();
+    await old?.close();
+    await setup.log.close();
   }
 }
 
-function ownCheckpoint(setup: RepairSetup, look: ImageLook): Checkpoint | null {
-  const { checkpoint } = look;
-  if (checkpoint === null || isBadCheckpoint(checkpoint)) return null;
-  // Another volume's checkpoint says nothing about this one.
-  return checkpoint.volumeId === setup.volume.id ? checkpoint : null;
+async function rebuild(setup: RepairSetup, log: LogWriter, slab: Slab): Promise<ImageReport> {
+  const { store, volume, paths } = setup;
+  const path = rebuildPathOf(setup);
+  const file = await store.open(path, { create: true, access: "buffered" });
+  try {
+    const fold = new FileFold(file, slab, volume.sizeBytes);
+    try {
+      for await (const batch of log.read(1)) await fold.add(batch);
+      await fold.finish();
+    } catch (cause) {
+      await store.remove(path).catch(() => undefined);
+      throw rebuildFailed(setup, cause);
+    }
+    const { last, sizeBytes } = fold;
+    if (last === null) throw new TypeError("an opened log holds its epoch entry");
+    await takePlace(setup, file, { last, line: log.state().line, sizeBytes });
+    return {
+      name: volume.name,
+      clean: true,
+      findings: [`discarded: ${paths.image} was built from the log, LSN 1 to ${log.state().lastLsn}`],
+      fields: { image: paths.image, sizeBytes, appliedLsn: log.state().lastLsn },
+    };
+  } finally {
+    await file.close();
+  }
 }
 
-function requireWholeLog(setup: RepairSetup, log: LogWriter): void {
-  const { oldestLsn, lastLsn } = log.state();
-  if (oldestLsn === 1) return;
+/**
+ * The new image under the image's name first, then the checkpoint that speaks of it. In between stands the old checkpoint: if it
+ * was detached, it refuses the new file; if it was attached, replay from its LSN makes the same of the new file.
+ */
+async function takePlace(
+  setup: RepairSetup,
+  file: BlockFile,
+  built: { readonly last: Batch; readonly line: string; readonly sizeBytes: number },
+): Promise<void> {
+  const { store, volume, paths } = setup;
+  await store.rename(rebuildPathOf(setup), paths.image);
+  await store.syncDirectory(paths.directory);
+  // The rename counts as a change of the file: its times are taken, durable, only now.
+  await file.syncWithTimes();
+  const { sizeBytes, mtimeNs, ctimeNs, inode } = await file.facts();
+  await writeCheckpoint(setup, {
+    volumeId: volume.id,
+    line: built.line,
+    epoch: built.last.epoch,
+    appliedLsn: built.last.firstLsn + built.last.entries.length - 1,
+    batchChecksum: built.last.checksum,
+    sizeBytes: built.sizeBytes,
+    residency: "full",
+    position: null,
+    detached: { sizeBytes, mtimeNs, ctimeNs, inode },
+  });
+}
+
+/** The checkpoint, where it can be read. */
+async function knownCheckpoint(setup: RepairSetup): Promise<Checkpoint | null> {
+  const { checkpoint } = await lookAtImage(setup);
+  requireOwn(setup, checkpoint);
+  if (checkpoint === null || isBadCheckpoint(checkpoint)) return null;
+  if (!isAdoptBegun(checkpoint)) return checkpoint;
+  const { name } = setup.volume;
   throw new VarveError(
+    "AdoptUnfinished",
+    "Invalid",
+    `an adopt of volume ${name} was begun and did not end: its log holds a part of the new content`,
+    { hint: `Only the image is whole. Run varve image adopt ${name} again: it begins from the start.` },
+  );
+}
+
+async function openWholeLog(setup: RepairSetup, knownLsn: number): Promise<LogWriter> {
+  let log: LogWriter;
+  try {
+    log = (await RepairLog.open(setup, "discard", knownLsn)).writer;
+  } catch (cause) {
+    if (cause instanceof VarveError && cause._tag === "LogStartsLate") throw logTooShort(setup, cause);
+    throw cause;
+  }
+  if (log.state().oldestLsn > 1) throw logTooShort(setup, undefined);
+  return log;
+}
+
+function logTooShort(setup: RepairSetup, cause: unknown): VarveError {
+  const { name } = setup.volume;
+  return new VarveError(
     "LogTooShort",
     "Invalid",
-    `the log of volume ${setup.volume.name} starts at LSN ${oldestLsn}: the image can't be built from it alone`,
+    `the log of volume ${name} no longer reaches back to its first entry, so the image can't be built from it`,
     {
-      hint: "Keep the image as it is with `varve image adopt NAME`, or put a backup of the image in its place and adopt that.",
-      fields: { oldestLsn, lastLsn },
+      hint:
+        `Keep the image as it is with varve image adopt ${name}, or put a backup of disk.raw in its place and adopt that. ` +
+        "Nothing was changed.",
+      cause,
     },
   );
 }
 
-/**
- * A size that every entry lies in until the log's first resize. The log does not say how large the disk began; larger than
- * it was does no harm, because nothing was written there and the resizes bring the size that counts.
- */
-async function firstSize(log: LogWriter, knownBytes: number): Promise<number> {
-  let endBytes = 0;
-  let resized = false;
-  for await (const batch of log.read(1)) {
-    for (const entry of batch.entries) {
-      if (entry.kind === "resize") {
-        endBytes = Math.max(endBytes, entry.sizeBytes);
-        resized = true;
-      } else if ("offset" in entry) endBytes = Math.max(endBytes, entry.offset + entry.length);
-    }
-  }
-  return resized ? Math.max(endBytes, knownBytes) : knownBytes;
-}
-
-/** An image of zeroes, durable, and only then a checkpoint that has it filled from LSN 1. */
-async function emptyImage(setup: RepairSetup, sizeBytes: number): Promise<void> {
-  const { store, paths, volume } = setup;
-  const file = await store.open(paths.image, { create: true, access: "buffered" });
-  try {
-    file.lockAsImageWriter();
-    await file.truncate(0);
-    await file.truncate(sizeBytes);
-    await file.sync();
-    await store.syncDirectory(paths.directory);
-  } finally {
-    await file.close();
-  }
-  const empty: Checkpoint = {
-    volumeId: volume.id,
-    line: null,
-    epoch: 0,
-    appliedLsn: 0,
-    batchChecksum: 0n,
-    sizeBytes,
-    residency: "full",
-    position: null,
-    detached: null,
-  };
-  await store.replaceWhole(checkpointPathOf(paths.image), encodeCheckpoint(empty));
+function rebuildFailed(setup: RepairSetup, cause: unknown): VarveError {
+  const error = toVarveError(cause, "build the image from the log");
+  if (error.kind !== "Full") return error;
+  return new VarveError(
+    "RebuildSpaceError",
+    "Full",
+    `no room for a second image beside ${setup.paths.image}`,
+    {
+      hint: "A discard builds the new image before it gives up the old one. Free space there, then discard again. Nothing was changed.",
+      cause,
+    },
+  );
 }

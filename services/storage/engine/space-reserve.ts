@@ -1,24 +1,27 @@
 /*
- * Room in the data directory's file system: what may still be promised to writes, and a reserve file for the case that the
- * promise was wrong (other programs fill the disk too). Asked by the volume writers for every write, before anything is
- * logged (refuse), told by the feeds what reached the image (settle), and by the image applier when an apply met ENOSPC all
- * the same (makeRoom). The sums are shared/domain/write-admission.ts. See docs/specs/replica.md, "Room".
+ * Room in the data directory's file system: what may still be promised to writes, and a reserve file for the case that a
+ * promise was wrong (other programs fill the disk too). Asked by the volume writers for every write, before it is logged;
+ * told what reached the image; asked for room by the image applier when an apply met ENOSPC all the same. The sums are
+ * shared/domain/write-admission.ts. See docs/specs/space-and-repair.md.
  *
- *   holding ─ENOSPC in an apply─► released: every write is refused ─room is back─► holding
+ *   holding ─makeRoom─► releasing ─► released: every write is refused ─free ≥ reserve + margin─► holding
  */
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import { readableByteSize } from "#shared/domain/byte-size.ts";
 import { dataLayout } from "#shared/domain/data-layout.ts";
 import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
-import { imageRoomBytes, SpaceLedger } from "#shared/domain/write-admission.ts";
+import { SpaceLedger } from "#shared/domain/write-admission.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { BlockFile, FileStore } from "#shared/ports/file-store.ts";
+import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 
 export interface SpaceReserveOptions {
   readonly store: FileStore;
   readonly clock: Clock;
   /** The data directory. */
   readonly path: string;
+  /** A line for the operator: the reserve was given up, or is back. */
+  readonly onNote?: (text: string) => void;
 }
 
 /** Never promised, beside the reserve file: two log segments made ready between two samples. */
@@ -26,29 +29,32 @@ const marginBytesMax = 2 * limits.logSegmentBytes;
 /** A small file system keeps less back. */
 const reserveShare = 16;
 const marginShare = 64;
-/** So much may be admitted on one look at the free space. */
-const sampleBytes = 64 * 1024 * 1024;
+/** So much may be admitted on one look at the free space; less where little is left, because logs and others take room, too. */
+const sampleBytesMax = 64 * 1024 * 1024;
+const sampleBytesMin = 1024 * 1024;
+const sampleRoomShare = 4;
+/** While anything is promised, and while the reserve is gone. */
 const sampleMs = 1000;
 /** While writes are refused, a refusal looks again this often. */
 const refusedSampleMs = 200;
-/** How long an apply that found no room waits, with the reserve already gone, before the replica halts. */
-const roomWaitMs = 30_000;
 const roomPollMs = 500;
 
-type ReserveState = "none" | "holding" | "releasing" | "released" | "unsupported";
+/** unsupported: the file system can't allocate ahead, so the reserve is only left unpromised. */
+type ReserveState = "holding" | "releasing" | "released" | "unsupported";
 
-export class SpaceReserve {
+export class SpaceReserve implements SpaceAdmission {
   readonly #options: SpaceReserveOptions;
-  #ledger = new SpaceLedger(0);
+  readonly #ledger = new SpaceLedger(0);
   #reserveBytes = 0;
   #marginBytes = 0;
   #freeBytes = 0;
   #file: BlockFile | null = null;
-  #state: ReserveState = "none";
+  #state: ReserveState = "released";
   #releasing: Promise<void> | null = null;
   #sampling: Promise<void> | null = null;
   #sampledAtMs = 0;
   #admittedSinceSample = 0;
+  #sampleDueBytes = 0;
   #timer: Timer | null = null;
   #closed = false;
   readonly counters = { samples: 0, refusals: 0, releases: 0, restores: 0 };
@@ -63,68 +69,56 @@ export class SpaceReserve {
     const { totalBytes } = await store.freeSpace(path);
     this.#reserveBytes = Math.min(limits.reserveBytes, wholeBlocks(totalBytes / reserveShare));
     this.#marginBytes = Math.min(marginBytesMax, wholeBlocks(totalBytes / marginShare));
-    this.#ledger = new SpaceLedger(this.#marginBytes);
     this.#file = await store.open(`${path}/${dataLayout.reserve}`, { create: true, access: "buffered" });
-    this.#state = "released";
     await this.#sample();
+    this.#noteStart();
+    if (this.#state === "released") this.#scheduleSample(sampleMs);
   }
 
-  /** Reserve held, room known: what a status shows. */
-  status(): { readonly held: boolean; readonly roomBytes: number; readonly promisedBytes: number } {
-    return {
-      held: this.#state === "holding",
-      roomBytes: this.#ledger.roomBytes,
-      promisedBytes: this.#ledger.promisedBytes,
-    };
+  /** What a status shows. */
+  status(): { readonly state: ReserveState; readonly roomBytes: number; readonly promisedBytes: number } {
+    return { state: this.#state, roomBytes: this.#roomBytes, promisedBytes: this.#ledger.promisedBytes };
   }
 
-  /**
-   * Null: an entry with `bytes` to find room for is admitted, and its room is promised until settle(). Else why not. Cheap and
-   * synchronous: no call of the system.
-   */
+  get takesOverwrites(): boolean {
+    return this.#state === "holding" || this.#state === "unsupported";
+  }
+
+  /** Cheap and synchronous: no call of the system, no allocation where it admits. */
   refuse(bytes: number): VarveError | null {
-    if (bytes === 0) return null;
-    const roomBytes = roomFor(bytes);
-    const admits =
-      (this.#state === "holding" || this.#state === "unsupported") && roomBytes <= this.#ledger.roomBytes;
-    if (!admits) return this.#refusal(bytes);
-    this.#ledger.admit(roomBytes);
-    this.#admittedSinceSample += roomBytes;
-    if (this.#admittedSinceSample >= sampleBytes) this.#startSample();
-    else this.#scheduleSample(sampleMs);
-    return null;
+    return bytes <= this.#roomBytes || bytes === 0 ? null : this.#refusal(bytes);
   }
 
-  /** A batch of admitted entries is in the image. */
-  settle(draft: BatchDraft): void {
-    let bytes = 0;
-    for (let index = 0; index < draft.entryCount; index += 1) {
-      const kind = draft.kinds[index];
-      const length = draft.lengths[index] ?? 0;
-      if (kind !== undefined && imageRoomBytes(kind, 0, length) > 0) bytes += roomFor(length);
-    }
-    // Entries of a writer that asked nobody (a repair, a test) were never promised.
-    this.#ledger.settle(Math.min(bytes, this.#ledger.promisedBytes));
+  admit(bytes: number): void {
+    if (bytes === 0) return;
+    this.#ledger.admit(bytes);
+    this.#admittedSinceSample += bytes;
+    if (this.#admittedSinceSample >= this.#sampleDueBytes) this.#startSample();
+    else if (this.#timer === null) this.#scheduleSample(sampleMs);
   }
 
-  /**
-   * An apply (or a checkpoint) met ENOSPC: gives the reserve up, or waits for room where it is gone. False: no room came in
-   * time. Admission refuses from now until the reserve is back.
-   */
-  async makeRoom(): Promise<boolean> {
+  settle(bytes: number): void {
+    this.#ledger.settle(bytes);
+  }
+
+  withdraw(bytes: number): void {
+    this.#ledger.withdraw(bytes);
+  }
+
+  async makeRoom(mayWait: () => boolean): Promise<boolean> {
     if (this.#closed) return false;
     if (this.#state === "holding" || this.#state === "releasing") {
       await this.#release();
       return true;
     }
     const { clock, store, path } = this.#options;
-    const startedMs = clock.monotonicMs();
-    while (!this.#closed && clock.monotonicMs() - startedMs < roomWaitMs) {
-      const { freeBytes } = await store.freeSpace(path);
-      if (freeBytes > this.#marginBytes) return true;
+    // Always a pause first: an image that finds no room in spite of free space (a quota) is tried again at this pace.
+    while (!this.#closed && mayWait()) {
       await new Promise<void>((resolve) => {
         clock.after(roomPollMs, resolve);
       });
+      const { freeBytes } = await store.freeSpace(path);
+      if (freeBytes > 0) return true;
     }
     return false;
   }
@@ -133,31 +127,36 @@ export class SpaceReserve {
     this.#closed = true;
     this.#timer?.cancel();
     this.#timer = null;
-    await this.#sampling?.catch(() => undefined);
+    await this.#sampling;
     await this.#releasing?.catch(() => undefined);
     await this.#file?.close();
     this.#file = null;
   }
 
+  get #roomBytes(): number {
+    return this.takesOverwrites ? this.#ledger.roomBytes : 0;
+  }
+
   #refusal(bytes: number): VarveError {
     this.counters.refusals += 1;
-    const now = this.#options.clock.monotonicMs();
-    if (now - this.#sampledAtMs >= refusedSampleMs) this.#startSample();
+    if (this.#options.clock.monotonicMs() - this.#sampledAtMs >= refusedSampleMs) this.#startSample();
     else this.#scheduleSample(refusedSampleMs);
+    const { path } = this.#options;
+    const held = this.takesOverwrites ? "" : ", and the reserve is not held";
     return new VarveError(
       "OutOfSpaceError",
       "Full",
-      `no room for a write of ${bytes} bytes: ${this.#freeBytes} bytes are free in the file system of ${this.#options.path}`,
+      `no room for a write of ${bytes} bytes: ${this.#freeBytes} bytes are free in the file system of ${path}${held}`,
       {
-        hint: "Free space in the file system of the data directory, or trim and delete inside the disk.",
-        fields: {
-          bytes,
-          freeBytes: this.#freeBytes,
-          roomBytes: this.#ledger.roomBytes,
-          reserve: this.#state,
-        },
+        hint: `Free space there (writes go on when ${readableByteSize(this.#neededBytes)} are free), or trim and delete inside the disk.`,
+        fields: { bytes, freeBytes: this.#freeBytes, neededBytes: this.#neededBytes, reserve: this.#state },
       },
     );
+  }
+
+  /** Free bytes from which on writes are admitted. */
+  get #neededBytes(): number {
+    return this.#marginBytes + (this.#state === "holding" ? 0 : this.#reserveBytes);
   }
 
   #release(): Promise<void> {
@@ -173,6 +172,10 @@ export class SpaceReserve {
     this.#state = "released";
     this.counters.releases += 1;
     this.#scheduleSample(sampleMs);
+    this.#note(
+      `the disk of ${this.#options.path} is full; the reserve of ${readableByteSize(this.#reserveBytes)} was given up for what was ` +
+        `acknowledged. Writes are refused until ${readableByteSize(this.#neededBytes)} are free there`,
+    );
   }
 
   #scheduleSample(delayMs: number): void {
@@ -190,6 +193,7 @@ export class SpaceReserve {
       .catch(() => undefined)
       .finally(() => {
         this.#sampling = null;
+        // Idle is idle: nothing promised, nothing to wait for, no timer.
         if (this.#state === "released" || this.#ledger.promisedBytes > 0) this.#scheduleSample(sampleMs);
       });
   }
@@ -200,45 +204,65 @@ export class SpaceReserve {
     this.#sampledAtMs = clock.monotonicMs();
     this.#ledger.beginSample();
     let { freeBytes } = await store.freeSpace(path);
-    if (this.#state === "released" && (await this.#restore(freeBytes))) {
-      ({ freeBytes } = await store.freeSpace(path));
+    let next = this.#state;
+    if (next === "released") {
+      next = await this.#restored(freeBytes);
+      if (next === "holding") ({ freeBytes } = await store.freeSpace(path));
     }
     this.#freeBytes = freeBytes;
-    this.#ledger.endSample(freeBytes);
+    const keptBytes = this.#marginBytes + (next === "unsupported" ? this.#reserveBytes : 0);
+    this.#ledger.endSample(Math.max(0, freeBytes - keptBytes));
+    const dueBytes = this.#ledger.roomBytes / sampleRoomShare;
+    this.#sampleDueBytes = Math.min(sampleBytesMax, Math.max(sampleBytesMin, dueBytes));
     this.counters.samples += 1;
+    if (this.#state === "released" && next !== "released") this.#restore(next);
   }
 
-  /** Takes the reserve back once there is room for it and for everything promised. */
-  async #restore(freeBytes: number): Promise<boolean> {
-    // A file that a former process left already has its blocks.
-    const heldBytes = (await this.#file?.facts())?.allocatedBytes ?? 0;
-    const wantedBytes = Math.max(0, this.#reserveBytes - heldBytes);
-    if (freeBytes < wantedBytes + this.#ledger.promisedBytes + (wantedBytes > 0 ? this.#marginBytes : 0))
-      return false;
-    try {
-      await this.#file?.allocate(0, this.#reserveBytes);
-      // With a size, so that every file system frees all of it with the next truncate.
-      await this.#file?.truncate(this.#reserveBytes);
-    } catch (cause) {
-      if (cause instanceof FileStoreError && cause.kind === "Full") {
-        await this.#file?.truncate(0);
-        return false;
-      }
-      if (!(cause instanceof FileStoreError) || cause.code !== "EOPNOTSUPP") throw cause;
-      // Without allocation a reserve can't be held: its bytes are never promised instead.
-      this.#ledger = new SpaceLedger(this.#marginBytes + this.#reserveBytes);
-      this.#state = "unsupported";
-      return true;
-    }
-    this.#state = "holding";
+  #restore(state: ReserveState): void {
+    this.#state = state;
     this.counters.restores += 1;
-    return true;
+    if (this.counters.releases > 0) {
+      this.#note(`there is room again in the file system of ${this.#options.path}: writes go on`);
+    }
   }
-}
 
-/** The most blocks that a range of so many bytes touches, wherever it lies. */
-function roomFor(bytes: number): number {
-  return imageRoomBytes(0, limits.blockBytes - 1, bytes);
+  /** Takes the reserve back once there is room for it and for everything promised; says the state after it. */
+  async #restored(freeBytes: number): Promise<ReserveState> {
+    const file = this.#file;
+    if (file === null) return "released";
+    // A file that a former process left already has its blocks.
+    const wantedBytes = Math.max(0, this.#reserveBytes - (await file.facts()).allocatedBytes);
+    if (wantedBytes === 0) return "holding";
+    if (freeBytes < wantedBytes + this.#marginBytes + this.#ledger.promisedBytes) return "released";
+    try {
+      await file.allocate(0, this.#reserveBytes);
+      return "holding";
+    } catch (cause) {
+      if (cause instanceof FileStoreError && cause.code === "EOPNOTSUPP") return "unsupported";
+      // A part of it helps nobody; another look follows.
+      await file.truncate(0);
+      return "released";
+    }
+  }
+
+  #noteStart(): void {
+    const { path } = this.#options;
+    if (this.#state === "released") {
+      this.#note(
+        `${readableByteSize(this.#freeBytes)} are free in the file system of ${path}: writes are refused until ` +
+          `${readableByteSize(this.#neededBytes)} are`,
+      );
+    } else if (this.#reserveBytes < limits.reserveBytes) {
+      this.#note(
+        `the file system of ${path} is small: the reserve for a full disk is ${readableByteSize(this.#reserveBytes)} instead of ` +
+          readableByteSize(limits.reserveBytes),
+      );
+    }
+  }
+
+  #note(text: string): void {
+    this.#options.onNote?.(text);
+  }
 }
 
 function wholeBlocks(bytes: number): number {

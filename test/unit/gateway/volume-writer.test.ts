@@ -10,6 +10,7 @@ import type { Slab } from "#shared/ports/slab.ts";
 import type { Durability, LogState, LogWriter } from "#shared/ports/write-log.ts";
 import { Overlay } from "../../../services/gateway/engine/overlay.ts";
 import { type PendingBatch, VolumeWriter } from "../../../services/gateway/engine/volume-writer.ts";
+import { admitEverything } from "../../tools/admit-everything.ts";
 
 /** Queues what is appended; the test says when it is stored and durable. */
 class SteppedLog implements LogWriter {
@@ -95,8 +96,10 @@ function writerOf(durability: Durability): VolumeWriter {
     durability,
     overlay,
     pool: pool as unknown as SlabPool,
-    admission: { refuse: () => refusal },
+    admission: { ...admitEverything, refuse: () => refusal, takesOverwrites: false },
+    holdsSpace: () => false,
     onDurable: (batch) => durableBatches.push(batch),
+    onRoomReturned: () => undefined,
   });
 }
 
