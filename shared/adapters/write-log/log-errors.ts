@@ -98,6 +98,20 @@ export function limitReached(directory: string, diskBytes: number, bytesMax: num
   );
 }
 
+/** The disk gave no blocks for another segment. */
+export function noSegment(directory: string, cause: VarveError): VarveError {
+  return new VarveError(
+    "LogNoSegment",
+    cause.kind,
+    `no further log segment could be made in ${directory}: ${cause.message}`,
+    {
+      hint: "Make room on the disk (or see to it, if it fails). Writes go on by themselves then; nothing acknowledged is lost.",
+      fields: { directory },
+      cause,
+    },
+  );
+}
+
 export function noRoomYet(directory: string): VarveError {
   return new VarveError("LogRoomPending", "Retry", `the next segment in ${directory} is being prepared`, {
     hint: "Append again when state().roomBytes has grown.",

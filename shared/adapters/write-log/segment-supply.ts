@@ -6,7 +6,7 @@
 import { FileStoreError, toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import type { BlockFile } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
-import { limitReached, noRoomYet } from "./log-errors.ts";
+import { limitReached, noRoomYet, noSegment } from "./log-errors.ts";
 import type { LogSetup } from "./log-options.ts";
 import { LogSegment, segmentName } from "./segment-file.ts";
 import type { SegmentSet } from "./segment-set.ts";
@@ -162,12 +162,12 @@ export class SegmentSupply {
         return true;
       }
     } catch (cause) {
-      refusal = toVarveError(cause, "preparing a log segment");
+      refusal = noSegment(directory, toVarveError(cause, "preparing a log segment"));
     }
     try {
       if (await this.#recycleOldest()) return true;
     } catch (cause) {
-      refusal = toVarveError(cause, "recycling a log segment");
+      refusal = noSegment(directory, toVarveError(cause, "recycling a log segment"));
     }
     this.#refusal = refusal;
     this.#retryAtMs = this.#setup.clock.monotonicMs() + refusalRetryMs;
