@@ -3,7 +3,7 @@
  * answer. routes.ts calls it for POST and PATCH. Not left to the schema layer's own reading, whose answers would not be
  * in the shape of all other errors.
  */
-import type * as ByteSize from "effect/ByteSize";
+import * as ByteSize from "effect/ByteSize";
 import * as Effect from "effect/Effect";
 import { MaxBodySize } from "effect/http/HttpIncomingMessage";
 import type { HttpServerRequest } from "effect/http/HttpServerRequest";
@@ -41,7 +41,7 @@ export const readBody = Effect.fnUntraced(function* <S extends Schema.Constraint
   }
   if (Number(request.headers["content-length"] ?? 0) > bodyBytesMax) return yield* Effect.fail(tooLarge());
   const text = yield* request.text.pipe(
-    Effect.provideService(MaxBodySize, bodyBytesMax as unknown as ByteSize.ByteSize),
+    Effect.provideService(MaxBodySize, ByteSize.fromInputUnsafe(bodyBytesMax)),
     Effect.mapError(tooLarge),
   );
   const value = yield* Effect.try({ try: () => JSON.parse(text) as unknown, catch: notJson });

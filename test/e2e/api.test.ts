@@ -25,7 +25,12 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-async function call<T>(method: string, path: string, body?: unknown): Promise<{ status: number; body: T }> {
+interface Answer<T> {
+  readonly status: number;
+  readonly body: T;
+}
+
+async function call<T = unknown>(method: string, path: string, body?: unknown): Promise<Answer<T>> {
   const response = await fetch(`${base}${path}`, {
     method,
     ...(body === undefined

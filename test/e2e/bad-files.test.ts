@@ -27,6 +27,8 @@ async function makeData(name: string): Promise<string> {
   await client.write(0, text);
   await client.disconnect();
   await server.stop();
+  // The next writer's first record says that the write was durable: from then on its loss is damage, not a torn tail.
+  await (await serve(dataDir)).stop();
   return dataDir;
 }
 
@@ -172,10 +174,10 @@ const damages: readonly Damage[] = [
   {
     id: "file-log-missing",
     do: (data) => {
-      renameSync(inVolume(data, "log"), inVolume(data, "log-aside"));
+      renameSync(inVolume(data, "log"), `${data}-log-aside`);
       return () => {
         rmSync(inVolume(data, "log"), { recursive: true, force: true });
-        renameSync(inVolume(data, "log-aside"), inVolume(data, "log"));
+        renameSync(`${data}-log-aside`, inVolume(data, "log"));
       };
     },
     code: 65,
@@ -225,17 +227,20 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 async function assertRefused(dataDir: string, damage: Damage): Promise<void> {
   const undo = damage.do(dataDir);
-  const before = dataOf(dataDir);
-  const result = await upFails(dataDir);
-  const [message = "", hint = "", ...rest] = result.stderr.trimEnd().split("\n");
-  const says = `varve: ${damage.says.replaceAll("DATA", dataDir)}`;
-  // Ids of volumes are random: such a message is given by its beginning.
-  expect(message.slice(0, says.length)).toBe(says);
-  expect(hint).toBe(`hint: ${damage.hint}`);
-  expect(rest).toEqual([]);
-  expect(result.code).toBe(damage.code);
-  expect(dataOf(dataDir)).toEqual(before);
-  undo();
+  try {
+    const before = dataOf(dataDir);
+    const result = await upFails(dataDir);
+    const [message = "", hint = "", ...rest] = result.stderr.trimEnd().split("\n");
+    const says = `varve: ${damage.says.replaceAll("DATA", dataDir)}`;
+    // Ids of volumes are random: such a message is given by its beginning.
+    expect(message.slice(0, says.length)).toBe(says);
+    expect(hint).toBe(`hint: ${damage.hint}`);
+    expect(rest).toEqual([]);
+    expect(result.code).toBe(damage.code);
+    expect(dataOf(dataDir)).toEqual(before);
+  } finally {
+    undo();
+  }
 }
 
 describe("a damaged data directory", () => {

@@ -68,7 +68,7 @@ const serve = (config: UpConfig, json: boolean): Effect.Effect<void, VarveError,
       yield* serveApi(subject, http);
     }
     yield* fromPort("report", async () => report(config, opened, json));
-    yield* Effect.never;
+    return yield* Effect.never;
   });
 
 /** Creates what is missing; a volume that was asked for by name and can't be served ends the start. */
