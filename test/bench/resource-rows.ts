@@ -7,7 +7,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { runFio } from "../tools/fio.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
-import { usageOf, VarveProcess } from "../tools/varve-process.ts";
+import { freePort, usageOf, VarveProcess } from "../tools/varve-process.ts";
 import type { LimitRow } from "./results.ts";
 
 const mebibyte = 2 ** 20;
@@ -35,7 +35,7 @@ export async function measureMemory(dir: string, runSeconds: number): Promise<Li
 
 export async function measureIdle(dir: string): Promise<LimitRow> {
   const volumes = Array.from({ length: 10 }, (_, index) => `idle${index}:1G`);
-  return await withServer(dir, { volumes, http: "127.0.0.1:0" }, async (server) => {
+  return await withServer(dir, { volumes, http: await freeHttpAddress() }, async (server) => {
     // Not only empty volumes: each has had a client and some data, as at home.
     for (let index = 0; index < volumes.length; index += 1) {
       const client = await NbdClient.connect(server.options.nbd[0] ?? "", `idle${index}`);
@@ -63,8 +63,10 @@ export async function measureIdle(dir: string): Promise<LimitRow> {
 export async function measureEmptyStart(dir: string): Promise<LimitRow> {
   const samples: number[] = [];
   for (let run = 0; run < 5; run += 1) {
-    const seconds = await withServer(dir, { volumes: ["disk0:10G"], http: "127.0.0.1:0" }, async (server) =>
-      Promise.resolve(server.readyAfterMs / 1000),
+    const seconds = await withServer(
+      dir,
+      { volumes: ["disk0:10G"], http: await freeHttpAddress() },
+      async (server) => Promise.resolve(server.readyAfterMs / 1000),
     );
     samples.push(Math.round(seconds * 1000) / 1000);
   }
@@ -158,6 +160,10 @@ async function withServer<T>(
     await server.exited;
     await rm(dataDir, { recursive: true, force: true });
   }
+}
+
+async function freeHttpAddress(): Promise<string> {
+  return `127.0.0.1:${await freePort()}`;
 }
 
 function pauseMs(ms: number): Promise<void> {

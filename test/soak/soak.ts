@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { BlockChecker, describe } from "../tools/block-checker.ts";
-import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
+import { freePort, repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 import { checkDrift, percentile, type Sample } from "./drift.ts";
 import {
   checkerLoad,
@@ -40,7 +40,7 @@ const address = `unix:${join(dir, "nbd.sock")}`;
 const server = await VarveProcess.start({
   dataDir: join(dir, "data"),
   nbd: [address],
-  http: "127.0.0.1:0",
+  http: `127.0.0.1:${await freePort()}`,
   volumes: [
     "check-write:256M",
     "check-flush:256M,durability=flush",
