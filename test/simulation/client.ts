@@ -378,12 +378,7 @@ export class SimulatedClient {
       at = run.offset + run.length;
       if (run.allocated) continue;
       const zeroes = new Uint8Array(Math.min(at, offset + length) - run.offset);
-      const why = host.oracle.judgeRead(
-        run.offset,
-        zeroes,
-        host.oracle.answeredPrefix,
-        this.visibleEnd(),
-      );
+      const why = host.oracle.judgeRead(run.offset, zeroes, host.oracle.answeredPrefix, this.visibleEnd());
       if (why !== "") host.fail(`${name}: reported as unallocated, but ${why}`);
     }
     if (runs.length === 0 || runs.length > runsMax) host.fail(`${name}: ${runs.length} runs of ${runsMax}`);

@@ -3,7 +3,7 @@
  * checkpoint. Opening must report such damage, or not be harmed by it; never may it serve other data in silence.
  * Called by run-seed.ts between two lives; reads the log's own format to know what a mark covers.
  */
-import { isBadCheckpoint, decodeCheckpoint } from "#shared/formats/checkpoint.ts";
+import { decodeCheckpoint, isBadCheckpoint } from "#shared/formats/checkpoint.ts";
 import { isBadRecord, readRecordHeader } from "#shared/formats/log-record.ts";
 import { isBadSegmentHeader, readSegmentHeader } from "#shared/formats/log-segment.ts";
 import type { SeededRandom } from "./scheduler.ts";
@@ -51,12 +51,11 @@ export function damageAtRest(world: World, checkpointPath: string, random: Seede
   };
 }
 
-/** Everything in the log's folder and the image, by path: a refused opening changes none of it. */
+/** Everything in the log's folder, by path: an opening that finds damage changes none of it. */
 export function snapshotOf(world: World): Map<string, Buffer> {
   const files = new Map<string, Buffer>();
   for (const path of world.disk.names.seen.files.keys()) {
-    if (!path.startsWith(`${world.paths.log}/`) && path !== world.paths.image) continue;
-    files.set(path, world.fileBytes(path) as Buffer);
+    if (path.startsWith(`${world.paths.log}/`)) files.set(path, world.fileBytes(path) as Buffer);
   }
   return files;
 }

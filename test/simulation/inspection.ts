@@ -19,7 +19,8 @@ export async function readWholeDisk(life: Life): Promise<Uint8Array> {
       const error = await request(life, "reading the whole disk", (done) =>
         opened.read(offset, length, memory, offset, done),
       );
-      if (error !== null) throw new Error(`reading the whole disk failed: ${error.message}`, { cause: error });
+      if (error !== null)
+        throw new Error(`reading the whole disk failed: ${error.message}`, { cause: error });
       offset += length;
     }
   } finally {
@@ -40,9 +41,10 @@ export function judgeAllocation(life: Life, content: Uint8Array): void {
       if (run.offset !== offset || run.length <= 0) life.fail(`block status has a gap at ${offset}`);
       const end = run.offset + run.length;
       if (!run.allocated) {
-        const at = content.subarray(run.offset, end).findIndex((byte) => byte !== 0);
-        if (at >= 0)
-          life.fail(`byte ${run.offset + at} is reported as unallocated and reads as ${content[at]}`);
+        const part = content.subarray(run.offset, end);
+        if (Buffer.compare(part, new Uint8Array(part.length)) !== 0) {
+          life.fail(`[${run.offset}, ${end}) is reported as unallocated and does not read as zero`);
+        }
       }
       offset = end;
     }

@@ -12,7 +12,7 @@ import { type ClientHost, SimulatedClient } from "./client.ts";
 import { LifeEvents } from "./life-events.ts";
 import type { PrefixOracle } from "./oracle.ts";
 import type { Scheduler, SeededRandom } from "./scheduler.ts";
-import { openVolume, type OpenVolume } from "./wiring.ts";
+import { type OpenVolume, openVolume } from "./wiring.ts";
 import type { World } from "./world.ts";
 
 export class Life implements ClientHost {
@@ -125,6 +125,12 @@ export class Life implements ClientHost {
     this.events?.stop();
   }
 
+  /** Begins to close, in a process that will not live to see the end of it. */
+  beginToClose(): void {
+    this.closing = true;
+    this.opened.session.close().catch(() => undefined);
+  }
+
   /** Closes; what the product says of it is judged. */
   async close(): Promise<void> {
     this.closing = true;
@@ -166,7 +172,7 @@ export class Life implements ClientHost {
   }
 
   openExport(): BlockExport {
-    return this.world.mutant.opened(this.opened.session.openExport("simulated"));
+    return this.world.mutant.opened(this.opened.session.openExport("simulated"), this.scheduler);
   }
 
   fail(what: string, cause?: unknown): void {
@@ -181,15 +187,14 @@ export class Life implements ClientHost {
     return this.sawFaults;
   }
 
+  /** An error while serving says that the operation never happened; it needs a cause. After a halt nothing is known. */
   judgeError(what: string, error: VarveError): { readonly refused: boolean } {
-    if (error.kind === "Full" && error !== this.haltError) {
-      this.world.count("refused, no room");
-      return { refused: true };
+    if (error === this.haltError || this.closing) return { refused: false };
+    if (error.kind !== "Full" && !this.sawFaults) {
+      this.fail(`${what} was answered with ${error._tag} (${error.kind}): ${error.message}`, error);
     }
-    if (!this.halted && !this.closing) {
-      this.fail(`${what} was answered with ${error._tag} (${error.kind}) while serving: ${error.message}`, error);
-    }
-    return { refused: false };
+    this.world.count(`refused, ${error.kind}`);
+    return { refused: true };
   }
 
   /** What must hold at every moment. */

@@ -75,11 +75,10 @@ export class PrefixOracle {
    * are lost for good.
    */
   judge(content: Uint8Array, required: number): PrefixVerdict {
-    let found = -1;
-    let state: Bytes = Uint8Array.from(this.base);
+    let state = this.contentAfter(required);
     let differing = countDifferences(state, content);
-    if (differing === 0 && required === 0) found = 0;
-    for (let index = 0; index < this.operations.length; index++) {
+    let found = differing === 0 ? required : -1;
+    for (let index = required; index < this.operations.length; index++) {
       const operation = this.operations[index] as OracleOperation;
       if (operation.kind === "resize") {
         state = resized(state, operation.sizeBytes);
@@ -91,7 +90,7 @@ export class PrefixOracle {
         applyTo(state, operation);
         differing += countDifferences(state.subarray(start, end), content.subarray(start, end));
       }
-      if (differing === 0 && index + 1 >= required) found = index + 1;
+      if (differing === 0) found = index + 1;
     }
     if (found >= 0) return { prefix: found, why: "" };
     return { prefix: -1, why: this.explain(content, required) };
@@ -211,7 +210,10 @@ function resized(state: Uint8Array, sizeBytes: number): Bytes {
 function countDifferences(one: Uint8Array, other: Uint8Array): number {
   let count = Math.abs(one.length - other.length);
   const length = Math.min(one.length, other.length);
-  if (length === one.length && Buffer.compare(one, other.subarray(0, length)) === 0) return count;
-  for (let index = 0; index < length; index++) if (one[index] !== other[index]) count += 1;
+  for (let start = 0; start < length; start += 4096) {
+    const end = Math.min(start + 4096, length);
+    if (Buffer.compare(one.subarray(start, end), other.subarray(start, end)) === 0) continue;
+    for (let index = start; index < end; index++) if (one[index] !== other[index]) count += 1;
+  }
   return count;
 }

@@ -5,9 +5,9 @@
  */
 import { checkpointPathOf } from "#shared/domain/data-layout.ts";
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
-import { damageAtRest, type Damage, differenceOf, snapshotOf } from "./damage.ts";
-import { Life } from "./life.ts";
+import { type Damage, damageAtRest, differenceOf, snapshotOf } from "./damage.ts";
 import { judgeAllocation, probe, readWholeDisk } from "./inspection.ts";
+import { Life } from "./life.ts";
 import { faithful, type Mutant } from "./mutant.ts";
 import { createVolume } from "./wiring.ts";
 import { diskBytes, World } from "./world.ts";
@@ -244,8 +244,7 @@ class SeedRun {
       await this.closeCleanly(life);
     } else if (ending === "close torn") {
       life.disconnectAll();
-      const closing = life.close();
-      closing.catch(() => undefined);
+      life.beginToClose();
       await world.scheduler.run(world.random.integer(0, 60));
       this.endProcess(life, world.random.chance(0.7) ? "power" : "kill");
     } else {
@@ -300,6 +299,7 @@ class SeedRun {
     if (life.sawFaults) this.cacheLost = true;
     if (how === "kill") world.disk.kill();
     else this.losePower();
+    world.processEnded();
     Object.assign(world.disk.faults, {
       coldRead: 0,
       shortRead: 0,

@@ -24,7 +24,7 @@ export interface OpenVolume {
 }
 
 export async function createVolume(world: World): Promise<void> {
-  const store = world.disk.store();
+  const store = world.newStore();
   await store.makeDirectory(world.paths.directory);
   await RawFileImage.create({
     store,
@@ -42,7 +42,7 @@ export async function openVolume(
   const { mutant, scheduler, paths, plan } = world;
   const { clock } = scheduler;
   const place = { scheduler, logDirectory: paths.log, imagePath: paths.image };
-  const store = mutant.store(world.disk.store(), place);
+  const store = mutant.store(world.newStore(), place);
   const largest = slabClassBytes.at(-1) ?? 0;
   const pool = new SlabPool(store, clock, Math.max(largest, plan.memoryBytes));
   const ballastBytes = takeBallast(pool, Math.max(largest, plan.memoryBytes) - plan.memoryBytes);
@@ -63,14 +63,14 @@ export async function openVolume(
   const session = await VolumeSession.open({
     name: "disk0",
     durability,
-    log: mutant.log(log, place),
+    log: mutant.log(log, store, place),
     image,
     pool,
     admission: reserve,
     feed: mutant.feed((handlers) => {
       const makeRoom = (mayWait: () => boolean): Promise<boolean> => reserve.makeRoom(mayWait);
       return new ImageApplier({ image, clock, makeRoom }, handlers);
-    }, image),
+    }),
     writer: "simulated 1",
     onHalted: (error) => listener.halted(error),
   });

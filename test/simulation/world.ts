@@ -6,6 +6,8 @@ import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
 import type { EmbeddedLogOptions } from "#shared/adapters/write-log/log-options.ts";
 import { type VolumePaths, volumePaths } from "#shared/domain/data-layout.ts";
 import { slabClassBytes } from "#shared/memory/slab-pool.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
+import type { Slab } from "#shared/ports/slab.ts";
 import type { Durability } from "#shared/ports/write-log.ts";
 import type { ClientProfile } from "./client.ts";
 import type { Mutant } from "./mutant.ts";
@@ -50,6 +52,7 @@ export class World {
   readonly counts = new Map<string, number>();
   failure: SimulationFailure | null = null;
   private readonly print: ((line: string) => void) | null;
+  private readonly slabs = new SlabStock();
   private lifeNumber = 0;
 
   constructor(seed: number, mutant: Mutant, print: ((line: string) => void) | null) {
@@ -70,6 +73,22 @@ export class World {
     this.oracle = new PrefixOracle(this.plan.sizeBytes);
     this.paths = volumePaths(dataDirectory, "disk0");
     this.volumeId = source.hex(8);
+  }
+
+  /**
+   * The store of a new process. Its slabs are those of the processes before it, which are dead: memory with the remains of
+   * other lives, as a real process may get, and far cheaper than new.
+   */
+  newStore(): FileStore {
+    const store = this.disk.store();
+    store.allocateSlab = (bytes) => this.slabs.take(bytes);
+    store.shrinkSlab = () => undefined;
+    return store;
+  }
+
+  /** Nothing of the process runs any more; its memory serves the next. */
+  processEnded(): void {
+    this.slabs.takeAllBack();
   }
 
   startLife(): number {
@@ -103,6 +122,28 @@ export class World {
     const bytes = Buffer.alloc(content.sizeBytes);
     content.read(bytes, 0);
     return bytes;
+  }
+}
+
+/** Slabs of dead processes, by size. */
+class SlabStock {
+  private readonly all = new Map<number, Slab[]>();
+  private taken = new Map<number, number>();
+
+  takeAllBack(): void {
+    this.taken = new Map();
+  }
+
+  take(bytes: number): Slab {
+    const ofSize = this.all.get(bytes) ?? [];
+    this.all.set(bytes, ofSize);
+    const place = this.taken.get(bytes) ?? 0;
+    this.taken.set(bytes, place + 1);
+    const known = ofSize[place];
+    if (known !== undefined) return known;
+    const slab: Slab = { bytes: Buffer.alloc(bytes), address: 0 };
+    ofSize.push(slab);
+    return slab;
   }
 }
 

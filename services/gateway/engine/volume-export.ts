@@ -99,6 +99,8 @@ export class VolumeExport implements BlockExport {
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    // Requests of a round that ended with the connection go to the log, too.
+    this.writer.endOfInput(false);
     this.options.onClose(this);
   }
 }

@@ -1,0 +1,81 @@
+/*
+ * The bounded simulation of `npm test`: every seed that ever failed, some more, and the quickest mutants, so that a
+ * simulator that can't fail shows. The whole of it is `npm run simulate`. See docs/specs/simulator.md.
+ */
+import { describe, expect, it } from "vitest";
+import { mutants } from "./mutants.ts";
+import { catchMutant } from "./mutation-check.ts";
+import { PrefixOracle } from "./oracle.ts";
+import { runSeed } from "./run-seed.ts";
+import { keptSeeds } from "./seed-list.ts";
+
+const moreSeeds = Array.from({ length: 60 }, (_, index) => 100_001 + index);
+
+describe("the one-machine system under faults", () => {
+  it.each([...new Set([...keptSeeds(), ...moreSeeds])])("seed %i", async (seed) => {
+    const { failure } = await runSeed(seed);
+    expect(failure, `replay: npm run simulate -- --seed ${seed} --trace`).toBeNull();
+  });
+
+  it("gives the same run for the same seed", async () => {
+    const traceOf = async (): Promise<readonly string[]> => {
+      const lines: string[] = [];
+      await runSeed(7, { print: (line) => lines.push(line) });
+      return lines;
+    };
+    const first = await traceOf();
+    expect(first.length).toBeGreaterThan(100);
+    expect(await traceOf()).toEqual(first);
+  });
+});
+
+describe("the simulator notices", () => {
+  const quick = [
+    "writes are answered before they are durable",
+    "a durable write is not synced",
+    "the overlay is dropped before the apply",
+    "the image's sync does nothing",
+    "the checkpoint is written before the image's sync",
+    "new names are never synced",
+    "one answer in a hundred is lost",
+  ];
+  it.each(mutants.filter(({ name }) => quick.includes(name)))("$name", async (mutant) => {
+    const caught = await catchMutant(mutant, 20);
+    expect(caught.seeds, "no seed caught this deliberate bug").not.toBeNull();
+  });
+});
+
+describe("the prefix oracle", () => {
+  const bytes = (value: number, length: number): Uint8Array => new Uint8Array(length).fill(value);
+
+  it("accepts every prefix from the promised one on, and no other content", () => {
+    const oracle = new PrefixOracle(8);
+    oracle.submit({ kind: "write", offset: 0, bytes: bytes(1, 4) });
+    oracle.submit({ kind: "write", offset: 2, bytes: bytes(2, 4) });
+    oracle.submit({ kind: "zero", offset: 0, length: 3 });
+    expect(oracle.judge(Uint8Array.of(1, 1, 2, 2, 2, 2, 0, 0), 1).prefix).toBe(2);
+    expect(oracle.judge(Uint8Array.of(1, 1, 1, 1, 0, 0, 0, 0), 1).prefix).toBe(1);
+    expect(oracle.judge(Uint8Array.of(1, 1, 1, 1, 0, 0, 0, 0), 2).prefix).toBe(-1);
+    expect(oracle.judge(Uint8Array.of(1, 1, 2, 2, 0, 0, 0, 0), 0).prefix).toBe(-1);
+    expect(oracle.judge(Uint8Array.of(0, 0, 0, 2, 2, 2, 0, 0), 0).prefix).toBe(3);
+  });
+
+  it("judges each byte of a read by the states that it may show", () => {
+    const oracle = new PrefixOracle(4);
+    oracle.submit({ kind: "write", offset: 0, bytes: bytes(1, 4) });
+    oracle.submit({ kind: "write", offset: 0, bytes: bytes(2, 2) });
+    expect(oracle.judgeRead(0, Uint8Array.of(2, 1, 1, 1), 1, 2)).toBe("");
+    expect(oracle.judgeRead(0, Uint8Array.of(0, 1, 1, 1), 1, 2)).not.toBe("");
+    expect(oracle.judgeRead(0, Uint8Array.of(1, 1, 1, 1), 2, 2)).not.toBe("");
+  });
+
+  it("forgets a refused operation, and follows the disk's size", () => {
+    const oracle = new PrefixOracle(2);
+    const refused = oracle.submit({ kind: "write", offset: 0, bytes: bytes(9, 2) });
+    oracle.refuse(refused);
+    oracle.submit({ kind: "resize", sizeBytes: 4 });
+    expect(oracle.judge(Uint8Array.of(0, 0, 0, 0), 2).prefix).toBe(2);
+    expect(oracle.judge(Uint8Array.of(0, 0), 2).prefix).toBe(-1);
+    expect(oracle.judge(Uint8Array.of(9, 9, 0, 0), 1).prefix).toBe(-1);
+  });
+});
