@@ -19,6 +19,8 @@ export type PayloadProgress = "done" | "more" | "full";
 
 export class NbdPayload {
   private readonly volume: BlockExport;
+  /** Something went to the volume that endOfInput() must follow. The caller clears it. */
+  submitted = false;
   private request: NbdRequest | null = null;
   /** Why the payload that arrives is dropped, or null. */
   refusal: Refusal | null = null;
@@ -121,6 +123,7 @@ export class NbdPayload {
       request.pending -= 1;
       return "full";
     }
+    this.submitted = true;
     input.parsed += bytes;
     this.remainingBytes = 0;
     return "done";
@@ -137,6 +140,7 @@ export class NbdPayload {
 
   private submitSlot(request: NbdRequest, slot: WriteSlot): void {
     request.pending += 1;
+    this.submitted = true;
     this.slot = null;
     this.volume.writeReserved(slot, this.offset, (request.flags & nbdCommandFlag.fua) !== 0, request);
     this.offset += slot.length;

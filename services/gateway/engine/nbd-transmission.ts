@@ -205,7 +205,6 @@ export class NbdTransmission implements RequestOwner {
     const { refusal } = this.payload;
     const request = this.payload.finish();
     if (refusal === null) {
-      this.commands.submitted = true;
       request.complete(null);
     } else {
       this.answerRefusal(request, refusal);
@@ -314,8 +313,9 @@ export class NbdTransmission implements RequestOwner {
   }
 
   private endRound(): void {
-    if (this.commands.submitted && !this.released) {
+    if ((this.commands.submitted || this.payload.submitted) && !this.released) {
       this.commands.submitted = false;
+      this.payload.submitted = false;
       this.session.volume.endOfInput(this.host.isAlone());
     }
     this.host.output.flush();

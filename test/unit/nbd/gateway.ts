@@ -219,8 +219,7 @@ export class RawClient {
     const head = await this.wire.receive(16);
     if (head.readUInt32BE(0) !== magic.simpleReply) throw new Error("no simple reply");
     const errno = head.readUInt32BE(4);
-    const data =
-      errno === 0 && dataBytes > 0 ? await this.wire.receive(dataBytes) : Buffer.alloc(0);
+    const data = errno === 0 && dataBytes > 0 ? await this.wire.receive(dataBytes) : Buffer.alloc(0);
     return { errno, cookie: head.readBigUInt64BE(8), data };
   }
 
