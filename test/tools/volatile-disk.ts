@@ -37,6 +37,8 @@ export class VolatileDisk {
   readonly #fd: number;
   #cached: CachedWrite[] = [];
   #cachedBytes = 0;
+  /** How many writes have left the cache since the disk was made. */
+  #leftCache = 0;
   #latest = new Map<number, Buffer>();
 
   constructor(path: string) {
@@ -68,12 +70,21 @@ export class VolatileDisk {
     for (let at = 0; at < data.length; at += sectorBytes) {
       this.#latest.set((offset + at) / sectorBytes, data.subarray(at, at + sectorBytes));
     }
-    if (this.#cachedBytes > cacheBytesMax && !this.lying) this.#destage(cacheBytesMax / 2);
+    if (this.#cachedBytes <= cacheBytesMax || this.lying) return;
+    const before = this.#leftCache;
+    this.#destage(() => this.#cachedBytes > cacheBytesMax / 2);
+    this.counts.destaged += this.#leftCache - before;
   }
 
-  flush(): void {
+  /** What a flush that begins now has to cover. */
+  mark(): number {
+    return this.#leftCache + this.#cached.length;
+  }
+
+  /** Puts on the medium what was written before the mark, and no more: later writes stay at risk. */
+  flush(mark = this.mark()): void {
     this.counts.flushes++;
-    if (!this.lying) this.#destage(0);
+    if (!this.lying) this.#destage(() => this.#leftCache < mark);
   }
 
   /** The power goes: unflushed sectors are lost, or reach the medium by chance. The disk can be used on. */
@@ -104,17 +115,17 @@ export class VolatileDisk {
       throw new Error("short write to the medium");
   }
 
-  #destage(bytesLeft: number): void {
-    let done = 0;
+  #destage(wanted: () => boolean): void {
+    const leaving: CachedWrite[] = [];
     for (const write of this.#cached) {
-      if (this.#cachedBytes <= bytesLeft) break;
+      if (!wanted()) break;
       this.#put(write.offset, write.data);
       this.#cachedBytes -= write.data.length;
-      done++;
+      this.#leftCache++;
+      leaving.push(write);
     }
-    this.counts.destaged += done;
-    if (done === this.#cached.length) return this.#forget();
-    for (const write of this.#cached.splice(0, done)) {
+    this.#cached.splice(0, leaving.length);
+    for (const write of leaving) {
       for (let at = 0; at < write.data.length; at += sectorBytes) {
         const sector = (write.offset + at) / sectorBytes;
         // A later write of the sector made a buffer of its own: only what is still the latest leaves the cache.
@@ -131,6 +142,7 @@ export class VolatileDisk {
   }
 
   #forget(): void {
+    this.#leftCache += this.#cached.length;
     this.#cached = [];
     this.#cachedBytes = 0;
     this.#latest = new Map();
@@ -156,16 +168,26 @@ export class VolatileDiskServer {
   readonly disk: VolatileDisk;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #flushTimeMs: () => number;
   #frozen = false;
 
-  private constructor(disk: VolatileDisk, server: Server) {
+  private constructor(disk: VolatileDisk, server: Server, flushTimeMs: () => number) {
     this.disk = disk;
     this.#server = server;
+    this.#flushTimeMs = flushTimeMs;
   }
 
-  static async listen(disk: VolatileDisk, socketPath: string): Promise<VolatileDiskServer> {
+  /**
+   * A flush takes `flushTimeMs()` as it does on a real disk. Other requests go on meanwhile, so that a cut often falls
+   * between a write and the end of its flush: with flushes that take no time it would nearly never.
+   */
+  static async listen(
+    disk: VolatileDisk,
+    socketPath: string,
+    flushTimeMs: () => number = () => 0,
+  ): Promise<VolatileDiskServer> {
     const server = createServer();
-    const served = new VolatileDiskServer(disk, server);
+    const served = new VolatileDiskServer(disk, server, flushTimeMs);
     server.on("connection", (socket) => served.#accept(socket));
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
@@ -197,9 +219,21 @@ export class VolatileDiskServer {
     this.disk.close();
   }
 
+  #flushLater(socket: Socket, answer: () => void): void {
+    const mark = this.disk.mark();
+    const finish = (): void => {
+      if (this.#frozen || socket.destroyed) return;
+      this.disk.flush(mark);
+      answer();
+    };
+    const timeMs = this.#flushTimeMs();
+    if (timeMs > 0) setTimeout(finish, timeMs);
+    else finish();
+  }
+
   #accept(socket: Socket): void {
     this.#sockets.add(socket);
-    const session = converse(socket, this.disk);
+    const session = converse(socket, this.disk, (done) => this.#flushLater(socket, done));
     let wanted = session.next().value ?? 0;
     let chunks: Buffer[] = [];
     let held = 0;
@@ -223,8 +257,14 @@ export class VolatileDiskServer {
   }
 }
 
+type FlushLater = (answer: () => void) => void;
+
 /** The whole conversation as a generator: it yields how many bytes it wants next and is resumed with them. */
-function* converse(socket: Socket, disk: VolatileDisk): Generator<number, void, Buffer> {
+function* converse(
+  socket: Socket,
+  disk: VolatileDisk,
+  flushLater: FlushLater,
+): Generator<number, void, Buffer> {
   const hello = Buffer.alloc(18);
   hello.write("NBDMAGICIHAVEOPT", "latin1");
   hello.writeUInt16BE(0b11, 16); // FIXED_NEWSTYLE, NO_ZEROES
@@ -260,10 +300,14 @@ function* converse(socket: Socket, disk: VolatileDisk): Generator<number, void, 
     socket.write(optionReply(id, id === option.abort ? reply.ack : reply.unsupported, Buffer.alloc(0)));
     if (id === option.abort) return;
   }
-  yield* transmit(socket, disk);
+  yield* transmit(socket, disk, flushLater);
 }
 
-function* transmit(socket: Socket, disk: VolatileDisk): Generator<number, void, Buffer> {
+function* transmit(
+  socket: Socket,
+  disk: VolatileDisk,
+  flushLater: FlushLater,
+): Generator<number, void, Buffer> {
   for (;;) {
     const head = yield 28;
     if (head.readUInt32BE(0) !== 0x25609513) return;
@@ -274,21 +318,26 @@ function* transmit(socket: Socket, disk: VolatileDisk): Generator<number, void, 
     const length = head.readUInt32BE(24);
     if (type === command.disconnect || length > requestBytesMax) return;
     const payload = type === command.write && length > 0 ? Buffer.from(yield length) : undefined;
-    let error = 0;
-    let data: Buffer | undefined;
-    if (offset % sectorBytes !== 0 || length % sectorBytes !== 0 || offset + length > disk.size)
-      error = einval;
-    else if (type === command.read) data = disk.read(offset, length);
-    else if (payload) disk.write(offset, payload, fua);
-    else if (type === command.flush) disk.flush();
-    else error = einval;
-    const answer = Buffer.alloc(16);
-    answer.writeUInt32BE(0x67446698, 0);
-    answer.writeUInt32BE(error, 4);
-    answer.writeBigUInt64BE(cookie, 8);
-    socket.write(answer);
-    if (data) socket.write(data);
+    if (type === command.flush) {
+      flushLater(() => answer(socket, cookie, 0));
+    } else if (offset % sectorBytes !== 0 || length % sectorBytes !== 0 || offset + length > disk.size) {
+      answer(socket, cookie, einval);
+    } else if (type === command.read) {
+      answer(socket, cookie, 0, disk.read(offset, length));
+    } else if (payload) {
+      disk.write(offset, payload, fua);
+      answer(socket, cookie, 0);
+    } else answer(socket, cookie, einval);
   }
+}
+
+function answer(socket: Socket, cookie: bigint, error: number, data?: Buffer): void {
+  const head = Buffer.alloc(16);
+  head.writeUInt32BE(0x67446698, 0);
+  head.writeUInt32BE(error, 4);
+  head.writeBigUInt64BE(cookie, 8);
+  socket.write(head);
+  if (data) socket.write(data);
 }
 
 function optionReply(id: number, type: number, data: Buffer): Buffer {

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { BlockChecker, type RunResult } from "../tools/block-checker.ts";
-import type { Finding } from "../tools/block-ledger.ts";
+import type { Finding } from "../tools/block-operation.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { SeededRandom } from "../tools/seeded-random.ts";
 import { freePort } from "../tools/varve-process.ts";
@@ -23,6 +23,7 @@ const volumeSize = "32M";
 /** Room for log segments of two volumes and the reserve that Varve keeps free. Sparse on the host. */
 const diskBytes = 4 * 1024 * 1024 * 1024;
 const nbdPort = 10809;
+const flushMsMax = 12;
 
 export interface RoundPlan {
   readonly mode: CutMode;
@@ -100,7 +101,10 @@ export class PowerCutRig {
     const format = ["-q", "-t", "ext4", "-N", "8192", "-E", "lazy_itable_init=0,lazy_journal_init=0", medium];
     await exec("/sbin/mke2fs", format);
     const disk = new VolatileDisk(medium);
-    const server = await VolatileDiskServer.listen(disk, join(dir, "disk.sock"));
+    const flushTimes = new SeededRandom(seed + 3);
+    const server = await VolatileDiskServer.listen(disk, join(dir, "disk.sock"), () =>
+      flushTimes.between(0, flushMsMax),
+    );
     const rig = new PowerCutRig(dir, disk, server, seed);
     try {
       await rig.#boot();

@@ -53,6 +53,15 @@ describe("a volatile disk", () => {
     expect(sectorsOf(0, 4096)).toEqual(Array(8).fill(1));
   });
 
+  test("a flush covers what was written before it began, not what was written while it ran", () => {
+    disk.write(0, filled(sector, 1), false);
+    const mark = disk.mark();
+    disk.write(sector, filled(sector, 2), false);
+    disk.flush(mark);
+    expect(disk.powerCut("drop", always).writes).toBe(1);
+    expect(sectorsOf(0, 1024)).toEqual([1, 0]);
+  });
+
   test("keeps a FUA write, but not its neighbours, and no older write lands on top of it", () => {
     disk.write(0, filled(4096, 1), false);
     disk.write(0, filled(sector, 2), true);
