@@ -130,10 +130,8 @@ export class VolumeWriter {
       return { slab, start: limits.batchHeaderBytesMax, length };
     }
     const lacksRoom = this.lacksLogRoom(recordBytes);
-    if (lacksRoom && this.log.state().refusal === null) {
-      this.waitsForLog = true;
-      return null;
-    }
+    this.waitsForLog = lacksRoom && this.log.state().refusal === null;
+    if (this.waitsForLog) return null;
     const slab = this.options.pool.acquire(recordBytes);
     if (slab === null) return null;
     // Without room the payload is still taken in, so that the request is answered with ENOSPC and the session goes on.
@@ -371,10 +369,9 @@ export class VolumeWriter {
     // A full draft goes to the log first: nobody waits for memory while holding some back.
     this.appendOpen();
     const draftBytes = this.draftBytes(payloadBytes);
-    if (this.lacksLogRoom(draftBytes)) {
-      this.waitsForLog = true;
-      return null;
-    }
+    // Either way: what an earlier request lacked says nothing of this one.
+    this.waitsForLog = this.lacksLogRoom(draftBytes);
+    if (this.waitsForLog) return null;
     const slab = this.options.pool.acquire(draftBytes);
     if (slab === null) return null;
     this.promisedBytes += slab.bytes.byteLength;
