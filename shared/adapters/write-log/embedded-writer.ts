@@ -141,6 +141,8 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
   }
 
   pump(mayBlock: boolean): void {
+    // Whoever was refused for want of room does not append; the disk may have some by now.
+    if (this.#supply.refusal !== null && this.#ended === null) this.#supply.wake();
     this.#issue(mayBlock);
   }
 

@@ -17,6 +17,8 @@ export class SegmentSet {
   /** Where the next appended record will go: 0 = the current segment, n = ahead[n - 1]. */
   #planIndex = 0;
   #planOffset: number;
+  /** Segments that were begun, ever: tells whether the log is in use. */
+  begun = 0;
   #lastSequence: number;
 
   constructor(setup: LogSetup, live: LogSegment[], ahead: LogSegment[]) {
@@ -88,6 +90,11 @@ export class SegmentSet {
     return Math.max(0, rest - wasteMax) + (whole - 1) * (body - wasteMax) + body - epochReserveBytes;
   }
 
+  /** Takes the last secured segment away, where `keep` untouched ones are left; null where not. */
+  dropSpare(keep: number): LogSegment | null {
+    return this.untouchedAhead > keep ? (this.ahead.pop() ?? null) : null;
+  }
+
   /** The segment that holds the place of the next record to be written, or null until one is secured (after a repair). */
   place(recordBytes: number): LogSegment | null {
     const current = this.current;
@@ -95,6 +102,7 @@ export class SegmentSet {
     const next = this.ahead.shift();
     if (next === undefined) return null;
     this.live.push(next);
+    this.begun += 1;
     if (this.#planIndex > 0) this.#planIndex -= 1;
     return next;
   }

@@ -4,6 +4,7 @@
  * nothing is to do. The embedded writer wakes it after appends and hands it releases.
  */
 import { FileStoreError, toVarveError, type VarveError } from "#shared/domain/errors.ts";
+import type { Timer } from "#shared/ports/clock.ts";
 import type { BlockFile } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { limitReached, noRoomYet, noSegment } from "./log-errors.ts";
@@ -14,8 +15,12 @@ import type { SegmentSet } from "./segment-set.ts";
 /** Zeroes between two syncs of a file that is being prepared. */
 const stepBytes = 4 * 1024 * 1024;
 
-/** A full disk is asked again at most this often, when somebody appends. */
+/** A full disk is asked again at most this often, when somebody appends or pumps. */
 const refusalRetryMs = 1000;
+
+/** A log that began no segment for this long gives its spares back, but for a few. */
+const idleMs = 60_000;
+const idleSpares = 2;
 
 export interface SupplyListener {
   /** Another segment is secured, or none can be: see refusal. */
@@ -40,6 +45,7 @@ export class SegmentSupply {
   #stopped = false;
   /** The last rename or removal is not durable yet. */
   #namesUnsynced = false;
+  #idleTimer: Timer | null = null;
   /** Recycled, but its new name is not durable yet. */
   #renamed: LogSegment | null = null;
 
@@ -77,12 +83,16 @@ export class SegmentSupply {
   async release(beforeLsn: number): Promise<void> {
     this.#releasedBefore = Math.max(this.#releasedBefore, beforeLsn);
     await this.#inTurn(() => this.#releaseAll());
+    // Whatever was refused before may be possible now.
+    this.#retryAtMs = 0;
     this.wake();
+    this.#watchIdle();
   }
 
   /** No new step starts; the one under way is waited for. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#idleTimer?.cancel();
     await this.#turn;
   }
 
@@ -244,6 +254,30 @@ export class SegmentSupply {
         await this.#recycle(oldest);
       else await this.#remove(oldest);
     }
+  }
+
+  /** One timer while there are spares to give back, none afterwards: an idle log costs nothing. */
+  #watchIdle(): void {
+    if (this.#stopped || this.#idleTimer !== null || this.#set.untouchedAhead <= idleSpares) return;
+    const { begun } = this.#set;
+    this.#idleTimer = this.#setup.clock.after(idleMs, () => {
+      this.#idleTimer = null;
+      if (this.#set.begun === begun) void this.#inTurn(() => this.#dropSpares()).catch(() => undefined);
+      else this.#watchIdle();
+    });
+  }
+
+  /** What can't be removed stays what it was on disk: an unused file. The next open takes it as a spare. */
+  async #dropSpares(): Promise<void> {
+    const { store, directory } = this.#setup;
+    for (;;) {
+      const spare = this.#stopped ? null : this.#set.dropSpare(idleSpares);
+      if (spare === null) break;
+      await spare.closeFile();
+      await store.remove(spare.path);
+    }
+    await store.syncDirectory(directory);
+    this.#listener.roomChanged();
   }
 
   /** Takes the oldest released segment although history would keep it. */

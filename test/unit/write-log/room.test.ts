@@ -123,6 +123,35 @@ test("spares are bounded: what is released beyond them leaves the disk", async (
   expect(world.disk.usedBytes).toBeLessThanOrEqual(after);
 });
 
+test("an idle log gives its spares back, a busy one keeps them, and room stays", async () => {
+  const world = new LogWorld(13, { ...smallLog, sparesMax: 8 });
+  await world.open("write");
+  const write = async (count: number): Promise<void> => {
+    for (let done = 0; done < count; ) {
+      if (world.append(3000)) done += 1;
+      await world.scheduler.pass(5);
+    }
+    await world.sync();
+    await world.release(world.writer.state().lastLsn);
+  };
+  await write(100);
+  const segments = (): number => world.writer.state().diskBytes / (64 * 1024);
+  const busy = segments();
+  expect(busy).toBeGreaterThanOrEqual(8);
+  await world.scheduler.pass(50_000);
+  await write(20);
+  await world.scheduler.pass(20_000);
+  expect(segments()).toBe(busy);
+  await world.scheduler.pass(120_000);
+  expect(segments()).toBeLessThanOrEqual(4);
+  expect(world.disk.usedBytes).toBeLessThanOrEqual(4 * 64 * 1024);
+  const { roomBytes } = world.writer.state();
+  expect(roomBytes).toBeGreaterThan(40_000);
+  await write(60);
+  world.crash();
+  await world.open("flush", world.writer.state().lastLsn - 1);
+});
+
 test("a group waits for the zeroes that are being written in its place, and for no others", async () => {
   const plain = new MemoryFileStore();
   const zeroes: { path: string; offset: number; go: () => void }[] = [];

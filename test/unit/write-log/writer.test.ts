@@ -52,7 +52,7 @@ interface Bench {
   readonly listener: RecordingListener;
   readonly writer: LogWriter;
   readonly calls: InterceptedCall[];
-  append(seed: number, length?: number, mayBlock?: boolean | null): void;
+  readonly append: (seed: number, length?: number, mayBlock?: boolean | null) => void;
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -94,10 +94,9 @@ class HeldWrites {
   readonly hook: Hook = (call, proceed) => {
     if (call.method !== "writeDurable" && call.method !== "write") return proceed();
     if (call.content?.every((byte) => byte === 0) === true) return proceed();
-    return new Promise((resolve, reject) => {
-      const end = async (error?: Error): Promise<void> => {
-        if (error === undefined) await proceed().then(resolve, reject);
-        else reject(error);
+    return new Promise((resolve) => {
+      const end = async (failure?: Error): Promise<void> => {
+        resolve(failure === undefined ? proceed() : Promise.reject(failure));
         await turn();
       };
       this.held.push({ call, end });
