@@ -74,8 +74,8 @@ export class RawReplicas implements ReplicaHome {
   }
 
   async attach(volume: VolumeRecord, paths: VolumePaths): Promise<ReplicaImage> {
-    const { store } = this.setup;
-    const options = { store, directory: paths.directory, volumeId: volume.id };
+    const { store, clock } = this.setup;
+    const options = { store, clock, directory: paths.directory, volumeId: volume.id };
     try {
       return await RawFileImage.attach(options);
     } catch (cause) {

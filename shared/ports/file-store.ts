@@ -67,8 +67,11 @@ export interface BlockFile {
   sync(): Promise<void>;
   /** fsync: sync(), and the times that facts() reports are durable too. For a clean detach, which records them. */
   syncWithTimes(): Promise<void>;
-  /** Starts writing dirty pages of the range out and returns without waiting for them (sync_file_range). A hint, no promise. */
-  startWriteback(offset: number, length: number): Promise<void>;
+  /**
+   * Writes dirty pages of the range out and resolves when the device has taken them (sync_file_range). Makes nothing durable:
+   * that is sync(), which then finds less to do. A failure means what a failed sync means.
+   */
+  writeBack(offset: number, length: number): Promise<void>;
 
   /**
    * Applies operations in order, on another thread (the image thread). Resolves when all are in the page cache. Rejects at

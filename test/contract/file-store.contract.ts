@@ -272,7 +272,7 @@ function dataContract(bench: DataBench): void {
     ]);
     model.fill(0, 120_000);
     expect(model.equals(await bytesOf(file, 0, sizeBytes))).toBe(true);
-    await file.startWriteback(0, sizeBytes);
+    await file.writeBack(0, sizeBytes);
     await file.sync();
     const { mtimeNs } = await file.facts();
     await file.syncWithTimes();

@@ -134,7 +134,7 @@ export class UnsyncedFile implements BlockFile {
     this.#shared.belowBytes = Math.max(this.#shared.belowBytes, offset + data.length);
   }
 
-  async startWriteback(_offset: number, _length: number): Promise<void> {
+  async writeBack(_offset: number, _length: number): Promise<void> {
     // Nothing goes down before a sync: that is the point.
   }
 

@@ -200,8 +200,8 @@ class MemoryFile implements BlockFile {
     return this.sync();
   }
 
-  async startWriteback(_offset: number, _length: number): Promise<void> {
-    this.#requireOpen("start writeback");
+  async writeBack(_offset: number, _length: number): Promise<void> {
+    this.#requireOpen("write back");
   }
 
   async applyAll(operations: readonly FileOperation[]): Promise<void> {

@@ -180,9 +180,9 @@ export class NativeFile implements BlockFile {
     return this.#callOnce("sync", (done) => libc.fsync.async(this.#fd, done));
   }
 
-  startWriteback(offset: number, length: number): Promise<void> {
-    const flags = linux.SYNC_FILE_RANGE_WRITE;
-    return this.#callOnce("start writeback", (done) =>
+  writeBack(offset: number, length: number): Promise<void> {
+    const flags = linux.SYNC_FILE_RANGE_WRITE_AND_WAIT;
+    return this.#callOnce("write back", (done) =>
       libc.syncFileRange.async(this.#fd, offset, length, flags, done),
     );
   }

@@ -92,9 +92,15 @@ export class SimulatedFile implements BlockFile {
     });
   }
 
-  startWriteback(_offset: number, _length: number): Promise<void> {
-    // What is written early is a part that may survive a crash: the crash chooses among all parts anyway.
-    return this.#later("start writeback", () => undefined);
+  writeBack(_offset: number, _length: number): Promise<void> {
+    const until = this.#disk.sequence;
+    return this.#later("write back", () => {
+      // What is written early is a part that may survive a crash: the crash chooses among all parts anyway.
+      if (!this.#disk.happens(this.#disk.faults.syncError)) return;
+      this.#disk.counters.faults += 1;
+      this.#inode.lose(until, this.#disk.random.next() < 0.3, this.#disk.random);
+      throw new FileStoreError("write back", this.path, "EIO");
+    });
   }
 
   applyAll(operations: readonly FileOperation[]): Promise<void> {

@@ -10,6 +10,7 @@ import {
   type DetachedFile,
   decodeCheckpoint,
   encodeCheckpoint,
+  isAdoptBegun,
   isBadCheckpoint,
 } from "#shared/formats/checkpoint.ts";
 import type { FileFacts, FileStore } from "#shared/ports/file-store.ts";
@@ -70,6 +71,7 @@ export function detachedFileOf(facts: FileFacts): DetachedFile {
 
 /** What of the file is not as it was at the clean detach; null where all is. */
 export function changeSince(detached: DetachedFile, facts: FileFacts): string | null {
+  if (isAdoptBegun({ detached })) return "`varve image adopt` was begun and has not ended";
   if (facts.sizeBytes !== detached.sizeBytes) {
     return `its size is ${facts.sizeBytes} bytes, it was ${detached.sizeBytes}`;
   }

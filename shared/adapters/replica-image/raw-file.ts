@@ -13,6 +13,7 @@ import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Checkpoint } from "#shared/formats/checkpoint.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 import type { BlockFile, FileFacts, FileStore } from "#shared/ports/file-store.ts";
 import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -24,31 +25,34 @@ import {
   readCheckpoint,
   writeCheckpoint,
 } from "./checkpoint-file.ts";
+import { PacedWriteback } from "./paced-writeback.ts";
 import { returnPayloadSlab, takePayloadSlab } from "./payload-slab.ts";
 import { residentRuns } from "./residency.ts";
-import { WritebackPacer } from "./writeback-pacer.ts";
 
 export interface RawImageOptions {
   readonly store: FileStore;
   /** The volume's directory: image and checkpoint stand in it. */
   readonly directory: string;
   readonly volumeId: string;
+  /** Paces the writeback before a checkpoint; without it slices follow each other at once. */
+  readonly clock?: Clock;
 }
 
 interface Place {
   readonly store: FileStore;
   readonly path: string;
   readonly volumeId: string;
+  readonly clock: Clock | null;
 }
 
-function placeOf({ store, directory, volumeId }: RawImageOptions): Place {
-  return { store, path: `${directory}/${dataLayout.image}`, volumeId };
+function placeOf({ store, directory, volumeId, clock }: RawImageOptions): Place {
+  return { store, path: `${directory}/${dataLayout.image}`, volumeId, clock: clock ?? null };
 }
 
 export class RawFileImage implements ReplicaImage {
   readonly #place: Place;
   readonly #file: BlockFile;
-  readonly #writeback: WritebackPacer;
+  readonly #writeback: PacedWriteback;
   #position: ReplicaPosition;
   #checkpointLsn: number;
   #dirtyBytes = 0;
@@ -62,7 +66,11 @@ export class RawFileImage implements ReplicaImage {
   private constructor(place: Place, file: BlockFile, checkpoint: Checkpoint, facts: FileFacts) {
     this.#place = place;
     this.#file = file;
-    this.#writeback = new WritebackPacer(file, limits.writebackSliceBytes);
+    this.#writeback = new PacedWriteback({
+      file,
+      clock: place.clock,
+      sliceBytes: limits.writebackSliceBytes,
+    });
     this.#position = checkpoint;
     this.#checkpointLsn = checkpoint.appliedLsn;
     this.#allocatedBytes = facts.allocatedBytes;
@@ -179,7 +187,7 @@ export class RawFileImage implements ReplicaImage {
     if (plan.operations.length === 0) return;
     await this.#file.applyAll(plan.operations);
     this.#dirtyBytes += plan.writtenBytes;
-    this.#writeback.wrote(plan.writtenBytes, plan.position.sizeBytes);
+    this.#writeback.wrote(plan.operations, plan.position.sizeBytes);
   }
 
   allocation(offset: number, length: number, runsMax: number): readonly AllocationRun[] {
@@ -198,8 +206,10 @@ export class RawFileImage implements ReplicaImage {
   async #takeCheckpoint(): Promise<void> {
     const position = this.#position;
     const dirtyBytes = this.#dirtyBytes;
-    this.#writeback.synced();
-    await this.#sync(() => this.#file.sync());
+    await this.#sync(async () => {
+      await this.#writeback.run();
+      await this.#file.sync();
+    });
     await this.#writeCheckpoint(position, null);
     this.#checkpointLsn = position.appliedLsn;
     this.#dirtyBytes -= dirtyBytes;
