@@ -128,7 +128,12 @@ describe("INFO and GO", () => {
     const goAnswers = await client.ask(option.go, encodeGo("disk0", wanted));
     expect(goAnswers).toEqual(infoAnswers);
     const byType = new Map(infoAnswers.slice(0, -1).map(({ data }) => [data.readUInt16BE(0), data]));
-    expect([...byType.keys()].sort()).toEqual([info.export, info.name, info.description, info.blockSize]);
+    expect([...byType.keys()].sort((a, b) => a - b)).toEqual([
+      info.export,
+      info.name,
+      info.description,
+      info.blockSize,
+    ]);
     expect(byType.get(info.name)?.toString("utf8", 2)).toBe("disk0");
     expect(byType.get(info.description)?.toString("utf8", 2)).toBe("the first");
     const sizes = byType.get(info.blockSize) ?? Buffer.alloc(14);
