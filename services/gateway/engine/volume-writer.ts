@@ -348,6 +348,8 @@ export class VolumeWriter {
 
   private answerRefused(error: VarveError, done: Completion): void {
     this.counters.refused += 1;
+    // A full log looks for room again when it is pumped.
+    if (this.stopped === null) this.pumpWanted = true;
     this.completeSoon(done, error);
   }
 

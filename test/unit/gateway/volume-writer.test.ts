@@ -299,6 +299,7 @@ describe("what is refused", () => {
     const open = write(writer, 4096);
     writer.stop(new VarveError("LogFailed", "Internal", "disk gone"));
     expect(first.error?._tag).toBe("LogFailed");
+    await microtasks();
     expect(open.error?._tag).toBe("LogFailed");
     const later = write(writer, 8192);
     await microtasks();
