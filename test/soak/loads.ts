@@ -5,7 +5,7 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { type BlockChecker, describe } from "../tools/block-checker.ts";
@@ -27,6 +27,7 @@ export interface LoadContext {
 export interface ProbeWindow {
   readonly writesMs: number[];
   readonly readsMs: number[];
+  readonly controlMs: number[];
 }
 
 const quietEveryMs = 20_000;
@@ -108,11 +109,16 @@ export async function fileSystemLoad(context: LoadContext, volume: string): Prom
   }
 }
 
-/** Twenty 4 KiB writes and reads a second on a volume of its own: what an idle guest beside the load feels. */
+/**
+ * Some twenty 4 KiB writes and reads a second on a volume of its own: what an idle guest beside the load feels. The same
+ * write to a plain file on the same disk tells a slower Varve from a busier machine.
+ */
 export async function probeLoad(context: LoadContext, volume: string, window: ProbeWindow): Promise<void> {
   const client = await NbdClient.connect(context.address, volume);
   const random = new SeededRandom(5);
   const block = Buffer.alloc(4096, 0xa5);
+  const control = await open(join(context.dir, "control"), "w");
+  await control.writeFile(Buffer.alloc(2 ** 20));
   while (!context.signal.aborted) {
     const offset = random.between(0, client.size / 4096) * 4096;
     const beforeMs = performance.now();
@@ -121,9 +127,14 @@ export async function probeLoad(context: LoadContext, volume: string, window: Pr
     const found = await client.read(offset, block.length);
     window.writesMs.push(writtenMs - beforeMs);
     window.readsMs.push(performance.now() - writtenMs);
+    const controlMs = performance.now();
+    await control.write(block, 0, block.length, offset % 2 ** 20);
+    await control.datasync();
+    window.controlMs.push(performance.now() - controlMs);
     if (!found.equals(block)) context.failures.push(`${volume}: a block read back differs at ${offset}`);
     await pauseMs(50);
   }
+  await control.close();
   await client.disconnect();
 }
 

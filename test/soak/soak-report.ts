@@ -34,7 +34,8 @@ export function driftTable(checks: readonly DriftCheck[]): string {
     "| figure | first third | last third | at most | | limit |",
     "| --- | ---: | ---: | ---: | --- | --- |",
     ...checks.map((check) => {
-      const limit = `first × ${check.factor} + ${check.slack}: ${check.why}`;
+      const control = check.withControl === true ? " × control" : "";
+      const limit = `first × ${check.factor}${control} + ${check.slack}: ${check.why}`;
       const figures = [check.first, check.last, check.allowed].map(short).join(" | ");
       return `| ${check.figure} | ${figures} | ${check.holds ? "holds" : "**drift**"} | ${limit} |`;
     }),
@@ -53,7 +54,7 @@ Written by \`npm run soak -- --minutes ${result.minutes}\` from [soak.json](soak
 The load: two block checkers (durability write and flush, unaligned and overlapping requests, ${counts.checkerOperations.toLocaleString("en")} operations,
 ${counts.quietChecks} full checks in quiet moments), fio with verify on volumes of both durabilities (${counts.fioRuns} runs), ext4 images copied
 in and out by nbdcopy, compared and checked by e2fsck (${counts.fileSystems}), and a probe of 20 writes and reads a second whose latency
-is what the table shows. Peak memory of the server: ${Math.round(result.rssPeakMiB)} MiB (at most ${result.rssPeakMiBMax}).
+is what the table shows, beside a control: the same write with fdatasync to a plain file, without Varve. Peak memory of the server: ${Math.round(result.rssPeakMiB)} MiB (at most ${result.rssPeakMiBMax}).
 
 ## Drift
 
@@ -65,12 +66,12 @@ ${result.failures.length === 0 ? "" : `## Failures\n\n${result.failures.map((fai
 
 One of ${step} samples; all are in the JSON.
 
-| s | RSS MiB | fds | threads | CPU % | data MiB | write p50 / p99 ms | read p50 / p99 ms |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| s | RSS MiB | fds | threads | CPU % | data MiB | write p50 / p99 ms | read p50 / p99 ms | control p50 ms |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 ${shown
   .map((s) => {
     const latency = `${short(s.writeP50Ms)} / ${short(s.writeP99Ms)} | ${short(s.readP50Ms)} / ${short(s.readP99Ms)}`;
-    return `| ${Math.round(s.atSeconds)} | ${short(s.rssMiB)} | ${s.fds} | ${s.threads} | ${short(s.cpuPercent)} | ${short(s.dataMiB)} | ${latency} |`;
+    return `| ${Math.round(s.atSeconds)} | ${short(s.rssMiB)} | ${s.fds} | ${s.threads} | ${short(s.cpuPercent)} | ${short(s.dataMiB)} | ${latency} | ${short(s.controlP50Ms)} |`;
   })
   .join("\n")}
 `;

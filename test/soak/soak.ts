@@ -69,7 +69,7 @@ const context: LoadContext = {
   failures: [],
   counts: { checkerOperations: 0, quietChecks: 0, fioRuns: 0, fileSystems: 0 },
 };
-const window: ProbeWindow = { writesMs: [], readsMs: [] };
+const window: ProbeWindow = { writesMs: [], readsMs: [], controlMs: [] };
 const loads = [
   ...[...checkers].map(([name, checker]) => watched(name, checkerLoad(context, name, checker))),
   watched("fio-write", fioLoad(context, "fio-write", false)),
@@ -107,10 +107,12 @@ function takeSample(): void {
     writeP99Ms: percentile(window.writesMs, 0.99),
     readP50Ms: percentile(window.readsMs, 0.5),
     readP99Ms: percentile(window.readsMs, 0.99),
+    controlP50Ms: percentile(window.controlMs, 0.5),
   };
   if (window.writesMs.length === 0) fail("the probe got no answer for a whole sample");
   window.writesMs.length = 0;
   window.readsMs.length = 0;
+  window.controlMs.length = 0;
   lastCpuMs = usage.cpuMs;
   lastAtMs = nowMs;
   rssPeakMiB = usage.rssPeakBytes / 2 ** 20;

@@ -14,6 +14,7 @@ const steady: Sample = {
   writeP99Ms: 5,
   readP50Ms: 0.3,
   readP99Ms: 2,
+  controlP50Ms: 0.6,
 };
 
 const run = (change: (index: number) => Partial<Sample>): Sample[] =>
@@ -35,12 +36,17 @@ describe("drift", () => {
 
   it("finds a slow leak of memory and of descriptors, and a growing log", () => {
     expect(broken(run((index) => ({ rssMiB: 150 + index * 0.5 })))).toEqual(["rssMiB"]);
-    expect(broken(run((index) => ({ fds: 40 + index * 0.1 })))).toEqual(["fds"]);
+    expect(broken(run((index) => ({ fds: 40 + index * 0.5 })))).toEqual(["fds"]);
     expect(broken(run((index) => ({ dataMiB: 1500 + index * 10 })))).toEqual(["dataMiB"]);
   });
 
   it("finds latency that climbs", () => {
     expect(broken(run((index) => ({ writeP50Ms: 1 + index * 0.03 })))).toEqual(["writeP50Ms"]);
+  });
+
+  it("lets latency climb as far as the disk itself became slower", () => {
+    const climbs = (index: number) => ({ writeP50Ms: 1 + index * 0.03 });
+    expect(broken(run((index) => ({ ...climbs(index), controlP50Ms: 0.6 + index * 0.02 })))).toEqual([]);
   });
 
   it("refuses to judge a run without samples", () => {
