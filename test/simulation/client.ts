@@ -206,6 +206,8 @@ export class SimulatedClient {
         return () => this.cache();
       case "reopen":
         return () => this.reopen();
+      default:
+        throw new TypeError(kind satisfies never);
     }
   }
 

@@ -5,7 +5,6 @@
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import type { Life } from "./life.ts";
 import type { SeededRandom } from "./scheduler.ts";
-import { diskBytes } from "./world.ts";
 
 type EventKind = "checkpoint" | "mark" | "grow" | "sync" | "clock" | "weather" | "squeeze";
 
@@ -57,7 +56,7 @@ export class LifeEvents {
       syncError: 0,
       nameError: 0,
     });
-    disk.quotaBytes = diskBytes;
+    disk.quotaBytes = this.life.world.plan.diskBytes;
   }
 
   private next(): void {
@@ -72,7 +71,7 @@ export class LifeEvents {
           sync: 1,
           clock: 1,
           weather: this.mood === "well" ? 0 : 3,
-          squeeze: this.mood === "bad" ? 1 : 0,
+          squeeze: this.mood === "bad" && !this.life.world.plan.diskIsSmall ? 1 : 0,
         }),
       );
       this.next();
@@ -175,7 +174,7 @@ export class LifeEvents {
     life.troubled = true;
     disk.quotaBytes = disk.usedBytes + this.random.integer(0, 8) * 4096;
     life.scheduler.after(this.random.next() * 60, () => {
-      disk.quotaBytes = diskBytes;
+      disk.quotaBytes = this.life.world.plan.diskBytes;
     });
   }
 

@@ -24,6 +24,8 @@ export class Life implements ClientHost {
   readonly scheduler: Scheduler;
   private volume: OpenVolume | null = null;
   private clients: SimulatedClient[] = [];
+  /** Disconnected with requests under way. */
+  private readonly gone: SimulatedClient[] = [];
   private clientCount = 0;
   private events: LifeEvents | null = null;
   private closing = false;
@@ -121,8 +123,15 @@ export class Life implements ClientHost {
   /** Clients vanish as they are: half-received payloads, unanswered requests. */
   disconnectAll(): void {
     for (const client of this.clients) client.disconnect();
+    this.gone.push(...this.clients);
     this.clients = [];
     this.events?.stop();
+  }
+
+  /** Every request of a volume that is closed has its answer. */
+  async everyoneAnswered(): Promise<void> {
+    const waits = (): boolean => this.gone.some((client) => client.unanswered > 0);
+    await this.scheduler.while(waits, "a request on a closed volume");
   }
 
   /** Begins to close, in a process that will not live to see the end of it. */
@@ -184,7 +193,8 @@ export class Life implements ClientHost {
   }
 
   readMayFail(): boolean {
-    return this.sawFaults;
+    // A close does not wait for cold reads of clients that are gone.
+    return this.sawFaults || this.closing;
   }
 
   /** An error while serving says that the operation never happened; it needs a cause. After a halt nothing is known. */
@@ -193,7 +203,7 @@ export class Life implements ClientHost {
     if (error.kind !== "Full" && !this.sawFaults) {
       this.fail(`${what} was answered with ${error._tag} (${error.kind}): ${error.message}`, error);
     }
-    this.world.count(`refused, ${error.kind}`);
+    this.world.count(`refused, ${error._tag}`);
     return { refused: true };
   }
 

@@ -7,7 +7,7 @@ import type { BlockFile, FileStore } from "#shared/ports/file-store.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { LogOpenOptions, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
-import type { PendingBatch } from "../../services/gateway/engine/volume-writer.ts";
+import type { PendingBatch } from "../../services/gateway/engine/pending-batch.ts";
 import type { Scheduler } from "./scheduler.ts";
 
 export type FeedMaker = (handlers: ReplicaFeedHandlers<PendingBatch>) => ReplicaFeed<PendingBatch>;

@@ -3,7 +3,6 @@
  * the way such parts are wrong in the field. The mutation check (mutation-check.ts) shows that each is caught; the figures
  * are in docs/specs/simulator.md. A new invariant of the product gets its mutant here.
  */
-import type { VarveError } from "#shared/domain/errors.ts";
 import { type Mutant, mutant, overriding, withFiles, withWriter } from "./mutant.ts";
 import { deferredImage, eraseLastRecord, mendRecords, skipEqualWrites } from "./mutant-parts.ts";
 
@@ -138,7 +137,7 @@ export const mutants: readonly Mutant[] = [
       overriding(opened, {
         write: (offset, source, start, length, fua, done) => {
           const lost = random.chance(0.01);
-          const answer = lost ? { complete: (_: VarveError | null) => undefined } : done;
+          const answer = lost ? { complete: () => undefined } : done;
           return opened.write(offset, source, start, length, fua, answer);
         },
       }),

@@ -10,7 +10,7 @@ import { judgeAllocation, probe, readWholeDisk } from "./inspection.ts";
 import { Life } from "./life.ts";
 import { faithful, type Mutant } from "./mutant.ts";
 import { createVolume } from "./wiring.ts";
-import { diskBytes, World } from "./world.ts";
+import { World } from "./world.ts";
 
 export interface SeedResult {
   readonly seed: number;
@@ -137,7 +137,7 @@ class SeedRun {
     }
     const error = await this.tryOpening(life);
     Object.assign(disk.faults, { readError: 0, writeError: 0, syncError: 0, nameError: 0 });
-    disk.quotaBytes = diskBytes;
+    disk.quotaBytes = world.plan.diskBytes;
     if (error === null) return true;
     world.note(`opening failed: ${error.message}`);
     if (error.kind === "Corrupt" || error.kind === "Invalid") {
@@ -214,7 +214,7 @@ class SeedRun {
       await this.judgeQuiet(life);
       if (random.chance(0.2)) await life.resizeAlone();
       if (random.chance(0.4)) await world.scheduler.pass(random.integer(0, 45_000));
-      if (random.chance(0.5)) await probe(life);
+      if (!plan.diskIsSmall && random.chance(0.5)) await probe(life);
     }
     if (life.halted) await life.quiesce();
   }
@@ -256,6 +256,7 @@ class SeedRun {
     const { world } = this;
     const { oracle } = world;
     await life.close();
+    await life.everyoneAnswered();
     if (!life.halted) {
       this.checkMemory(life);
       // What was not answered is in the image or not; what was answered is.
@@ -308,7 +309,7 @@ class SeedRun {
       syncError: 0,
       nameError: 0,
     });
-    world.disk.quotaBytes = diskBytes;
+    world.disk.quotaBytes = world.plan.diskBytes;
   }
 
   private losePower(): void {

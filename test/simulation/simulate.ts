@@ -64,7 +64,8 @@ async function runSeeds(seeds: readonly number[], trace: boolean): Promise<numbe
     addFailingSeed(seed);
   }
   const seconds = (performance.now() - startedMs) / 1000;
-  for (const [what, count] of [...counts].sort()) console.log(`${String(count).padStart(9)}  ${what}`);
+  for (const [what, count] of [...counts].sort(([one], [other]) => (one < other ? -1 : 1)))
+    console.log(`${String(count).padStart(9)}  ${what}`);
   console.log(`${seeds.length} seeds, ${steps} steps, ${seconds.toFixed(1)} s`);
   console.log(`${seeds.length - failed} passed, ${failed} failed`);
   return failed;

@@ -17,8 +17,6 @@ import { Scheduler, SeededRandom } from "./scheduler.ts";
 const KiB = 1024;
 
 export const dataDirectory = "/data";
-/** The disk's size while nobody else fills it: room for everything that these volumes do, and a small reserve file. */
-export const diskBytes = 32 * 1024 * KiB;
 
 export interface WorldPlan {
   readonly sizeBytes: number;
@@ -30,6 +28,12 @@ export interface WorldPlan {
   /** Payload memory that is left to the volume; other volumes of the process hold the rest. */
   readonly memoryBytes: number;
   readonly stepsMax: number;
+  /** What is left of the disk for this data directory while nobody else fills it. */
+  readonly diskBytes: number;
+  /** What the file system calls its size: the reserve is a share of it. */
+  readonly fileSystemBytes: number;
+  /** The disk may be too small for volume and log: then writes are refused, and nothing ever halts for it. */
+  readonly diskIsSmall: boolean;
 }
 
 /** Something was wrong: the seed fails with it. */
@@ -64,12 +68,12 @@ export class World {
     for (let index = 0; index < 8; index++) source.next();
     this.random = source.fork();
     this.scheduler = new Scheduler(source.fork());
+    this.plan = planOf(source.fork());
     this.disk = new SimulatedDisk({
       random: source.fork(),
       schedule: this.scheduler.schedule,
-      quotaBytes: diskBytes,
+      quotaBytes: this.plan.diskBytes,
     });
-    this.plan = planOf(source.fork());
     this.oracle = new PrefixOracle(this.plan.sizeBytes);
     this.paths = volumePaths(dataDirectory, "disk0");
     this.volumeId = source.hex(8);
@@ -83,6 +87,11 @@ export class World {
     const store = this.disk.store();
     store.allocateSlab = (bytes) => this.slabs.take(bytes);
     store.shrinkSlab = () => undefined;
+    const { freeSpace } = store;
+    store.freeSpace = async (path) => {
+      const { freeBytes } = await freeSpace.call(store, path);
+      return { freeBytes, totalBytes: this.plan.fileSystemBytes };
+    };
     return store;
   }
 
@@ -156,6 +165,7 @@ function planOf(random: SeededRandom): WorldPlan {
   const profile = profileOf(random, large);
   const recordBytes = recordBytesMaxOf(profile, clientsMax);
   // Room is promised by slabs, and an untouched segment keeps 64 KiB of it for epoch entries.
+  const diskIsSmall = random.chance(0.15);
   const segmentBytes = slabBytesFor(recordBytes) + random.integer(1, 32) * 4 * KiB + 72 * KiB;
   return {
     sizeBytes,
@@ -175,6 +185,11 @@ function planOf(random: SeededRandom): WorldPlan {
     },
     memoryBytes: memoryBytesOf(random, recordBytes),
     stepsMax: large ? 300 : 500,
+    diskIsSmall,
+    diskBytes: diskIsSmall
+      ? 12 * segmentBytes + Math.ceil(random.next() * (2 * segmentBytes + sizeBytes))
+      : 32 * 1024 * KiB,
+    fileSystemBytes: diskIsSmall ? 128 * segmentBytes : 32 * 1024 * KiB,
   };
 }
 
