@@ -16,9 +16,10 @@ import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts"
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { Overlay } from "./overlay.ts";
+import { PendingBatch } from "./pending-batch.ts";
 import { VolumeExport } from "./volume-export.ts";
 import { VolumeReader } from "./volume-reader.ts";
-import { PendingBatch, VolumeWriter } from "./volume-writer.ts";
+import { VolumeWriter } from "./volume-writer.ts";
 
 export interface VolumeSessionOptions {
   readonly name: string;
@@ -325,7 +326,7 @@ export class VolumeSession {
     this.volumeWriter?.stop(error);
     this.callLogWaiters();
     // Memory of a halted volume comes back at its close only; who waits for it is refused now.
-    for (const waiter of [...this.memoryWaiters]) waiter();
+    for (const waiter of this.memoryWaiters) waiter();
     this.options.onHalted(error);
   }
 

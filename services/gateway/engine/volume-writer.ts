@@ -8,7 +8,6 @@
  *
  *   open draft ─endOfInput / log free─► log queue ─stored─► overlay ─durable─► applier ─applied─► slab back to the pool
  */
-import { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
@@ -19,18 +18,9 @@ import type { Completion, WriteSlot } from "#shared/ports/block-export.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogWriter } from "#shared/ports/write-log.ts";
+import { LogRoom } from "./log-room.ts";
 import type { Overlay } from "./overlay.ts";
-
-/** A draft with the requests that wait for it. Lists are emptied when told. */
-export class PendingBatch extends BatchDraft<Slab> {
-  readonly onStored: Completion[] = [];
-  readonly onDurable: Completion[] = [];
-  inOverlay = false;
-  /** Room in the image that is kept for its entries. */
-  imageRoomBytes = 0;
-  /** A FUA request in a `flush` volume waits for this batch: sync it at once. */
-  syncWanted = false;
-}
+import { gatherBytesMin, PendingBatch, slabBytesFor } from "./pending-batch.ts";
 
 export interface VolumeWriterOptions {
   readonly log: LogWriter;
@@ -46,9 +36,6 @@ export interface VolumeWriterOptions {
   readonly onRoomReturned: () => void;
 }
 
-/** Slab for a first small write: room for its likely company. */
-const gatherBytesMin = 64 * 1024;
-const gatherBytesMax = 1024 * 1024;
 /** Answered batches of a `flush` volume that wait for a sync: 512 of the smallest slabs are 35 MB. */
 const answeredBatchesMax = 512;
 
@@ -60,40 +47,28 @@ export class VolumeWriter {
   private readonly pending: PendingBatch[] = [];
   private storedCount = 0;
   private batchBytesAverage = gatherBytesMin;
-  /** Log room promised to the open draft and to reserved slots. */
-  private promisedBytes = 0;
-  private waitsForLog = false;
-  private readonly roomless = new Set<Slab>();
+  private readonly logRoom: LogRoom;
   private syncing = false;
   /** Something was appended since the last pump. */
   private pumpWanted = false;
   private stopped: VarveError | null = null;
-  private durabilityMode: Durability;
+  private readonly durability: Durability;
   readonly counters = { writes: 0, writeBytes: 0, zeroes: 0, trims: 0, flushes: 0, batches: 0, refused: 0 };
 
   constructor(options: VolumeWriterOptions) {
     this.options = options;
     this.log = options.log;
-    this.durabilityMode = options.durability;
+    this.logRoom = new LogRoom(options.log, options.onRoomReturned);
+    this.durability = options.durability;
   }
 
   get busy(): boolean {
     return this.pending.length > 0 || this.open !== null;
   }
 
-  get pendingBatches(): number {
-    return this.pending.length;
-  }
-
   /** The last request that found no memory was in fact waiting for log room (LogListener.room). Asking clears it. */
   takeWaitsForLog(): boolean {
-    const waits = this.waitsForLog;
-    this.waitsForLog = false;
-    return waits;
-  }
-
-  get error(): VarveError | null {
-    return this.stopped;
+    return this.logRoom.takeWaits();
   }
 
   /** See BlockExport.write. */
@@ -126,23 +101,23 @@ export class VolumeWriter {
     if (this.stopped !== null) {
       // Taken in to be refused: a halted volume's own slabs stay lent out, so it can't wait for them.
       const slab = this.options.pool.acquireBeyond(recordBytes);
-      this.roomless.add(slab);
+      this.logRoom.leaveOut(slab);
       return { slab, start: limits.batchHeaderBytesMax, length };
     }
-    const lacksRoom = this.lacksLogRoom(recordBytes);
-    this.waitsForLog = lacksRoom && this.log.state().refusal === null;
-    if (this.waitsForLog) return null;
+    const lacksRoom = this.logRoom.lacks(recordBytes);
+    if (this.logRoom.wait(lacksRoom && this.log.state().refusal === null)) return null;
     const slab = this.options.pool.acquire(recordBytes);
     if (slab === null) return null;
     // Without room the payload is still taken in, so that the request is answered with ENOSPC and the session goes on.
-    if (lacksRoom) this.roomless.add(slab);
-    else this.promisedBytes += slab.bytes.byteLength;
+    if (lacksRoom) this.logRoom.leaveOut(slab);
+    else this.logRoom.promise(slab);
     return { slab, start: limits.batchHeaderBytesMax, length };
   }
 
   writeReserved(slot: WriteSlot, offset: number, fua: boolean, done: Completion): void {
     const roomBytes = this.roomFor(entryKind.write, offset, slot.length);
-    const error = this.stopped ?? this.options.admission.refuse(roomBytes) ?? this.roomRefusal(slot);
+    const error =
+      this.stopped ?? this.options.admission.refuse(roomBytes) ?? this.logRoom.refusalOf(slot.slab);
     if (error !== null) {
       this.answerRefused(error, done);
       this.cancelReserved(slot);
@@ -162,7 +137,7 @@ export class VolumeWriter {
   }
 
   cancelReserved(slot: WriteSlot): void {
-    if (!this.roomless.delete(slot.slab)) this.returnRoom(slot.slab);
+    this.logRoom.cancel(slot.slab);
     this.options.pool.release(slot.slab);
   }
 
@@ -208,7 +183,7 @@ export class VolumeWriter {
       this.completeSoon(done, this.stopped);
       return;
     }
-    if (this.durabilityMode === "write") {
+    if (this.durability === "write") {
       // Acknowledged means durable here.
       this.completeSoon(done, null);
       return;
@@ -234,7 +209,7 @@ export class VolumeWriter {
    * back; in a `write` volume everything is on its way already.
    */
   relieve(): void {
-    if (this.durabilityMode !== "flush" || this.syncing || this.stopped !== null) return;
+    if (this.durability !== "flush" || this.syncing || this.stopped !== null) return;
     this.syncing = true;
     this.log
       .sync()
@@ -252,7 +227,7 @@ export class VolumeWriter {
       const batch = this.pending[this.storedCount] as PendingBatch;
       if (batch.lastLsn > lsn) break;
       this.storedCount += 1;
-      if (this.durabilityMode === "flush") this.acknowledge(batch, batch.onStored);
+      if (this.durability === "flush") this.acknowledge(batch, batch.onStored);
     }
     this.continueGathering();
   }
@@ -282,13 +257,13 @@ export class VolumeWriter {
     this.stopped = error;
     const { open } = this;
     this.open = null;
-    for (const batch of [...this.pending]) {
+    for (const batch of this.pending) {
       // A batch that was answered stays readable; its slab stays with the overlay.
       for (const done of batch.onStored.splice(0)) done.complete(error);
       for (const done of batch.onDurable.splice(0)) done.complete(error);
     }
     if (open !== null) {
-      this.promisedBytes -= open.slab.bytes.byteLength;
+      this.logRoom.giveBack(open.slab);
       this.failBatch(open, error);
     }
   }
@@ -303,20 +278,6 @@ export class VolumeWriter {
     this.appendOpen();
     this.log.pump(false);
     if (this.stopped === null) await this.log.sync();
-  }
-
-  /** A volume's policy changed: later writes are answered by it, earlier ones by the stricter of both. */
-  setDurability(durability: Durability): void {
-    this.durabilityMode = durability;
-  }
-
-  /** A slot that was reserved while the log was full: room may have come meanwhile. */
-  private roomRefusal(slot: WriteSlot): VarveError | null {
-    if (!this.roomless.has(slot.slab)) return null;
-    if (this.lacksLogRoom(slot.slab.bytes.byteLength)) return this.log.state().refusal ?? logBusy();
-    this.roomless.delete(slot.slab);
-    this.promisedBytes += slot.slab.bytes.byteLength;
-    return null;
   }
 
   /**
@@ -339,7 +300,7 @@ export class VolumeWriter {
     let error = this.stopped ?? this.options.admission.refuse(imageBytes);
     if (error === null && !(this.open?.fits(payloadBytes) ?? false)) {
       const state = this.log.state();
-      if (state.refusal !== null && this.lacksLogRoom(this.draftBytes(payloadBytes))) error = state.refusal;
+      if (state.refusal !== null && this.logRoom.lacks(this.draftBytes(payloadBytes))) error = state.refusal;
     }
     if (error === null) return false;
     this.answerRefused(error, done);
@@ -353,17 +314,8 @@ export class VolumeWriter {
     this.completeSoon(done, error);
   }
 
-  /** The log can't take `bytes` more with certainty now, beside what was promised to the open draft and to reserved slots. */
-  private lacksLogRoom(bytes: number): boolean {
-    return this.log.state().roomBytes - this.promisedBytes < bytes;
-  }
-
   private draftBytes(payloadBytes: number): number {
-    const expected = Math.min(
-      gatherBytesMax,
-      Math.max(gatherBytesMin, 2 * this.batchBytesAverage, payloadBytes),
-    );
-    return limits.batchHeaderBytesMax + Math.ceil(expected / limits.blockBytes) * limits.blockBytes;
+    return slabBytesFor(this.batchBytesAverage, payloadBytes);
   }
 
   private draftFor(payloadBytes: number): PendingBatch | null {
@@ -372,20 +324,19 @@ export class VolumeWriter {
     this.appendOpen();
     const draftBytes = this.draftBytes(payloadBytes);
     // Either way: what an earlier request lacked says nothing of this one.
-    this.waitsForLog = this.lacksLogRoom(draftBytes);
-    if (this.waitsForLog) return null;
+    if (this.logRoom.wait(this.logRoom.lacks(draftBytes))) return null;
     const slab = this.options.pool.acquire(draftBytes);
     if (slab === null) return null;
-    this.promisedBytes += slab.bytes.byteLength;
+    this.logRoom.promise(slab);
     this.open = new PendingBatch(slab);
     return this.open;
   }
 
   private wait(draft: PendingBatch, fua: boolean, done: Completion): void {
-    if (this.durabilityMode === "write" || fua) {
+    if (this.durability === "write" || fua) {
       draft.onDurable.push(done);
       // A FUA in a flush volume must not wait for the next flush: the sync is asked for when the batch is appended.
-      if (this.durabilityMode === "flush") draft.syncWanted = true;
+      if (this.durability === "flush") draft.syncWanted = true;
     } else {
       draft.onStored.push(done);
     }
@@ -395,7 +346,7 @@ export class VolumeWriter {
     const batch = this.open;
     if (batch === null) return;
     this.open = null;
-    this.returnRoom(batch.slab);
+    this.logRoom.giveBack(batch.slab);
     this.batchBytesAverage = 0.8 * this.batchBytesAverage + 0.2 * batch.payloadBytes;
     this.counters.batches += 1;
     this.pending.push(batch);
@@ -408,12 +359,6 @@ export class VolumeWriter {
       return;
     }
     if (batch.syncWanted) this.log.sync().catch(() => undefined); // the listener is told of a failure
-  }
-
-  /** A batch takes room by its record, which is at most its slab. */
-  private returnRoom(slab: Slab): void {
-    this.promisedBytes -= slab.bytes.byteLength;
-    this.options.onRoomReturned();
   }
 
   private failBatch(batch: PendingBatch, error: VarveError): void {
@@ -448,10 +393,4 @@ export class VolumeWriter {
     if (cause instanceof VarveError) return cause;
     return new VarveError("LogFailed", "Internal", "the log failed", { cause });
   }
-}
-
-function logBusy(): VarveError {
-  return new VarveError("LogRoomError", "Full", "the log has no room for this write yet", {
-    hint: "Free space on the data directory's disk, or raise the log limit; then write again.",
-  });
 }

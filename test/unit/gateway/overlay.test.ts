@@ -4,7 +4,7 @@
 import { describe, expect, it } from "vitest";
 import { limits } from "#shared/domain/limits.ts";
 import { Overlay } from "../../../services/gateway/engine/overlay.ts";
-import { PendingBatch } from "../../../services/gateway/engine/volume-writer.ts";
+import { PendingBatch } from "../../../services/gateway/engine/pending-batch.ts";
 import { SeededRandom } from "../../simulation/scheduler.ts";
 
 const sizeBytes = 4096;

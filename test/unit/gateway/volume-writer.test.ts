@@ -9,7 +9,8 @@ import type { Completion } from "#shared/ports/block-export.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { Durability, LogState, LogWriter } from "#shared/ports/write-log.ts";
 import { Overlay } from "../../../services/gateway/engine/overlay.ts";
-import { type PendingBatch, VolumeWriter } from "../../../services/gateway/engine/volume-writer.ts";
+import type { PendingBatch } from "../../../services/gateway/engine/pending-batch.ts";
+import { VolumeWriter } from "../../../services/gateway/engine/volume-writer.ts";
 import { admitEverything } from "../../tools/admit-everything.ts";
 
 /** Queues what is appended; the test says when it is stored and durable. */
