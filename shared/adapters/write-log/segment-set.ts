@@ -20,6 +20,8 @@ export class SegmentSet {
   /** Segments that were begun, ever: tells whether the log is in use. */
   begun = 0;
   #lastSequence: number;
+  /** What segments of another size, made under another setting, take more or less than the usual. */
+  #otherSizesBytes = 0;
 
   constructor(setup: LogSetup, live: LogSegment[], ahead: LogSegment[]) {
     invariant(live.length > 0, "a log has a current segment");
@@ -27,6 +29,7 @@ export class SegmentSet {
     this.live = live;
     this.ahead = ahead;
     this.#planOffset = this.current.endOffset;
+    for (const segment of live) this.#otherSizesBytes += segment.sizeBytes - setup.segmentBytes;
     this.#lastSequence = (ahead.at(-1) ?? this.current).sequence;
   }
 
@@ -46,11 +49,17 @@ export class SegmentSet {
     return this.#lastSequence;
   }
 
+  /** Cheap: asked for each batch. */
   get diskBytes(): number {
-    let bytes = 0;
-    for (const segment of this.live) bytes += segment.sizeBytes;
-    for (const segment of this.ahead) bytes += segment.sizeBytes;
-    return bytes;
+    return (this.live.length + this.ahead.length) * this.#setup.segmentBytes + this.#otherSizesBytes;
+  }
+
+  /** The oldest segment leaves: it is recycled or removed. */
+  takeOldest(): LogSegment {
+    const oldest = this.live.shift();
+    invariant(oldest !== undefined && this.live.length > 0, "the current segment stays");
+    this.#otherSizesBytes -= oldest.sizeBytes - this.#setup.segmentBytes;
+    return oldest;
   }
 
   get #planSize(): number {

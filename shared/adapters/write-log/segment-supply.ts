@@ -301,7 +301,7 @@ export class SegmentSupply {
     const from = oldest.path;
     const sequence = this.#set.takeSequence();
     await this.#setup.store.rename(from, `${this.#setup.directory}/${segmentName(sequence)}`);
-    this.#set.live.shift();
+    this.#set.takeOldest();
     oldest.recycleAs(sequence);
     this.#renamed = oldest;
     this.#namesUnsynced = true;
@@ -312,7 +312,7 @@ export class SegmentSupply {
     oldest.retired = true;
     await oldest.closeFile();
     await this.#setup.store.remove(oldest.path);
-    this.#set.live.shift();
+    this.#set.takeOldest();
     this.#namesUnsynced = true;
     await this.#settleNames();
   }

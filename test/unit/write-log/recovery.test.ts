@@ -1,14 +1,14 @@
 // Recovery of the embedded log, rule by rule: what is a torn tail and what is damage, what is cut, rewritten and synced before
 // use, and that damage changes nothing. Whole lives with random crashes are in crash.test.ts.
 import { expect, test } from "vitest";
-import type { EmbeddedFileLog } from "#shared/adapters/write-log/embedded-file.ts";
+import { EmbeddedFileLog } from "#shared/adapters/write-log/embedded-file.ts";
 import { type InspectedItem, inspectLog } from "#shared/adapters/write-log/inspect.ts";
 import { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
 import { checksumOf } from "#shared/formats/checksum.ts";
 import { expectWrite } from "../../contract/write-log-drafts.ts";
 import { intercept } from "./file-interception.ts";
-import { LogWorld, worldDirectory, worldVolume } from "./log-world.ts";
+import { LogWorld, smallLog, worldDirectory, worldVolume } from "./log-world.ts";
 
 const block = 4096;
 
@@ -115,6 +115,48 @@ test("a segment missing in the middle, or a damaged header of one, is damage", a
     } else world.disk.flipBit(segment(2), 50, 1);
     expect(await refusal(world)).toMatchObject({ _tag: "LogDamaged", fields: { lsn: 9 } });
   }
+});
+
+test("what the image has applied is not read at open; damage there is told by whoever reads it", async () => {
+  const world = await closed(await worldWith(30));
+  world.disk.flipBit(segment(1), offsetOf(3) + 4096 + 17, 3);
+  expect(await refusal(world)).toMatchObject({ _tag: "LogDamaged", fields: { lsn: 3 } });
+  world.writer = await world.scheduler.until(world.startOpen("write", 20), "open");
+  expect((await world.read(20)).map((batch) => batch.firstLsn)).toEqual(
+    Array.from({ length: 12 }, (_, index) => index + 20),
+  );
+  const reading = world.read(2).then(
+    () => null,
+    (cause: unknown) => cause,
+  );
+  expect(await reading).toMatchObject({ _tag: "LogDamaged", kind: "Corrupt", fields: { lsn: 3 } });
+});
+
+test("segments of another size, made under another setting, are read, counted and released", async () => {
+  const world = await closed(await worldWith(40));
+  const other = new EmbeddedFileLog({
+    store: world.store,
+    clock: world.scheduler.clock,
+    random: world.random,
+    directory: worldDirectory,
+    volumeId: worldVolume,
+    options: { ...smallLog, segmentBytes: 128 * 1024 },
+  });
+  const { listener } = world;
+  world.writer = await world.scheduler.until(
+    other.open({ writer: "larger", durability: "write", listener, knownLsn: 0 }),
+    "open",
+  );
+  for (let count = 0; count < 40; ) {
+    if (world.append(3000)) count += 1;
+    await world.scheduler.run(5);
+  }
+  await world.sync();
+  expect((await world.read(1)).length).toBe(81);
+  await world.release(80);
+  const names = await world.scheduler.until(world.store.list(worldDirectory), "list");
+  expect(world.writer.state().diskBytes).toBe(names.length * 128 * 1024);
+  expect((await world.read(80)).length).toBe(2);
 });
 
 test("a missing front is told as such", async () => {
