@@ -1,0 +1,132 @@
+// A data directory on a small file system of its own that fills up: by the volume's own writes, then by another program's file.
+// Writers hear ENOSPC, reads go on, what was acknowledged is there, and writes go on by themselves when there is room again.
+// Needs the right to mount a tmpfs. Programs: mount, umount.
+import { randomFillSync } from "node:crypto";
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { NbdClient, NbdRequestError } from "../tools/nbd-client.ts";
+import { inTemporaryDirectory, run } from "../tools/varve-command.ts";
+import { VarveProcess } from "../tools/varve-process.ts";
+
+const MiB = 1024 * 1024;
+const pause = async (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** A tmpfs of 224 MiB, gone at the end. */
+async function onSmallDisk(
+  work: (directory: string, socketDirectory: string) => Promise<void>,
+): Promise<void> {
+  await inTemporaryDirectory(async (directory) => {
+    const mountPoint = join(directory, "small");
+    mkdirSync(mountPoint);
+    const mounted = await run("mount", ["-t", "tmpfs", "-o", "size=224M", "none", mountPoint]);
+    expect(mounted.code, mounted.stderr).toBe(0);
+    try {
+      await work(mountPoint, directory);
+    } finally {
+      const unmounted = await run("umount", [mountPoint]);
+      expect(unmounted.code, unmounted.stderr).toBe(0);
+    }
+  });
+}
+
+/** Blocks of 1 MiB and what they are known to hold. */
+class Disk {
+  readonly acknowledged = new Map<number, Buffer>();
+  readonly client: NbdClient;
+
+  constructor(client: NbdClient) {
+    this.client = client;
+  }
+
+  /** True where it was taken, false for ENOSPC. */
+  async write(block: number): Promise<boolean> {
+    const bytes = randomFillSync(Buffer.alloc(MiB));
+    try {
+      await this.client.write(block * MiB, bytes);
+    } catch (error) {
+      if (error instanceof NbdRequestError && error.code === "ENOSPC") return false;
+      throw error;
+    }
+    this.acknowledged.set(block, bytes);
+    return true;
+  }
+
+  /** Writes until ENOSPC came a hundred times: once may be the log, waiting for a checkpoint. */
+  async fill(): Promise<void> {
+    let block = this.acknowledged.size;
+    for (let refusals = 0; refusals < 100; ) {
+      if (await this.write(block)) block += 1;
+      else {
+        refusals += 1;
+        await pause(20);
+      }
+    }
+  }
+
+  async check(): Promise<void> {
+    for (const [block, bytes] of this.acknowledged) {
+      const found = await this.client.read(block * MiB, MiB);
+      if (!found.equals(bytes)) throw new Error(`MiB ${block} is not what was acknowledged`);
+    }
+  }
+
+  async writesAgain(block: number, withinMs: number): Promise<void> {
+    const endMs = performance.now() + withinMs;
+    while (!(await this.write(block))) {
+      if (performance.now() > endMs) throw new Error(`no write is taken ${withinMs} ms after room was made`);
+      await pause(50);
+    }
+  }
+}
+
+/** Takes all the room that is left. */
+function fillWith(path: string): void {
+  const file = openSync(path, "w");
+  try {
+    const zeroes = Buffer.alloc(64 * 1024);
+    for (;;) writeSync(file, zeroes);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+  } finally {
+    closeSync(file);
+  }
+}
+
+test("a full disk costs writes an ENOSPC and nothing else", { timeout: 120_000 }, async () => {
+  await onSmallDisk(async (directory, socketDirectory) => {
+    const dataDir = join(directory, "data");
+    const nbd = `unix:${join(socketDirectory, "nbd.sock")}`;
+    const server = await VarveProcess.start({ dataDir, nbd: [nbd], volumes: ["disk0:1G"] });
+    expect(server.output()).toContain("the reserve for a full disk is 14 MiB instead of 256 MiB");
+    const disk = new Disk(await NbdClient.connect(nbd, "disk0"));
+    await disk.fill();
+    expect(disk.acknowledged.size).toBeGreaterThan(40);
+    await disk.check();
+
+    // Overwriting takes no room that the disk does not have.
+    await disk.writesAgain(3, 40_000);
+    const foreign = join(directory, "foreign");
+    fillWith(foreign);
+    await disk.fill();
+    await disk.check();
+    expect(server.running).toBe(true);
+
+    rmSync(foreign);
+    const before = disk.acknowledged.size;
+    await disk.client.trim(8 * MiB, 24 * MiB);
+    for (let block = 8; block < 32; block += 1) disk.acknowledged.set(block, Buffer.alloc(MiB));
+    await disk.writesAgain(10, 40_000);
+    await disk.writesAgain(before, 40_000);
+    await disk.check();
+    await disk.client.disconnect();
+    await server.stop();
+
+    const image = readFileSync(join(dataDir, "volumes", "disk0", "disk.raw"));
+    for (const [block, bytes] of disk.acknowledged) {
+      expect(image.subarray(block * MiB, (block + 1) * MiB).equals(bytes), `MiB ${block} of the image`).toBe(
+        true,
+      );
+    }
+  });
+});
