@@ -292,8 +292,7 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
     this.#storedLsn = lsn;
     for (const segment of this.#set.live) segment.dirty = false;
     this.#syncs.repaired();
-    const waiting = this.#waiters.at(-1);
-    if (waiting !== undefined && this.#durability === "flush") this.#syncs.want(waiting.lsn);
+    for (const waiter of this.#waiters) if (this.#durability === "flush") this.#syncs.want(waiter.lsn);
     this.#groups.resume();
     if (lsn > this.#durableLsn) this.#durableUpTo(lsn);
     else this.#issue(false);

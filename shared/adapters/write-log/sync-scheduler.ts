@@ -21,7 +21,8 @@ export class SyncScheduler {
   readonly #listener: SyncListener;
   #storedLsn = 0;
   #unsyncedBytes = 0;
-  #wantedLsn = 0;
+  /** LSNs that somebody waits for, ascending. The oldest decides, so that later ones never put it off. */
+  #wanted: number[] = [];
   #running: Promise<void> | null = null;
   #timer: Timer | null = null;
   #stopped = false;
@@ -52,7 +53,7 @@ export class SyncScheduler {
 
   /** Somebody waits until `lsn` is durable: the sync starts as soon as all of it is stored. */
   want(lsn: number): void {
-    this.#wantedLsn = Math.max(this.#wantedLsn, lsn);
+    if (lsn > (this.#wanted.at(-1) ?? 0)) this.#wanted.push(lsn);
     this.#consider();
   }
 
@@ -66,7 +67,7 @@ export class SyncScheduler {
   repaired(): void {
     this.#distrusted = false;
     this.#unsyncedBytes = 0;
-    this.#wantedLsn = 0;
+    this.#wanted = [];
     this.#stopTimer();
   }
 
@@ -77,8 +78,12 @@ export class SyncScheduler {
 
   #consider(): void {
     if (this.#stopped || this.#distrusted || this.#running !== null || this.#unsyncedBytes === 0) return;
-    const wanted = this.#wantedLsn > 0 && this.#storedLsn >= this.#wantedLsn;
-    if (wanted || this.#unsyncedBytes * 2 >= this.#setup.unsyncedBytesMax) this.#start();
+    const oldest = this.#wanted[0];
+    if (
+      (oldest !== undefined && this.#storedLsn >= oldest) ||
+      this.#unsyncedBytes * 2 >= this.#setup.unsyncedBytesMax
+    )
+      this.#start();
     else this.#timer ??= this.#setup.clock.after(this.#setup.unsyncedAgeMsMax, () => this.#due());
   }
 
@@ -118,7 +123,7 @@ export class SyncScheduler {
     this.#running = null;
     if (this.#stopped || this.#distrusted) return;
     this.#unsyncedBytes -= bytes;
-    if (this.#wantedLsn <= lsn) this.#wantedLsn = 0;
+    while ((this.#wanted[0] ?? Number.MAX_SAFE_INTEGER) <= lsn) this.#wanted.shift();
     this.#listener.synced(lsn);
     this.#consider();
   }

@@ -327,6 +327,27 @@ test("flush: a sync promises nothing that was written after it had started", asy
   expect(listener.durableLsn).toBe(3);
 });
 
+test("flush: whoever waits for a sync is not put off by those who come later", async () => {
+  const syncs = new HeldSyncs();
+  const writes = new HeldWrites();
+  const { append, listener, writer } = await bench("flush", (call, proceed) =>
+    call.method === "sync" ? syncs.hook(call, proceed) : writes.hook(call, proceed),
+  );
+  append(2);
+  const first = writer.sync();
+  append(3);
+  const second = writer.sync();
+  await writes.end(0);
+  // LSN 3 is not even stored, and no time has passed.
+  await syncs.letGo();
+  await first;
+  expect(listener.durableLsn).toBe(2);
+  await writes.end(1);
+  await syncs.letGo();
+  await second;
+  expect(listener.durableLsn).toBe(3);
+});
+
 test("a write blocks the loop only where it was allowed, small, alone, and measured fast", async () => {
   let durationMs = 0.2;
   const bytesMax = { segmentBytes: 1024 * 1024, groupBytesMax: 512 * 1024 };
