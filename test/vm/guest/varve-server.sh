@@ -11,5 +11,6 @@ umount /data
 e2fsck -fn /dev/vdc                                 # … and what it left must be whole
 mount /dev/vdc /data
 echo "== $(cut -d' ' -f1 /proc/uptime) starting"
+export NODE_COMPILE_CACHE=/code/.compile-cache NODE_COMPILE_CACHE_PORTABLE=1
 # shellcheck disable=SC2086
 exec /code/bin/varve up --data /data/varve --nbd 0.0.0.0:10809 --http off $VOLUMES
