@@ -75,17 +75,28 @@ export function mendRecords(file: BlockFile): Partial<BlockFile> {
   };
 }
 
-/** While nothing was written through this file handle yet, durable writes of the bytes that stand there already are left out. */
+/** Durable writes of the bytes that stand there already are left out, and so are syncs of a file that was not written to. */
 export function skipEqualWrites(file: BlockFile, store: FileStore): Partial<BlockFile> {
+  let wrote = false;
   return {
+    write: async (pieces, offset) => {
+      wrote = true;
+      await file.write(pieces, offset);
+    },
+    writeInline: (pieces, offset) => {
+      wrote = true;
+      file.writeInline(pieces, offset);
+    },
     writeDurable: async (pieces, offset) => {
       const bytes = Buffer.concat(
         pieces.map(({ slab, start, length }) => slab.bytes.subarray(start, start + length)),
       );
       const there = store.allocateSlab(bytes.byteLength);
       await file.read(there, 0, bytes.byteLength, offset);
-      if (there.bytes.subarray(0, bytes.byteLength).equals(bytes)) return;
-      await file.writeDurable(pieces, offset);
+      if (!there.bytes.subarray(0, bytes.byteLength).equals(bytes)) await file.writeDurable(pieces, offset);
+    },
+    sync: async () => {
+      if (wrote) await file.sync();
     },
   };
 }

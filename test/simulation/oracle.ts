@@ -26,6 +26,9 @@ export class PrefixOracle {
   private operations: OracleOperation[] = [];
   private answered: boolean[] = [];
   private answeredEnd = 0;
+  /** The fold of the first `readyEnd` operations, because most reads ask for it. */
+  private ready: Bytes | null = null;
+  private readyEnd = 0;
   private promisedEnd = 0;
 
   constructor(sizeBytes: number) {
@@ -49,6 +52,7 @@ export class PrefixOracle {
   refuse(index: number): void {
     if (this.answered[index] === true) throw new Error(`operation ${index} was answered and then refused`);
     this.operations[index] = { kind: "nothing" };
+    if (index < this.readyEnd) this.ready = null;
   }
 
   get submitted(): number {
@@ -100,6 +104,7 @@ export class PrefixOracle {
   settle(prefix: number): void {
     this.base = this.contentAfter(prefix);
     this.operations = [];
+    this.ready = null;
     this.answered = [];
     this.answeredEnd = 0;
     this.promisedEnd = 0;
@@ -111,11 +116,9 @@ export class PrefixOracle {
    */
   judgeRead(offset: number, bytes: Uint8Array, from: number, to: number): string {
     const state = new Uint8Array(bytes.length);
-    state.set(this.base.subarray(Math.min(offset, this.base.length), offset + bytes.length));
+    const before = this.readyAt(from);
+    state.set(before.subarray(Math.min(offset, before.length), offset + bytes.length));
     const right = new Uint8Array(bytes.length);
-    for (let index = 0; index < from; index++) {
-      applyPart(state, offset, this.operations[index] as OracleOperation);
-    }
     markEqual(right, state, bytes, 0, bytes.length);
     for (let index = from; index < to; index++) {
       const touched = applyPart(state, offset, this.operations[index] as OracleOperation);
@@ -134,6 +137,20 @@ export class PrefixOracle {
       else applyTo(state, operation);
     }
     return state;
+  }
+
+  private readyAt(end: number): Bytes {
+    if (this.ready === null || this.readyEnd > end) {
+      this.ready = this.contentAfter(end);
+    } else {
+      for (let index = this.readyEnd; index < end; index++) {
+        const operation = this.operations[index] as OracleOperation;
+        if (operation.kind === "resize") this.ready = resized(this.ready, operation.sizeBytes);
+        else applyTo(this.ready, operation);
+      }
+    }
+    this.readyEnd = end;
+    return this.ready;
   }
 
   private explain(content: Uint8Array, required: number): string {

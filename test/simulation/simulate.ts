@@ -33,7 +33,7 @@ function parseArguments(words: readonly string[]): Arguments {
     index += 1;
   }
   return {
-    seeds: numbers["--seeds"] ?? 100,
+    seeds: numbers["--seeds"] ?? (flags.has("--mutants") ? 300 : 100),
     from: numbers["--from"] ?? 1,
     seed: numbers["--seed"] ?? null,
     trace: flags.has("--trace"),

@@ -87,9 +87,9 @@ export class World {
     const store = this.disk.store();
     store.allocateSlab = (bytes) => this.slabs.take(bytes);
     store.shrinkSlab = () => undefined;
-    const { freeSpace } = store;
+    const quota = this.disk.store();
     store.freeSpace = async (path) => {
-      const { freeBytes } = await freeSpace.call(store, path);
+      const { freeBytes } = await quota.freeSpace(path);
       return { freeBytes, totalBytes: this.plan.fileSystemBytes };
     };
     return store;
@@ -98,6 +98,13 @@ export class World {
   /** Nothing of the process runs any more; its memory serves the next. */
   processEnded(): void {
     this.slabs.takeAllBack();
+  }
+
+  /** The seed is over. */
+  end(): void {
+    this.scheduler.reset();
+    this.disk.kill();
+    this.slabs.giveUp();
   }
 
   startLife(): number {
@@ -134,7 +141,10 @@ export class World {
   }
 }
 
-/** Slabs of dead processes, by size. */
+/** Slabs that processes of earlier seeds left, by size. */
+const spareSlabs = new Map<number, Slab[]>();
+
+/** The memory of one world's processes: each dead process's slabs serve the next, and in the end other worlds. */
 class SlabStock {
   private readonly all = new Map<number, Slab[]>();
   private taken = new Map<number, number>();
@@ -144,16 +154,32 @@ class SlabStock {
   }
 
   take(bytes: number): Slab {
-    const ofSize = this.all.get(bytes) ?? [];
-    this.all.set(bytes, ofSize);
+    const ofSize = listOf(this.all, bytes);
     const place = this.taken.get(bytes) ?? 0;
     this.taken.set(bytes, place + 1);
     const known = ofSize[place];
     if (known !== undefined) return known;
-    const slab: Slab = { bytes: Buffer.alloc(bytes), address: 0 };
+    const spare = listOf(spareSlabs, bytes).pop();
+    // One seed gives one run, whatever ran before it.
+    spare?.bytes.fill(0);
+    const slab: Slab = spare ?? { bytes: Buffer.alloc(bytes), address: 0 };
     ofSize.push(slab);
     return slab;
   }
+
+  /** The world is over. */
+  giveUp(): void {
+    for (const [bytes, slabs] of this.all) listOf(spareSlabs, bytes).push(...slabs);
+    this.all.clear();
+  }
+}
+
+function listOf(map: Map<number, Slab[]>, bytes: number): Slab[] {
+  const known = map.get(bytes);
+  if (known !== undefined) return known;
+  const list: Slab[] = [];
+  map.set(bytes, list);
+  return list;
 }
 
 function planOf(random: SeededRandom): WorldPlan {
