@@ -8,13 +8,13 @@ import { limits } from "#shared/domain/limits.ts";
 import { type NbdReplyStyle, nbdCommandFlag } from "#shared/formats/nbd-numbers.ts";
 import type { RequestHeader } from "#shared/formats/nbd-transmission.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
+import { HoleFinder } from "./nbd-hole-finder.ts";
 import type { NbdOutput } from "./nbd-output.ts";
 import type { NbdReplies } from "./nbd-replies.ts";
 import type { ReplySpace } from "./nbd-reply-memory.ts";
 import { type NbdRequest, type RequestPool, requestRole } from "./nbd-request.ts";
 
 const pieceBytes = limits.nbdReadPieceBytes;
-const runsPerProbe = 16;
 
 export type PumpProgress = "done" | "unsent" | "memory";
 
@@ -28,9 +28,9 @@ export class NbdReadStream {
   /** The streamed read whose pieces are being started; issued: bytes of it that were. */
   private request: NbdRequest | null = null;
   private issuedBytes = 0;
-  /** The run that the last probe found at the present place. */
-  private runIsHole = false;
+  /** The run at the present place. */
   private runEnd = 0;
+  private readonly holes: HoleFinder;
 
   constructor(
     volume: BlockExport,
@@ -41,6 +41,7 @@ export class NbdReadStream {
     pool: RequestPool,
   ) {
     this.volume = volume;
+    this.holes = new HoleFinder(volume);
     this.style = style;
     this.space = space;
     this.replies = replies;
@@ -72,14 +73,17 @@ export class NbdReadStream {
     while (this.issuedBytes < request.length && request.error === null) {
       if (this.output.unsentBytes >= limits.nbdUnsentBytesMax) return "unsent";
       const offset = request.offset + this.issuedBytes;
-      if (offset >= this.runEnd) this.probe(offset, request.length - this.issuedBytes);
-      const length = this.runEnd - offset;
-      if (this.runIsHole) {
-        this.issuedBytes += length;
-        this.replies.hole(request, offset, length, this.isLast(request));
-      } else if (!this.startPiece(request, offset, length)) {
-        return "memory";
+      const remaining = request.length - this.issuedBytes;
+      if (offset >= this.runEnd) {
+        const hole = this.holes.holeAt(offset, remaining);
+        if (hole > 0) {
+          this.issuedBytes += hole;
+          this.replies.hole(request, offset, hole, this.isLast(request));
+          continue;
+        }
+        this.runEnd = Math.min(this.holes.dataEnd, offset + Math.min(remaining, pieceBytes));
       }
+      if (!this.startPiece(request, offset, this.runEnd - offset)) return "memory";
     }
     if (request.error !== null && request.pending === 1) this.replies.success(request);
     return "done";
@@ -185,27 +189,5 @@ export class NbdReadStream {
     this.output.push(slab, start, headerBytes + length);
     if (this.output.pendingBytes >= pieceBytes) this.output.flush();
     return true;
-  }
-
-  /** Finds the run at `offset`: a hole worth a chunk, or data up to the next one, at most a piece. */
-  private probe(offset: number, length: number): void {
-    const window = Math.min(length, pieceBytes);
-    const runs = this.volume.blockStatus(offset, length, runsPerProbe);
-    this.runIsHole = false;
-    this.runEnd = offset + window;
-    let at = offset;
-    for (const run of runs) {
-      if (at >= offset + window) return;
-      const end = Math.min(run.offset + run.length, offset + length);
-      if (
-        !run.allocated &&
-        (end - at >= limits.nbdHoleBytesMin || (at === offset && end === offset + length))
-      ) {
-        this.runIsHole = at === offset;
-        this.runEnd = at === offset ? end : at;
-        return;
-      }
-      at = end;
-    }
   }
 }
