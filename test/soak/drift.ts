@@ -58,9 +58,9 @@ export const driftLimits: readonly DriftLimit[] = [
   { figure: "readP99Ms", factor: 3, slack: 20, withControl: true, why: neighbours },
 ];
 
-/** A fifth of the run, but at least a minute where the run is long enough: caches fill, the first checkpoints happen. */
+/** A fifth of the run, but at least 90 s where the run is long enough: caches fill and the log reaches its steady length. */
 export function warmUpSeconds(totalSeconds: number): number {
-  return Math.max(totalSeconds / 5, Math.min(60, totalSeconds / 3));
+  return Math.max(totalSeconds / 5, Math.min(90, totalSeconds / 2));
 }
 
 export function checkDrift(samples: readonly Sample[], totalSeconds: number): DriftCheck[] {
