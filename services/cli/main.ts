@@ -27,4 +27,9 @@ async function main(words: readonly string[]): Promise<number> {
 
 // Somebody who closes the pipe (varve … | head) has seen enough.
 process.stdout.on("error", () => process.exit(0));
-process.exit(await main(process.argv.slice(2)));
+// Timers and threads of the engines keep no process alive, so that none outlives its work. A command that waits for one of
+// them, with nothing else open (a shutdown after its last client left), must not end in the middle.
+const alive = setInterval(() => {}, 2 ** 31 - 1);
+const exitCode = await main(process.argv.slice(2));
+clearInterval(alive);
+process.exit(exitCode);
