@@ -104,6 +104,7 @@ describe("a volume on a full disk", { timeout: 60_000 }, () => {
       expect(opened.reserve.counters.releases, "nothing but the volume fills this disk").toBe(0);
       expect(opened.halts).toEqual([]);
       await world.close(opened);
+      expect(opened.reserve.status().promisedBytes).toBe(0);
       const again = await world.open();
       await client.check(again);
       await world.close(again);
@@ -194,5 +195,22 @@ describe("a volume on a full disk", { timeout: 60_000 }, () => {
       expect(again.halts).toEqual([]);
     }
     expect(refusedOpens, "the reserve does for most").toBeLessThan(10);
+  });
+
+  it("gives promised room back when log or image halts", async () => {
+    for (let seed = 71; seed <= 76; seed += 1) {
+      const { world, client, opened } = await startWorld(seed);
+      await client.burst(opened, 8, 16);
+      world.disk.faults.writeError = 1;
+      const failing = Array.from({ length: 6 }, (_, at) =>
+        world.write(opened, at * 65_536, world.content(65_536)),
+      );
+      await world.until(Promise.all(failing));
+      await world.clock.run(200);
+      expect(opened.halts).toHaveLength(1);
+      opened.disk.close();
+      await world.until(opened.session.close()).catch(() => undefined);
+      expect(opened.reserve.status().promisedBytes).toBe(0);
+    }
   });
 });
