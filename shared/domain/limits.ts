@@ -85,8 +85,8 @@ export const limits = {
   nbdHoleProbeBytesMin: 64 * KiB,
   /** A client that takes no byte of its replies, or sends no byte of the rest of its payload, for this long is closed. */
   nbdStalledMs: 60_000,
-  /** A client that was told the end has this long to close its side. */
-  nbdClosingMs: 5_000,
+  /** A client that was told the end has this long to close its side, one that is drained to go on with what it owes. */
+  nbdClosingMs: 2_000,
   nbdSweepMs: 1_000,
   /** After an answer to a lone client its socket is asked so often (0.6 µs each) before epoll is: a wake-up costs 30-60 µs ... */
   nbdPollAsksMax: 100,

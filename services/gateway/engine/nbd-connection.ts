@@ -63,6 +63,7 @@ export class NbdConnection {
   private direct = false;
   /** The socket was told to stop reading. */
   private paused = false;
+  private draining = false;
   private resumeAsked = false;
   private flushAsked = false;
   /** When the client last made progress: handshake begun, bytes came, bytes taken. */
@@ -137,7 +138,8 @@ export class NbdConnection {
       this.stage === "closing" ||
       this.output.unsentBytes > 0 ||
       (this.transmission?.expectsMore(this.input) ?? false);
-    const allowedMs = this.stage === "closing" ? limits.nbdClosingMs : limits.nbdStalledMs;
+    const leaving = this.stage === "closing" || this.draining;
+    const allowedMs = leaving ? limits.nbdClosingMs : limits.nbdStalledMs;
     if (!owes) this.progressMs = nowMs;
     else if (nowMs - this.progressMs >= allowedMs) {
       this.destroy(this.stage === "closing" ? this.reason : "stalled");
@@ -146,6 +148,7 @@ export class NbdConnection {
 
   /** Answers what is in flight, refuses what comes, then closes. */
   drain(): void {
+    this.draining = true;
     if (this.transmission !== null) this.transmission.drain();
     else this.destroy("finished");
   }

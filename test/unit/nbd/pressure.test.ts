@@ -13,10 +13,11 @@ let gateway: Gateway;
 let disk: MemoryExport;
 let good: RawClient;
 let bad: RawClient;
+const content = pattern(64 * MiB);
 
 beforeEach(async () => {
   disk = new MemoryExport("disk0", { sizeBytes: 64 * MiB });
-  pattern(64 * MiB).copy(disk.data);
+  content.copy(disk.data);
   disk.allocated.fill(1);
   gateway = await startGateway([disk]);
   good = await RawClient.transmitting(gateway.address, "simple");
@@ -303,6 +304,18 @@ describe("stopping", () => {
     await until(() => disk.sessions === 0);
     expect(gateway.server.memory.replyBytesLent).toBe(0);
     expect(gateway.server.inFlight).toBe(0);
+  });
+
+  test("does not wait long for the rest of a payload", async () => {
+    bad.send(bad.frame(command.write, 0, 300_000), Buffer.alloc(200_000, 0xbb));
+    await until(() => disk.slotsLent === 1);
+    const drained = gateway.server.drain(20_000);
+    good.destroy();
+    await until(() => openCount() === 1);
+    gateway.clock.advance(4_000);
+    await drained;
+    expect(disk.slotsLent).toBe(0);
+    expect(disk.data[0]).toBe(pattern(1)[0]);
   });
 
   test("a client that does not close its side is closed after a while", async () => {
