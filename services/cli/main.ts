@@ -25,11 +25,15 @@ async function main(words: readonly string[]): Promise<number> {
   }
 }
 
-// Somebody who closes the pipe (varve … | head) has seen enough.
-process.stdout.on("error", () => process.exit(0));
+const words = process.argv.slice(2);
+// Somebody who closes the pipe (varve … | head) has seen enough. A server goes on without a listener, and drains unheard.
+process.stdout.on("error", () => {
+  if (words[0] !== "up") process.exit(0);
+});
+process.stderr.on("error", () => {});
 // Timers and threads of the engines keep no process alive, so that none outlives its work. A command that waits for one of
 // them, with nothing else open (a shutdown after its last client left), must not end in the middle.
 const alive = setInterval(() => {}, 2 ** 31 - 1);
-const exitCode = await main(process.argv.slice(2));
+const exitCode = await main(words);
 clearInterval(alive);
 process.exit(exitCode);

@@ -1,11 +1,12 @@
 // Start, idle and stop of the real process: how fast it is ready, what it says, what it costs while nobody asks, and that a
 // SIGTERM under load ends with 0 and with everything that was acknowledged. Kills and power cuts: test/crash, test/vm.
 // Bounds are the promises of the first issue, so they hold on a busy machine too.
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { BlockChecker } from "../tools/block-checker.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
-import { inTemporaryDirectory, varve } from "../tools/varve-command.ts";
+import { inTemporaryDirectory, run, varve } from "../tools/varve-command.ts";
 import { freePort, VarveProcess } from "../tools/varve-process.ts";
 
 const MiB = 1024 * 1024;
@@ -14,6 +15,16 @@ const idleShareMax = 0.01;
 const idleMs = 8000;
 
 const pause = async (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Connects as soon as somebody listens. */
+async function connected(nbd: string): Promise<NbdClient> {
+  for (let tries = 0; tries < 100; tries++) {
+    const client = await NbdClient.connect(nbd, "disk0").catch(() => null);
+    if (client !== null) return client;
+    await pause(100);
+  }
+  throw new Error(`nobody listens on ${nbd}`);
+}
 
 describe("start", () => {
   test("an empty server is ready in time, and says what is served and how to use it", async () => {
@@ -74,6 +85,25 @@ describe("start", () => {
       ]);
       await server.stop();
     });
+  });
+});
+
+test("a server whose output nobody reads any more serves on, and drains", async () => {
+  await inTemporaryDirectory(async (directory) => {
+    const socket = join(directory, "nbd.sock");
+    const up = `bin/varve up --data ${join(directory, "data")} --nbd unix:${socket} --http off --volume disk0:8M`;
+    // head ends after two lines and takes the pipe with it; the shell gives the server's own exit code.
+    const script = `{ ${up} 2>&1 & echo $! >${directory}/pid; wait $!; echo $? >${directory}/code; } | head -2`;
+    const shell = run("bash", ["-c", script]);
+    const client = await connected(`unix:${socket}`);
+    await client.write(0, Buffer.from("heard by nobody"));
+    await client.disconnect();
+    process.kill(Number(readFileSync(join(directory, "pid"), "utf8")), "SIGTERM");
+    await shell;
+    expect(readFileSync(join(directory, "code"), "utf8")).toBe("0\n");
+    expect(readFileSync(join(directory, "data", "volumes", "disk0", "disk.raw"), "utf8").slice(0, 15)).toBe(
+      "heard by nobody",
+    );
   });
 });
 
