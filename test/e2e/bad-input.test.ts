@@ -135,7 +135,7 @@ test("docs/errors.md has exactly these rows, with these messages", () => {
   const rows = new Map(
     [...page.matchAll(/^\| `([a-z0-9-]+)` \| (.*) \|$/gm)].map(([, id = "", rest = ""]) => [id, rest]),
   );
-  const own = [...rows.keys()].filter((id) => !id.startsWith("file-")).sort();
+  const own = [...rows.keys()].filter((id) => !/^(file|repair)-/.test(id)).sort();
   expect(own).toEqual([...wrongCommands, ...wrongRequests].map((wrong) => wrong.id).sort());
   for (const { id, words, says, hint, code } of wrongCommands) {
     const row = rows.get(id) ?? "";
