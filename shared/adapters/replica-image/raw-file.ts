@@ -60,6 +60,8 @@ export class RawFileImage implements ReplicaImage {
   #applying = false;
   #checkpoints: Promise<unknown> = Promise.resolve();
   #payloadSlab: Slab | null = null;
+  /** The clean checkpoint that attach() found, until something is applied: abandon() puts it back. */
+  #untouched: Checkpoint | null;
   #failure: VarveError | null = null;
   #closed = false;
 
@@ -73,6 +75,7 @@ export class RawFileImage implements ReplicaImage {
     });
     this.#position = checkpoint;
     this.#checkpointLsn = checkpoint.appliedLsn;
+    this.#untouched = checkpoint.detached === null ? null : checkpoint;
     this.#allocatedBytes = facts.allocatedBytes;
   }
 
@@ -185,6 +188,7 @@ export class RawFileImage implements ReplicaImage {
 
   async #carryOut(plan: ApplyPlan): Promise<void> {
     if (plan.operations.length === 0) return;
+    this.#untouched = null;
     await this.#file.applyAll(plan.operations);
     this.#dirtyBytes += plan.writtenBytes;
     this.#writeback.wrote(plan.operations, plan.position.sizeBytes);
@@ -232,7 +236,15 @@ export class RawFileImage implements ReplicaImage {
   }
 
   async abandon(): Promise<void> {
-    await this.#afterCheckpoints(() => this.#close()).catch(() => undefined);
+    await this.#afterCheckpoints(async () => {
+      const { store, path } = this.#place;
+      try {
+        // Nothing happened (the log could not be opened, say): a change by others must still show at the next attach.
+        if (this.#untouched !== null && !this.#closed) await writeCheckpoint(store, path, this.#untouched);
+      } finally {
+        await this.#close();
+      }
+    }).catch(() => undefined);
   }
 
   /** One at a time; whatever became of the one before. */
@@ -268,6 +280,7 @@ export class RawFileImage implements ReplicaImage {
 
   #writeCheckpoint(position: ReplicaPosition, facts: FileFacts | null): Promise<void> {
     const { store, path, volumeId } = this.#place;
+    this.#untouched = null;
     return writeCheckpoint(store, path, {
       volumeId,
       ...position,

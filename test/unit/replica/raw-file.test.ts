@@ -81,6 +81,22 @@ describe("attach and detach", () => {
     expect((await RawFileImage.attach(options).then((image) => image.state())).appliedLsn).toBe(3);
   });
 
+  test("an image that was attached in vain is as cleanly detached as before", async () => {
+    const { store, options, maker } = await newVolume();
+    const image = await RawFileImage.attach(options);
+    await image.apply([maker.epoch().batch, maker.write(0, Buffer.alloc(100, 7)).batch]);
+    await image.detach();
+    const before = await checkpointOf(store);
+    const inVain = await RawFileImage.attach(options);
+    expect((await checkpointOf(store)).detached).toBeNull();
+    await inVain.abandon();
+    expect(await checkpointOf(store)).toEqual(before);
+    const used = await RawFileImage.attach(options);
+    await used.apply([maker.write(0, Buffer.alloc(100, 8)).draft]);
+    await used.abandon();
+    expect((await checkpointOf(store)).detached).toBeNull();
+  });
+
   test("a file that was changed, replaced or resized meanwhile is refused with both ways out, and stays as it is", async () => {
     const changes: ((store: FileStore) => Promise<void>)[] = [
       async (store) => {
