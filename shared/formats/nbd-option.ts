@@ -53,7 +53,8 @@ export function decodeClientFlags(view: DataView, at: number): { readonly noZero
 
 /** An option's header, or null where its magic is wrong (close). */
 export function decodeOptionHeader(view: DataView, at: number): OptionHeader | null {
-  if (view.getUint32(at) !== nbdMagic.optionHigh || view.getUint32(at + 4) !== nbdMagic.optionLow) return null;
+  if (view.getUint32(at) !== nbdMagic.optionHigh || view.getUint32(at + 4) !== nbdMagic.optionLow)
+    return null;
   return { option: view.getUint32(at + 8), length: view.getUint32(at + 12) };
 }
 

@@ -64,6 +64,7 @@ export class NbdReadStream {
     this.request = request;
     this.issuedBytes = 0;
     this.runEnd = request.offset;
+    this.holes.begin(request.offset, request.length);
   }
 
   /** Starts pieces until all are, or the client must take some first, or memory is used up. */
@@ -75,7 +76,7 @@ export class NbdReadStream {
       const offset = request.offset + this.issuedBytes;
       const remaining = request.length - this.issuedBytes;
       if (offset >= this.runEnd) {
-        const hole = this.holes.holeAt(offset, remaining);
+        const hole = this.holes.holeAt(offset);
         if (hole > 0) {
           this.issuedBytes += hole;
           this.replies.hole(request, offset, hole, this.isLast(request));

@@ -140,35 +140,42 @@ export class VolumeReader {
     queueMicrotask(() => done.complete(null));
   }
 
-  /** See BlockExport.blockStatus: the image's allocation with the overlay on top. */
+  /**
+   * See BlockExport.blockStatus: the image's allocation with the overlay on top. The image is asked once, not once per gap: each
+   * question makes the file system walk its extents. What its answer leaves out at the end is left out here, too.
+   */
   blockStatus(offset: number, length: number, runsMax: number): readonly AllocationRun[] {
-    if (this.overlay.empty) return this.image.allocation(offset, length, runsMax);
+    const below = this.image.allocation(offset, length, runsMax);
+    if (this.overlay.empty) return below;
     const runs: { offset: number; length: number; allocated: boolean }[] = [];
     const push = (start: number, end: number, allocated: boolean): void => {
       const last = runs[runs.length - 1];
+      if (start >= end) return;
       if (last !== undefined && last.allocated === allocated) last.length += end - start;
-      else if (start < end) runs.push({ offset: start, length: end - start, allocated });
+      else runs.push({ offset: start, length: end - start, allocated });
     };
     let position = offset;
+    let next = 0;
     const gapUpTo = (end: number): void => {
-      while (position < end && runs.length <= runsMax) {
-        const below = this.image.allocation(position, end - position, runsMax);
-        invariant(below.length > 0, "an allocation report covers something");
-        for (const run of below) {
-          push(run.offset, run.offset + run.length, run.allocated);
-          position = run.offset + run.length;
-        }
+      for (; next < below.length; next += 1) {
+        const run = below[next];
+        if (run === undefined || run.offset >= end) break;
+        const runEnd = run.offset + run.length;
+        push(Math.max(position, run.offset), Math.min(end, runEnd), run.allocated);
+        if (runEnd > end) break;
       }
-      position = Math.max(position, end);
+      position = end;
     };
-    this.overlay.visit(offset, offset + length, (start, end, value) => {
+    const lastBelow = below[below.length - 1];
+    invariant(lastBelow !== undefined, "an allocation report covers something");
+    const covered = lastBelow.offset + lastBelow.length;
+    this.overlay.visit(offset, covered, (start, end, value) => {
       if (runs.length > runsMax) return;
       gapUpTo(start);
-      if (runs.length > runsMax) return;
       push(start, end, value.allocated);
       position = end;
     });
-    if (runs.length <= runsMax) gapUpTo(offset + length);
+    gapUpTo(covered);
     return runs.length > runsMax ? runs.slice(0, runsMax) : runs;
   }
 }
