@@ -14,6 +14,7 @@ export interface ClientHost {
   readonly oracle: PrefixOracle;
   readonly scheduler: Scheduler;
   readonly durability: "write" | "flush";
+  readonly halted: boolean;
   openExport(): BlockExport;
   fail(what: string): void;
   note(what: string): void;
@@ -361,11 +362,12 @@ export class SimulatedClient {
 
   /**
    * Operations that a read may show now: in a `write` volume the answered ones alone (what may still fail is never shown), in a
-   * `flush` volume also a FUA write that is stored and not yet durable.
+   * `flush` volume also a FUA write that is stored and not yet durable; after a halt also what was answered with an error and
+   * may have reached the log.
    */
   private visibleEnd(): number {
-    const { oracle, durability } = this.host;
-    return durability === "write" ? oracle.answeredPrefix : oracle.submitted;
+    const { oracle, durability, halted } = this.host;
+    return durability === "write" && !halted ? oracle.answeredPrefix : oracle.submitted;
   }
 
   private status(offset: number, length: number): boolean {

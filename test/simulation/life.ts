@@ -60,7 +60,7 @@ export class Life implements ClientHost {
   }
 
   get sawFaults(): boolean {
-    return this.troubled || this.world.disk.counters.faults > this.faultsBefore;
+    return this.troubled || this.world.powerFails || this.world.disk.counters.faults > this.faultsBefore;
   }
 
   /** Opens the volume; rejects as the product does. */
@@ -100,7 +100,12 @@ export class Life implements ClientHost {
   }
 
   async run(steps: number): Promise<void> {
-    await this.scheduler.run(steps, () => !this.halted);
+    const { world } = this;
+    world.mayFailInline = true;
+    await this.scheduler.run(steps, () => !this.halted && !world.powerFails);
+    world.mayFailInline = false;
+    // A halted volume goes on answering.
+    if (this.halted && !world.powerFails) await this.scheduler.run(this.random.integer(0, 60));
   }
 
   /** No new requests, disk well again; everything that was asked for is answered. */

@@ -210,6 +210,7 @@ class SeedRun {
       life.startClients(random.integer(1, plan.clientsMax + 1));
       life.startEvents();
       await life.run(random.integer(10, plan.stepsMax));
+      if (world.powerFails) return;
       if (phase + 1 === phases && !life.halted) return;
       await life.quiesce();
       if (life.halted) return;
@@ -232,9 +233,11 @@ class SeedRun {
 
   private async end(life: Life): Promise<void> {
     const { world } = this;
-    const ending = life.halted
-      ? world.random.weighted<Ending>({ close: 3, "close busy": 0, "close torn": 1, kill: 2, power: 2 })
-      : world.random.weighted<Ending>({ close: 4, "close busy": 2, "close torn": 2, kill: 5, power: 7 });
+    const ending = world.powerFails
+      ? "power"
+      : life.halted
+        ? world.random.weighted<Ending>({ close: 3, "close busy": 0, "close torn": 1, kill: 2, power: 2 })
+        : world.random.weighted<Ending>({ close: 4, "close busy": 2, "close torn": 2, kill: 5, power: 7 });
     world.note(`ends: ${ending}`);
     world.count(`life ended: ${life.halted ? "halted, " : ""}${ending}`);
     if (ending === "close") {
@@ -303,6 +306,7 @@ class SeedRun {
     if (how === "kill") world.disk.kill();
     else this.losePower();
     world.processEnded();
+    world.powerFails = false;
     Object.assign(world.disk.faults, {
       coldRead: 0,
       shortRead: 0,

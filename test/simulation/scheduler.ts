@@ -112,10 +112,14 @@ export class Scheduler {
     };
   }
 
-  /** A completion of input or output: after a random latency, now and then a long one. */
+  /** How long input and output take; one in fifty may take a hundred times as long. */
+  latencyMsMax = 2;
+  hesitates = true;
+
+  /** A completion of input or output: after a random latency. */
   readonly schedule = (run: () => void): void => {
-    const latencyMs = this.random.chance(0.02) ? this.random.next() * 200 : this.random.next() * 2;
-    this.after(latencyMs, run);
+    const slow = this.hesitates && this.random.chance(0.02);
+    this.after(this.random.next() * this.latencyMsMax * (slow ? 100 : 1), run);
   };
 
   /** Runs the next task; false where there is none. */

@@ -5,12 +5,13 @@
 import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
 import type { EmbeddedLogOptions } from "#shared/adapters/write-log/log-options.ts";
 import { type VolumePaths, volumePaths } from "#shared/domain/data-layout.ts";
+import { FileStoreError } from "#shared/domain/errors.ts";
 import { slabClassBytes } from "#shared/memory/slab-pool.ts";
-import type { FileStore } from "#shared/ports/file-store.ts";
-import type { Slab } from "#shared/ports/slab.ts";
+import type { BlockFile, FileStore } from "#shared/ports/file-store.ts";
+import type { Slab, SlabPiece } from "#shared/ports/slab.ts";
 import type { Durability } from "#shared/ports/write-log.ts";
 import type { ClientProfile } from "./client.ts";
-import type { Mutant } from "./mutant.ts";
+import { type Mutant, overriding } from "./mutant.ts";
 import { PrefixOracle } from "./oracle.ts";
 import { Scheduler, SeededRandom } from "./scheduler.ts";
 
@@ -28,6 +29,8 @@ export interface WorldPlan {
   /** Payload memory that is left to the volume; other volumes of the process hold the rest. */
   readonly memoryBytes: number;
   readonly stepsMax: number;
+  /** Answers so fast that log writes on the event loop's own thread are allowed. */
+  readonly diskIsFast: boolean;
   /** What is left of the disk for this data directory while nobody else fills it. */
   readonly diskBytes: number;
   /** What the file system calls its size: the reserve is a share of it. */
@@ -55,6 +58,9 @@ export class World {
   /** What happened how often, for the report. */
   readonly counts = new Map<string, number>();
   failure: SimulationFailure | null = null;
+  /** While set, a write on the loop may be the process's last deed; then powerFails. */
+  mayFailInline = false;
+  powerFails = false;
   private readonly print: ((line: string) => void) | null;
   private readonly slabs = new SlabStock();
   private lifeNumber = 0;
@@ -74,6 +80,10 @@ export class World {
       schedule: this.scheduler.schedule,
       quotaBytes: this.plan.diskBytes,
     });
+    if (this.plan.diskIsFast) {
+      this.scheduler.latencyMsMax = 0.4;
+      this.scheduler.hesitates = false;
+    }
     this.oracle = new PrefixOracle(this.plan.sizeBytes);
     this.paths = volumePaths(dataDirectory, "disk0");
     this.volumeId = source.hex(8);
@@ -87,12 +97,37 @@ export class World {
     const store = this.disk.store();
     store.allocateSlab = (bytes) => this.slabs.take(bytes);
     store.shrinkSlab = () => undefined;
+    if (this.plan.diskIsFast) this.tearInlineWrites(store);
     const quota = this.disk.store();
     store.freeSpace = async (path) => {
       const { freeBytes } = await quota.freeSpace(path);
       return { freeBytes, totalBytes: this.plan.fileSystemBytes };
     };
     return store;
+  }
+
+  /** The power may fail in the middle of a write on the event loop's own thread, where no step of the scheduler can. */
+  private tearInlineWrites(store: FileStore): void {
+    const plain = this.disk.store();
+    const torn = (file: BlockFile, pieces: readonly SlabPiece[], offset: number): boolean => {
+      if (!this.mayFailInline || !this.random.chance(0.01)) return false;
+      // Not synced: the power loss leaves any part of it.
+      file.writeInline(pieces, offset);
+      this.note("the power fails in a write");
+      this.count("power lost in a write on the loop");
+      this.powerFails = true;
+      return true;
+    };
+    store.open = async (path, options) => {
+      const file = await plain.open(path, options);
+      if (!path.startsWith(`${this.paths.log}/`)) return file;
+      return overriding(file, {
+        writeDurableInline: (pieces, offset) => {
+          if (torn(file, pieces, offset)) throw new FileStoreError("durable write", path, "EIO");
+          file.writeDurableInline(pieces, offset);
+        },
+      });
+    };
   }
 
   /** Nothing of the process runs any more; its memory serves the next. */
@@ -103,6 +138,12 @@ export class World {
   /** The seed is over. */
   end(): void {
     this.scheduler.reset();
+    const { operations, faults, crashes, kills } = this.disk.counters;
+    this.count("disk operations", operations);
+    this.count("disk errors answered", faults);
+    this.count("power losses", crashes);
+    this.count("kills", kills);
+    if (this.plan.diskIsSmall) this.count("seeds with a disk that is too small");
     this.disk.kill();
     this.slabs.giveUp();
   }
@@ -202,7 +243,7 @@ function planOf(random: SeededRandom): WorldPlan {
     log: {
       segmentBytes,
       preparedAheadBytes: random.pick([32 * KiB, segmentBytes, 2 * segmentBytes]),
-      logBytesMax: segmentBytes * random.integer(4, 8),
+      logBytesMax: segmentBytes * random.integer(2, 8),
       retainedBytes: random.pick([0, segmentBytes, 2 * segmentBytes]),
       sparesMax: random.integer(1, 4),
       unsyncedBytesMax: random.pick([64 * KiB, 256 * KiB, 1024 * KiB]),
@@ -211,6 +252,7 @@ function planOf(random: SeededRandom): WorldPlan {
     },
     memoryBytes: memoryBytesOf(random, recordBytes),
     stepsMax: large ? 300 : 500,
+    diskIsFast: random.chance(0.4),
     diskIsSmall,
     diskBytes: diskIsSmall
       ? 12 * segmentBytes + Math.ceil(random.next() * (2 * segmentBytes + sizeBytes))
