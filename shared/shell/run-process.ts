@@ -33,7 +33,6 @@ export interface ProcessEvents {
   crashed(error: VarveError): void;
 }
 
-const keepAliveMs = 60_000;
 const stopSignals = ["SIGTERM", "SIGINT"] as const;
 
 /** Runs the program until it ends by itself or by a signal. Resolves when everything is closed; rejects with a VarveError. */
@@ -57,10 +56,7 @@ export async function runProcess(
     Effect.runFork(Fiber.interrupt(fiber));
   };
   for (const signal of stopSignals) process.on(signal, stop);
-  // Timers of the clock port don't keep a process alive; a close that waits for one would end as "unsettled", exit 13.
-  const alive = setInterval(() => undefined, keepAliveMs);
   const exit = await Effect.runPromise(Fiber.await(fiber));
-  clearInterval(alive);
   if (Exit.isSuccess(exit)) return;
   if (stopping && Cause.hasInterruptsOnly(exit.cause)) return;
   throw toVarveError(Cause.squash(withoutInterrupts(exit.cause)), "varve");
