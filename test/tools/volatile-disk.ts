@@ -48,6 +48,11 @@ export class VolatileDisk {
       throw new Error(`${path}: not a whole number of sectors`);
   }
 
+  /** Writes that a power cut could take now. */
+  get unflushedWrites(): number {
+    return this.#cached.length;
+  }
+
   read(offset: number, length: number): Buffer {
     const out = Buffer.alloc(length);
     readSync(this.#fd, out, 0, length, offset);

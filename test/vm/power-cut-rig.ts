@@ -24,11 +24,14 @@ const volumeSize = "32M";
 const diskBytes = 4 * 1024 * 1024 * 1024;
 const nbdPort = 10809;
 const flushMsMax = 12;
+const worstMomentMsMax = 10_000;
 
 export interface RoundPlan {
   readonly mode: CutMode;
   /** How long the load runs before the cut. */
   readonly loadMs: number;
+  /** Then wait for a moment when the disk holds unflushed writes: the emulated CPU is slow, so that it idles a lot. */
+  readonly atWorstMoment: boolean;
   /** After the cut, cut once more this long after Varve began to start again, then boot for good. */
   readonly cutStartingAfterMs: number | undefined;
   /** From this long after the load began the disk ignores FLUSH and FUA. The negative control. */
@@ -57,6 +60,7 @@ export function planRound(random: SeededRandom): RoundPlan {
   return {
     mode: random.chance(0.3) ? "drop" : "scatter",
     loadMs: random.between(1500, 6000),
+    atWorstMoment: random.chance(0.7),
     cutStartingAfterMs: random.chance(0.4) ? random.between(0, 2500) : undefined,
     lieAfterMs: undefined,
   };
@@ -208,6 +212,10 @@ export class PowerCutRig {
       await new Promise((resolve) => setTimeout(resolve, lieAfterMs));
       this.disk.lying = plan.lieAfterMs !== undefined;
       await new Promise((resolve) => setTimeout(resolve, plan.loadMs - lieAfterMs));
+      const waitUntilMs = performance.now() + worstMomentMsMax;
+      while (plan.atWorstMoment && this.disk.unflushedWrites === 0 && performance.now() < waitUntilMs) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
     } finally {
       endedEarly = this.#vm?.running !== true;
       this.#server.freeze();

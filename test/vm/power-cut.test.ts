@@ -12,6 +12,7 @@ afterEach(async () => {
 const plan = (changes: Partial<RoundPlan>): RoundPlan => ({
   mode: "scatter",
   loadMs: 3000,
+  atWorstMoment: true,
   cutStartingAfterMs: undefined,
   lieAfterMs: undefined,
   ...changes,
