@@ -215,7 +215,7 @@ export class Life implements ClientHost {
   /** What must hold at every moment. */
   private checkStep(): void {
     this.world.throwFailure();
-    if (this.volume === null) return;
+    if (this.volume === null || !this.world.watchesSteps) return;
     const status: VolumeSessionStatus = this.volume.session.status();
     const { log, image } = status;
     if (this.halted && !this.sawFaults) {

@@ -22,9 +22,14 @@ export interface SeedResult {
 
 export async function runSeed(
   seed: number,
-  options: { readonly mutant?: Mutant; readonly print?: (line: string) => void } = {},
+  options: {
+    readonly mutant?: Mutant;
+    readonly print?: (line: string) => void;
+    readonly watchesSteps?: boolean;
+  } = {},
 ): Promise<SeedResult> {
-  const world = new World(seed, options.mutant ?? faithful, options.print ?? null);
+  const { mutant = faithful, print = null, watchesSteps = true } = options;
+  const world = new World(seed, mutant, print, watchesSteps);
   const stray = (cause: unknown): void => {
     world.fail(`nobody handled: ${cause instanceof Error ? cause.message : String(cause)}`, cause);
   };

@@ -65,8 +65,12 @@ export class World {
   private readonly slabs = new SlabStock();
   private lifeNumber = 0;
 
-  constructor(seed: number, mutant: Mutant, print: ((line: string) => void) | null) {
+  /** False: what the product says of itself is not looked at between steps, only what it serves. */
+  readonly watchesSteps: boolean;
+
+  constructor(seed: number, mutant: Mutant, print: ((line: string) => void) | null, watchesSteps: boolean) {
     this.seed = seed;
+    this.watchesSteps = watchesSteps;
     this.mutant = mutant;
     this.print = print;
     const source = new SeededRandom(Math.imul(seed, 0x9e3779b1) ^ 0x5bd1e995);
