@@ -113,7 +113,12 @@ export class PacedWriteback {
     const clock = this.#clock;
     if (clock === null || pauseMs < 1) return Promise.resolve();
     return new Promise((resolve) => {
-      clock.after(pauseMs, resolve);
+      // A clock's timers let the process end; a checkpoint under way must not, even when nothing else is left to do.
+      const alive = setInterval(() => undefined, pauseMsMax);
+      clock.after(pauseMs, () => {
+        clearInterval(alive);
+        resolve();
+      });
     });
   }
 
