@@ -25,6 +25,8 @@ export interface Damage {
   readonly what: string;
   /** Turns the bit back, where the file still is as it was damaged. */
   undo(): void;
+  /** A segment that was not missed for its header's sake counts as unused now: its header must not come back. */
+  readonly stays: boolean;
 }
 
 export function damageAtRest(world: World, checkpointPath: string, random: SeededRandom): Damage | null {
@@ -42,6 +44,7 @@ export function damageAtRest(world: World, checkpointPath: string, random: Seede
   world.count(`damage in a ${target.what}`);
   return {
     what,
+    stays: target.what === "segment header",
     undo: () => {
       const now = world.fileBytes(target.path);
       if (now !== null && damaged !== null && now.equals(damaged)) {
@@ -85,21 +88,28 @@ function coveredTargets(world: World, checkpointPath: string): Target[] {
       lsn: 0,
     });
   }
-  for (const path of world.disk.names.seen.files.keys()) {
-    if (path.startsWith(`${world.paths.log}/`)) {
-      mark = Math.max(mark, collect(path, world.fileBytes(path) as Buffer, found));
-    }
+  const segments = [...world.disk.names.seen.files.keys()].filter((path) =>
+    path.startsWith(`${world.paths.log}/`),
+  );
+  let endLsn = 0;
+  for (const path of segments.sort()) {
+    const part = collect(path, world.fileBytes(path) as Buffer, endLsn, found);
+    mark = Math.max(mark, part.mark);
+    endLsn = Math.max(endLsn, part.endLsn);
   }
   return found.filter((target) => target.lsn <= mark);
 }
 
-/** Adds a segment's header and records; gives the greatest mark in them. */
-function collect(path: string, bytes: Buffer, found: Target[]): number {
-  if (bytes.byteLength < blockBytes) return 0;
-  const segment = readSegmentHeader(bytes.subarray(0, blockBytes));
-  if (isBadSegmentHeader(segment)) return 0;
+/** Adds a segment's header and records; gives the greatest mark in them, and where they end. */
+function collect(
+  path: string,
+  bytes: Buffer,
+  endLsnBefore: number,
+  found: Target[],
+): { readonly mark: number; readonly endLsn: number } {
+  const segment = bytes.byteLength < blockBytes ? null : readSegmentHeader(bytes.subarray(0, blockBytes));
+  if (segment === null || isBadSegmentHeader(segment)) return { mark: 0, endLsn: 0 };
   let mark = segment.durableLsn;
-  found.push({ what: "segment header", path, offset: 0, length: blockBytes, lsn: segment.firstLsn });
   let lsn = segment.firstLsn;
   for (let offset = blockBytes; offset < bytes.byteLength; ) {
     const record = readRecordHeader(bytes, offset);
@@ -109,5 +119,9 @@ function collect(path: string, bytes: Buffer, found: Target[]): number {
     lsn = record.lastLsn + 1;
     offset += record.recordBytes;
   }
-  return mark;
+  // Without the header of a segment that replaces a part of an older one, the older one's records count again: then a mark
+  // must cover all that stands here.
+  const needed = segment.firstLsn < endLsnBefore ? lsn - 1 : segment.firstLsn;
+  found.push({ what: "segment header", path, offset: 0, length: blockBytes, lsn: needed });
+  return { mark, endLsn: lsn };
 }

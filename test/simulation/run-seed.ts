@@ -68,9 +68,7 @@ class SeedRun {
     let { durability } = plan;
     for (let count = 0; count < plan.lives; count++) {
       if (random.chance(0.1)) durability = durability === "write" ? "flush" : "write";
-      const damage = random.chance(0.15)
-        ? damageAtRest(world, checkpointPathOf(world.paths.image), random)
-        : null;
+      const damage = random.chance(0.15) ? this.damageWhileOff() : null;
       const life = await this.openLife(durability, damage, count > 0);
       await this.judge(life);
       await this.live(life);
@@ -81,6 +79,13 @@ class SeedRun {
     await this.closeCleanly(last);
     world.disk.crash();
     this.checkImage("after a power loss behind a clean close");
+  }
+
+  /** The machine is off, so that nothing of the disk's content is under way, and a bit turns over. */
+  private damageWhileOff(): Damage | null {
+    this.losePower();
+    const { world } = this;
+    return damageAtRest(world, checkpointPathOf(world.paths.image), world.random);
   }
 
   private async openLife(
@@ -164,7 +169,7 @@ class SeedRun {
     const error = await this.tryOpening(life);
     if (error === null) {
       world.count("damage was harmless");
-      damage.undo();
+      if (!damage.stays) damage.undo();
       return life;
     }
     world.note(`refused: ${error.message}`);
