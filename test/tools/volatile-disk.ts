@@ -50,7 +50,7 @@ export class VolatileDisk {
 
   /** Writes that a power cut could take now. */
   get unflushedWrites(): number {
-    return this.#cached.length;
+    return this.#cached.reduce((count, write) => count + (write.durable ? 0 : 1), 0);
   }
 
   read(offset: number, length: number): Buffer {

@@ -24,6 +24,8 @@ const volumeSize = "32M";
 const diskBytes = 4 * 1024 * 1024 * 1024;
 const nbdPort = 10809;
 const flushMsMax = 12;
+/** The control's load: nothing in it asks for a sync. */
+const neverSynced = { weights: { write: 80, fua: 0, zero: 0, trim: 0, read: 20, flush: 0 } };
 const worstMomentMsMax = 10_000;
 
 export interface RoundPlan {
@@ -45,14 +47,20 @@ export interface RoundReport {
   /** What each cut of the round did to the machine's disk. */
   readonly cuts: readonly CutReport[];
   readonly readyAfterMs: number;
+  /** Losses of the control volume, which answers before its sync and is judged as if it did not. */
+  readonly controlLosses: number;
   /** What was wrong: lost, stale or torn blocks by volume, and errors that the server answered. Empty is good. */
   readonly failures: readonly string[];
 }
 
 interface Volume {
   readonly name: string;
+  readonly durability: "write" | "flush";
   readonly checker: BlockChecker;
   readonly connections: number;
+  readonly depth: number;
+  /** Judged by a promise that its durability does not give: what it "loses" shows that the cuts and the checker work. */
+  readonly control: boolean;
 }
 
 /** Chooses a round from the seed: mostly scattered survivors, now and then a second cut during recovery. */
@@ -82,16 +90,31 @@ export class PowerCutRig {
     this.disk = disk;
     this.#server = server;
     this.#random = new SeededRandom(seed);
-    const checker = (offset: number, survives: "acknowledged" | "flushed"): BlockChecker =>
+    const checker = (offset: number, survives: "acknowledged" | "flushed", weights = {}): BlockChecker =>
       new BlockChecker({
+        ...weights,
         sizeBytes: volumeBytes,
         seed: seed + offset,
         survives,
         requestBytesMax: 256 * 1024,
       });
+    const volume = { control: false, depth: 8, connections: 1 };
     this.#volumes = [
-      { name: "durable", checker: checker(1, "acknowledged"), connections: 2 },
-      { name: "cached", checker: checker(2, "flushed"), connections: 1 },
+      {
+        ...volume,
+        name: "durable",
+        durability: "write",
+        checker: checker(1, "acknowledged"),
+        connections: 2,
+      },
+      { ...volume, name: "cached", durability: "flush", checker: checker(2, "flushed") },
+      {
+        name: "early",
+        durability: "flush",
+        checker: checker(4, "acknowledged", neverSynced),
+        ...volume,
+        control: true,
+      },
     ];
   }
 
@@ -134,13 +157,16 @@ export class PowerCutRig {
     }
     await this.#boot();
     const failures: string[] = [];
+    let controlLosses = 0;
     for (const [index, volume] of this.#volumes.entries()) {
       const result = results[index] as RunResult;
       failures.push(...result.requestErrors.map((error) => `${volume.name}: server answered ${error}`));
       failures.push(
         ...result.findings.map((finding) => `${volume.name}, before the cut: ${describe(finding)}`),
       );
-      failures.push(...(await this.#verify(volume)).map((finding) => `${volume.name}: ${describe(finding)}`));
+      const found = await this.#verify(volume);
+      if (volume.control) controlLosses += found.length;
+      else failures.push(...found.map((finding) => `${volume.name}: ${describe(finding)}`));
     }
     return {
       plan,
@@ -148,6 +174,7 @@ export class PowerCutRig {
       bytesWritten: results.reduce((sum, result) => sum + result.bytesWritten, 0),
       cuts,
       readyAfterMs: this.#readyAfterMs,
+      controlLosses,
       failures,
     };
   }
@@ -169,7 +196,11 @@ export class PowerCutRig {
     this.#port = await freePort();
     this.#vm = await Vm.start({
       script: guestScript("varve-server.sh"),
-      env: { VOLUMES: `--volume durable:${volumeSize} --volume cached:${volumeSize},durability=flush` },
+      env: {
+        VOLUMES: this.#volumes
+          .map((v) => `--volume ${v.name}:${volumeSize},durability=${v.durability}`)
+          .join(" "),
+      },
       nbdBlockdev: `nbd+unix:///medium?socket=${join(this.dir, "disk.sock")}`,
       forward: [{ host: this.#port, guest: nbdPort }],
       // One CPU: with two, emulated by two threads, V8 once in thirty boots stumbles over code that it has just compiled.
@@ -202,11 +233,11 @@ export class PowerCutRig {
     const stop = new AbortController();
     let endedEarly = false;
     try {
-      for (const { name, checker, connections } of this.#volumes) {
+      for (const { name, checker, connections, depth } of this.#volumes) {
         const own: NbdClient[] = [];
         for (let n = 0; n < connections; n++) own.push(await this.#connect(name));
         clients.push(...own);
-        runs.push(checker.run(own, { depth: 8, signal: stop.signal }));
+        runs.push(checker.run(own, { depth, signal: stop.signal }));
       }
       const lieAfterMs = plan.lieAfterMs ?? plan.loadMs;
       await new Promise((resolve) => setTimeout(resolve, lieAfterMs));

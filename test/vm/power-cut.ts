@@ -41,16 +41,21 @@ try {
 }
 
 const failures = reports.flatMap((report) => report.failures);
-const bad =
-  broken !== undefined || (lying ? reports.some((r) => r.failures.length === 0) : failures.length > 0);
-await rig.close(bad || values.keep);
 const sum = (pick: (report: RoundReport) => number): number => reports.reduce((n, r) => n + pick(r), 0);
+const controlLosses = sum((report) => report.controlLosses);
+// The control volume answers before its sync: had it lost nothing either, these cuts would have proved nothing.
+const bad =
+  broken !== undefined ||
+  controlLosses === 0 ||
+  (lying ? reports.some((r) => r.failures.length === 0) : failures.length > 0);
+await rig.close(bad || values.keep);
 const cuts = reports.flatMap((report) => report.cuts);
 console.log(
   `power-cut: ${reports.length} rounds and ${cuts.length} cuts in ${Math.round((performance.now() - startedAtMs) / 1000)} s, ` +
     `${sum((r) => r.acknowledged)} acknowledged operations, ${(sum((r) => r.bytesWritten) / 2 ** 20).toFixed(0)} MiB, ` +
     `${cuts.reduce((n, cut) => n + cut.sectorsLost, 0)} unflushed sectors lost by the disk, ` +
-    `${failures.length} losses found${lying ? " (wanted: the disk lied)" : ""}`,
+    `${failures.length} losses found${lying ? " (wanted: the disk lied)" : ""}, ` +
+    `${controlLosses} in the volume that answers before its sync (wanted)`,
 );
 if (broken !== undefined) console.error(broken);
 if (bad) {
@@ -69,6 +74,6 @@ function lineOf(round: number, report: RoundReport): string {
   return (
     `round ${String(round + 1).padStart(3)}  ${report.plan.mode.padEnd(7)} after ${report.plan.loadMs} ms` +
     `  ${report.acknowledged} acked, ${(report.bytesWritten / 2 ** 20).toFixed(0)} MiB  disk: ${cuts}` +
-    `  ready in ${Math.round(report.readyAfterMs)} ms  ${report.failures.length === 0 ? "ok" : `${report.failures.length} LOSSES`}`
+    `  control lost ${report.controlLosses}  ready in ${Math.round(report.readyAfterMs)} ms  ${report.failures.length === 0 ? "ok" : `${report.failures.length} LOSSES`}`
   );
 }
