@@ -88,6 +88,12 @@ export const limits = {
   /** A client that was told the end has this long to close its side, one that is drained to go on with what it owes. */
   nbdClosingMs: 2_000,
   nbdSweepMs: 1_000,
+  /** Idle TCP clients are asked for a sign of life after this; ten unanswered questions, a second apart, close. */
+  nbdKeepAliveMs: 60_000,
+  /** Idle reply memory is given back to the system in steps of at most so many slabs a sweep (4 MiB: below 1 ms). */
+  nbdSlabsShrunkPerSweepMax: 8,
+  /** A client with one request at a time shows it by so many rounds in a row: several connections rarely do. */
+  nbdLoneRoundsMin: 4,
   /** After an answer to a lone client its socket is asked so often (0.6 µs each) before epoll is: a wake-up costs 30-60 µs ... */
   nbdPollAsksMax: 100,
   /** ... at most so often in a row, so that timers and other sockets wait for less than 2 ms. */

@@ -64,6 +64,8 @@ export class NbdConnection {
   /** The socket was told to stop reading. */
   private paused = false;
   private draining = false;
+  /** Rounds in a row that held one request, with no other connection's between. */
+  private loneRounds = 0;
   private resumeAsked = false;
   private flushAsked = false;
   /** When the client last made progress: handshake begun, bytes came, bytes taken. */
@@ -122,7 +124,8 @@ export class NbdConnection {
     if (this.stage === "handshake" || this.stage === "transmission") {
       const sole = this.host.lastRound === this;
       this.round(bytes);
-      if (sole) this.poll();
+      this.loneRounds = sole && this.transmission?.roundRequests === 1 ? this.loneRounds + 1 : 0;
+      if (this.loneRounds >= limits.nbdLoneRoundsMin) this.poll();
     }
     this.paused = !this.wantsInput();
     return !this.paused;

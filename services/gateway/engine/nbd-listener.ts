@@ -6,6 +6,7 @@
 import { chmod, lstat, rm } from "node:fs/promises";
 import { connect, createServer, type OnReadOpts, type Server, Socket } from "node:net";
 import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 
 export type NbdAddress =
   | { readonly host: string; readonly port: number }
@@ -38,7 +39,14 @@ export class NbdListener {
   }
 
   static async listen(wanted: NbdAddress, accept: (socket: AcceptedSocket) => void): Promise<NbdListener> {
-    const server = createServer({ pauseOnConnect: true, noDelay: true, allowHalfOpen: true });
+    // Keep-alive finds clients whose machine is gone; an idle one is never closed otherwise.
+    const server = createServer({
+      pauseOnConnect: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: limits.nbdKeepAliveMs,
+      allowHalfOpen: true,
+    });
     server.on("connection", (socket) => accept(acceptedSocket(socket, wanted)));
     if ("path" in wanted) await removeStaleSocket(wanted.path);
     await new Promise<void>((resolve, reject) => {

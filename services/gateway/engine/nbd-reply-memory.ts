@@ -36,6 +36,9 @@ export class NbdMemory {
   private readonly freeInputs: Slab[] = [];
   private readonly waiting = new Set<() => void>();
   private sharedSlabs = 0;
+  /** Of freeReplies: the least number since the last trim, and how many from the bottom have no pages. */
+  private leastFree = 0;
+  private withoutPages = 0;
 
   constructor(source: SlabSource, replyMemoryBytesMax: number = limits.nbdReplyMemoryBytesMax) {
     this.source = source;
@@ -54,6 +57,8 @@ export class NbdMemory {
 
   take(): ReplySlab | null {
     const free = this.freeReplies.pop();
+    this.leastFree = Math.min(this.leastFree, this.freeReplies.length);
+    this.withoutPages = Math.min(this.withoutPages, this.freeReplies.length);
     if (free !== undefined) return free;
     if (this.sharedSlabs === this.sharedSlabsMax) return null;
     this.sharedSlabs += 1;
@@ -98,11 +103,20 @@ export class NbdMemory {
     this.freeInputs.push(slab);
   }
 
-  /** Lets the system have the memory of slabs that nobody uses; they stay in the lists. */
+  /** Called by the sweep: gives pages of slabs back that nobody took since the last call, a few at a time. */
+  trim(): void {
+    const end = Math.min(this.leastFree, this.withoutPages + limits.nbdSlabsShrunkPerSweepMax);
+    for (const free of this.freeReplies.slice(this.withoutPages, end)) this.source.shrinkSlab(free.slab);
+    this.withoutPages = Math.max(this.withoutPages, end);
+    this.leastFree = this.freeReplies.length;
+  }
+
+  /** Lets the system have the memory of all slabs that nobody uses; they stay in the lists. */
   shrink(): void {
-    for (const free of this.freeReplies) this.source.shrinkSlab(free.slab);
+    for (const free of this.freeReplies.slice(this.withoutPages)) this.source.shrinkSlab(free.slab);
     for (const free of this.freeHomes) this.source.shrinkSlab(free.slab);
     for (const free of this.freeInputs) this.source.shrinkSlab(free);
+    this.withoutPages = this.freeReplies.length;
   }
 }
 

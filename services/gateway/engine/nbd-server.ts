@@ -139,6 +139,7 @@ export class NbdServer implements ConnectionHost {
     this.sweepTimer = this.clock.after(limits.nbdSweepMs, () => {
       const nowMs = this.clock.monotonicMs();
       for (const connection of this.open) connection.sweep(nowMs);
+      this.memory.trim();
       this.sweepTimer = null;
       if (this.open.size > 0) this.sweepLater();
     });

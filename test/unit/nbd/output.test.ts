@@ -23,7 +23,11 @@ class Memory {
     return slab;
   }
 
-  shrinkSlab(): void {}
+  readonly shrunk: Slab[] = [];
+
+  shrinkSlab(slab: Slab): void {
+    this.shrunk.push(slab);
+  }
 
   at(address: number, length: number): Buffer {
     const slab = this.slabs[Math.floor(address / 2 ** 32) - 1];
@@ -256,6 +260,28 @@ describe("reply memory", () => {
     for (const slab of held) greedy.release(slab);
     expect(called).toBe(1);
     expect(modest.take(300_000)).not.toBeNull();
+  });
+
+  test("slabs that nobody takes for a sweep lose their pages, a few at a time, and only once", () => {
+    const source = new Memory();
+    const memory = new NbdMemory(source);
+    const lend = (count: number): void => {
+      const taken = Array.from({ length: count }, () => memory.take());
+      for (const slab of taken) if (slab !== null) memory.give(slab);
+    };
+    lend(20);
+    memory.trim();
+    expect(source.shrunk).toHaveLength(0);
+    lend(5);
+    memory.trim();
+    expect(source.shrunk).toHaveLength(8);
+    for (let sweep = 0; sweep < 5; sweep += 1) memory.trim();
+    expect(new Set(source.shrunk).size).toBe(20);
+    expect(source.shrunk).toHaveLength(20);
+    lend(3);
+    memory.trim();
+    memory.trim();
+    expect(source.shrunk).toHaveLength(23);
   });
 
   test("an idle connection borrows nothing, a closed one gives its home back when the last piece is sent", () => {
