@@ -133,10 +133,11 @@ export class LifeEvents {
     if (this.resizing) return;
     this.resizing = true;
     life.note(`resize to ${sizeBytes}`);
+    const { session } = life.opened;
     const index = life.oracle.submit({ kind: "resize", sizeBytes });
     this.follow(
       "resize",
-      life.opened.session.resize(sizeBytes),
+      session.resize(sizeBytes),
       () => {
         this.resizing = false;
         life.oracle.acknowledge(index);
@@ -144,8 +145,9 @@ export class LifeEvents {
       },
       (error) => {
         this.resizing = false;
-        // No memory, no room: refused before it was taken.
-        if (error.kind === "Retry" || life.judgeError("resize", error).refused) life.oracle.refuse(index);
+        // No memory, no room: refused before it was taken. But its checkpoint may have failed, too.
+        const refused = error.kind === "Retry" || life.judgeError("resize", error).refused;
+        if (refused && !life.halted && session.sizeBytes !== sizeBytes) life.oracle.refuse(index);
       },
     );
   }

@@ -209,7 +209,7 @@ export class Life implements ClientHost {
       this.fail(`${what} was answered with ${error._tag} (${error.kind}): ${error.message}`, error);
     }
     this.world.count(`refused, ${error._tag}`);
-    return { refused: true };
+    return { refused: error.kind === "Full" || !this.halted };
   }
 
   /** What must hold at every moment. */
