@@ -32,7 +32,8 @@ async function fio(uri: string, ...args: readonly string[]): Promise<FioReport> 
     "--output-format=json",
     "--verify_fatal=1",
   ];
-  const text = await succeed("fio", ...always, ...args);
+  // In the test's own directory: fio leaves its verify state where it runs.
+  const text = await succeed("env", "-C", disk.dir, "fio", ...always, ...args);
   const report = JSON.parse(text.slice(text.indexOf("{"))) as FioReport;
   expect(report.jobs.length).toBeGreaterThan(0);
   for (const job of report.jobs) expect(job.error).toBe(0);
