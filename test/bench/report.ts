@@ -16,7 +16,7 @@ export function readResult(dir: string): BenchResult {
   return JSON.parse(readFileSync(join(dir, "one-machine.json"), "utf8")) as BenchResult;
 }
 
-/** Rows measured now replace the same rows of an earlier run; a partial run keeps the rest. */
+/** Rows measured now replace the same rows of an earlier run; a partial run keeps the rest, and one quick row makes it quick. */
 export function merged(now: BenchResult, dir: string): BenchResult {
   if (!existsSync(join(dir, "one-machine.json"))) return now;
   const before = readResult(dir);
@@ -25,7 +25,13 @@ export function merged(now: BenchResult, dir: string): BenchResult {
     const kept = old.map((row) => byId.get(row.id) ?? row);
     return [...kept, ...fresh.filter((row) => !old.some((other) => other.id === row.id))];
   };
-  return { ...now, ratios: merge(before.ratios, now.ratios), limits: merge(before.limits, now.limits) };
+  const quick = now.quick || before.quick;
+  return {
+    ...now,
+    quick,
+    ratios: merge(before.ratios, now.ratios),
+    limits: merge(before.limits, now.limits),
+  };
 }
 
 export function table(result: BenchResult): string {
