@@ -75,8 +75,11 @@ export const limits = {
   nbdSendBufferBytes: 1 * MiB,
   /** A large read goes out in pieces that fit the processor's cache (1 MiB a core is usual) beside the socket's buffer. */
   nbdReadPieceBytes: 256 * KiB,
-  /** Reply memory of all connections together, beside one slab that each connection owns. Two reads of the largest size. */
-  nbdReplyMemoryBytesMax: 64 * MiB,
+  /**
+   * Reply memory of all connections together, beside one slab that each owns: one and a half reads of the largest size by
+   * simple replies. With 128 MiB of payload and 60-100 MiB of Node a server stays below 300 MiB.
+   */
+  nbdReplyMemoryBytesMax: 48 * MiB,
   /** Replies that the socket has not taken: beyond this a connection reads no further request. */
   nbdUnsentBytesMax: 1 * MiB,
   /** Holes shorter than this are read as data: a chunk costs more than their bytes. */

@@ -279,11 +279,11 @@ export class RawClient {
   }
 }
 
-/** A payload in which every 16-byte cell differs. */
+/** A payload whose blocks all differ: it repeats at a prime length only. */
 export function pattern(bytes: number, seed = 1): Buffer {
-  const data = Buffer.alloc(bytes);
-  for (let at = 0; at < bytes; at += 1) data[at] = (at * 31 + (at >> 8) * 7 + seed * 13) & 0xff;
-  return data;
+  const stretch = Buffer.alloc(Math.min(bytes, 65_521));
+  for (let at = 0; at < stretch.length; at += 1) stretch[at] = (at * 31 + (at >> 8) * 7 + seed * 13) & 0xff;
+  return bytes === 0 ? stretch : Buffer.alloc(bytes, stretch);
 }
 
 /** Waits until the condition holds; the test's own time-out ends the wait. */
