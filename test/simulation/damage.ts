@@ -23,10 +23,8 @@ interface Target {
 
 export interface Damage {
   readonly what: string;
-  /** Turns the bit back, where the file still is as it was damaged. */
+  /** Turns the bit back, where the file still is as it was damaged: what was misread once may be read well again. */
   undo(): void;
-  /** A segment that was not missed for its header's sake counts as unused now: its header must not come back. */
-  readonly stays: boolean;
 }
 
 export function damageAtRest(world: World, checkpointPath: string, random: SeededRandom): Damage | null {
@@ -44,7 +42,6 @@ export function damageAtRest(world: World, checkpointPath: string, random: Seede
   world.count(`damage in a ${target.what}`);
   return {
     what,
-    stays: target.what === "segment header",
     undo: () => {
       const now = world.fileBytes(target.path);
       if (now !== null && damaged !== null && now.equals(damaged)) {

@@ -169,7 +169,7 @@ class SeedRun {
     const error = await this.tryOpening(life);
     if (error === null) {
       world.count("damage was harmless");
-      if (!damage.stays) damage.undo();
+      damage.undo();
       return life;
     }
     world.note(`refused: ${error.message}`);

@@ -31,11 +31,11 @@ export interface FoundLog {
   /** Segments that hold the log, in order; the last one goes on behind its end. */
   readonly live: readonly LogSegment[];
   readonly rewrite: readonly RewriteRange[];
-  /** Started, but only behind the end: their headers are zeroed. */
+  /** Started, but only behind the end, or with a torn header: their headers are zeroed. */
   readonly behindEnd: readonly FoundFile[];
   /** Replaced as a whole, or never used and older than the log's end: removed. */
   readonly dead: readonly FoundFile[];
-  /** Not started, newer than the log's end: room for what comes. */
+  /** Blank or of a former life, newer than the log's end: room for what comes. */
   readonly unused: readonly FoundFile[];
 }
 
@@ -330,9 +330,10 @@ function result(found: FoundFiles, walk: Walk): FoundLog {
     chain: walk.chain,
     live: walk.live,
     rewrite: rewriteRanges(walk.unmarked),
-    behindEnd: newer.filter((file) => file.state === "started"),
+    // A header that can't be read now and can be read later would replace what is appended meanwhile.
+    behindEnd: newer.filter((file) => file.state === "started" || file.state === "torn"),
     dead: others.filter((file) => file.sequence < endSequence),
-    unused: newer.filter((file) => file.state !== "started"),
+    unused: newer.filter((file) => file.state !== "started" && file.state !== "torn"),
   };
 }
 

@@ -180,6 +180,21 @@ test("the damaged header of a segment whose records were known durable is damage
   expect((await torn.read(9))[0]?.entries).toEqual([{ kind: "epoch", writer: "test" }]);
 });
 
+test("a torn header behind the end never comes back, though the disk reads it well later", async () => {
+  const world = await worldWith(7);
+  // Two blocks are left in segment 1; this record needs four.
+  while (!world.append(9000)) await world.scheduler.run(10);
+  await world.sync();
+  await closed(world);
+  world.disk.flipBit(segment(2), 50, 1);
+  world.writer = await world.scheduler.until(world.startOpen("write"), "open");
+  expect(world.writer.state()).toMatchObject({ lastLsn: 8, epoch: 2 });
+  await closed(world);
+  world.disk.flipBit(segment(2), 50, 1);
+  world.writer = await world.scheduler.until(world.startOpen("write"), "open");
+  expect(world.writer.state()).toMatchObject({ lastLsn: 9, epoch: 3 });
+});
+
 test("a log that was never durable begins anew with another line", async () => {
   const world = new LogWorld(8);
   const opening = world.startOpen("write");
