@@ -8,7 +8,10 @@ import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 
-/** What the writer is told, always in LSN order. Calls come on the event loop, never from inside append() or pump(). */
+/**
+ * What the writer is told, always in LSN order. Calls come on the event loop, never from inside append(); from inside pump()
+ * only where it was told that it may block, and did.
+ */
 export interface LogListener {
   /** Every entry up to and including `lsn` is stored (survives a kill of the process). `flush` volumes may reply now. */
   stored(lsn: number): void;

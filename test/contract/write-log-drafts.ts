@@ -35,7 +35,7 @@ export class RecordingListener implements LogListener {
   durableLsn = 0;
   error: VarveError | null = null;
   readonly calls: string[] = [];
-  /** Set while a test is inside append() or pump(): no call may come then. */
+  /** Set while a test is inside append(), or pump(false): no call may come then. */
   inside = false;
   #roomWaiting: (() => void)[] = [];
   #waiting: { lsn: number; what: "stored" | "durable"; resolve: () => void }[] = [];
@@ -96,7 +96,7 @@ export class RecordingListener implements LogListener {
   }
 }
 
-/** Appends and pumps, checking that nobody is told anything meanwhile. */
+/** Appends and pumps, checking that nobody is told anything meanwhile, but by a pump that may block. */
 export function appendNow(
   writer: LogWriter,
   listener: RecordingListener,
@@ -106,6 +106,7 @@ export function appendNow(
   listener.inside = true;
   try {
     writer.append(draft);
+    listener.inside = !mayBlock;
     writer.pump(mayBlock);
   } finally {
     listener.inside = false;

@@ -21,7 +21,7 @@ export interface ImageApplierOptions {
 }
 
 const gatherBytes = 1024 * 1024;
-const gatherMs = 2;
+const gatherMs = 10;
 const applyBatchesMax = 256;
 
 export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {

@@ -144,6 +144,7 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
     // Whoever was refused for want of room does not append; the disk may have some by now.
     if (this.#supply.refusal !== null && this.#ended === null) this.#supply.wake();
     this.#issue(mayBlock);
+    if (mayBlock) this.#groups.settleNow();
   }
 
   sync(): Promise<void> {

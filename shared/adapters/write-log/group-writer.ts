@@ -107,10 +107,7 @@ export class GroupWriter {
     for (let index = 0; index < setup.groupsInFlightMax; index += 1) {
       this.#free.push(new Group(setup.store.allocateSlab(limits.blockBytes)));
     }
-    this.#settleLater = () => {
-      this.#settleQueued = false;
-      this.#settle();
-    };
+    this.#settleLater = () => this.settleNow();
   }
 
   /** Resolves when no group is under way. */
@@ -131,6 +128,13 @@ export class GroupWriter {
       else this.#writeOnThread(group);
     }
     return true;
+  }
+
+  /** Tells what a write on this thread has ended already; else a microtask does. Not to be called from inside issue(). */
+  settleNow(): void {
+    if (!this.#settleQueued) return;
+    this.#settleQueued = false;
+    this.#settle();
   }
 
   /** After a repair: all drafts so far are in place, groups may start again. */

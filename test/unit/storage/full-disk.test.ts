@@ -54,7 +54,7 @@ class Client {
 
   /** One write where nothing is yet. */
   async fill(opened: OpenSession, block: number): Promise<void> {
-    await this.#write(opened, block, [block, block + 1, block + 2, block + 3]);
+    await this.world.until(this.#write(opened, block, [block, block + 1, block + 2, block + 3]));
   }
 
   async trimAll(opened: OpenSession): Promise<void> {

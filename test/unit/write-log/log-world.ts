@@ -107,7 +107,7 @@ export class LogWorld {
       return false;
     }
     this.appended.push({ firstLsn: draft.firstLsn, seed: this.#seed, length });
-    this.listener.inside = true;
+    this.listener.inside = !mayBlock;
     this.writer.pump(mayBlock);
     this.listener.inside = false;
     return true;
