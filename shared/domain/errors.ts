@@ -42,7 +42,12 @@ export class FileStoreError extends VarveError {
   readonly path: string;
   readonly operation: string;
 
-  constructor(operation: string, path: string, code: string, options: { hint?: string; cause?: unknown } = {}) {
+  constructor(
+    operation: string,
+    path: string,
+    code: string,
+    options: { hint?: string; cause?: unknown } = {},
+  ) {
     super("FileStoreError", kindOfErrno(code), `${operation} ${path}: ${code}`, {
       ...options,
       fields: { operation, path, code },

@@ -32,10 +32,15 @@ export function refuseEntry(
   }
   if (kind > entryKind.trim || !isEntryRange(offset, length) || offset + length > facts.sizeBytes) {
     const range = `[${offset}, ${offset + length})`;
-    return new VarveError("OutOfRangeError", "Invalid", `${range} is not in a disk of ${facts.sizeBytes} bytes`, {
-      hint: "Ask for a range within the disk.",
-      fields: { kind, offset, length, sizeBytes: facts.sizeBytes },
-    });
+    return new VarveError(
+      "OutOfRangeError",
+      "Invalid",
+      `${range} is not in a disk of ${facts.sizeBytes} bytes`,
+      {
+        hint: "Ask for a range within the disk.",
+        fields: { kind, offset, length, sizeBytes: facts.sizeBytes },
+      },
+    );
   }
   if (recordRoomBytes(kind, length) > facts.logRoomBytes) return full("log", offset, length);
   if (imageRoomBytes(kind, offset, length) > facts.imageRoomBytes) return full("image", offset, length);

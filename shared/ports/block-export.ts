@@ -5,8 +5,9 @@
  *
  * Ranges are checked by the connection against sizeBytes before a call (it owns the protocol's errno rules).
  */
-import type { AllocationRun } from "./replica-image.ts";
+
 import type { VarveError } from "#shared/domain/errors.ts";
+import type { AllocationRun } from "./replica-image.ts";
 import type { Slab } from "./slab.ts";
 
 /** Told once when a request is finished; `error` null means success. A request object of the connection implements it. */
@@ -39,7 +40,14 @@ export interface BlockExport {
    * A write whose whole payload stands in the caller's memory: copied before the call returns. Returns false, with nothing
    * done, where payload memory is used up: stop reading requests and try again when onRoom's callback comes.
    */
-  write(offset: number, source: Slab, sourceStart: number, length: number, fua: boolean, done: Completion): boolean;
+  write(
+    offset: number,
+    source: Slab,
+    sourceStart: number,
+    length: number,
+    fua: boolean,
+    done: Completion,
+  ): boolean;
   /** Memory for a payload of `length` ≤ limits.batchPayloadBytesMax that arrives in pieces; null where memory is used up. */
   reserveWrite(length: number): WriteSlot | null;
   /** Submits a filled slot as a write at `offset`. Takes the slot over. */
