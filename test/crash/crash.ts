@@ -68,10 +68,17 @@ if (failures.length > 0) {
   );
   console.error(run.serverOutput().slice(-4000));
   run.abandon();
-  process.exit(1);
+} else if (values.keep) {
+  console.log(`crash: data kept in ${dir}`);
+} else {
+  rmSync(dir, { recursive: true, force: true });
 }
-if (values.keep) console.log(`crash: data kept in ${dir}`);
-else rmSync(dir, { recursive: true, force: true });
+// A failure outside of the rounds counts as one, too.
+const passedRounds = reports.filter((report) => report.failures.length === 0).length;
+console.log(
+  `${passedRounds} passed, ${failures.length === 0 ? 0 : Math.max(1, reports.length - passedRounds)} failed`,
+);
+process.exit(failures.length === 0 ? 0 : 1);
 
 function lineOf(report: RoundReport): string {
   const bytes = `${(report.bytesWritten / 2 ** 20).toFixed(0)} MiB`;
