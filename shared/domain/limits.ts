@@ -45,6 +45,15 @@ export const limits = {
   /** Image bytes written out at a time before a checkpoint's sync: 10 ms of a 200 MB/s disk, the most that a log sync waits for. */
   writebackSliceBytes: 2 * MiB,
   extentBytes: 4 * MiB,
+  /** Bucket: one object. A chunk has 4 MiB and its table, a segment 8 MiB and one batch more, a page or manifest far less. */
+  objectBytesMax: 32 * MiB,
+  /** A segment is sealed at so many bytes of records, or at this age, whichever is first. */
+  segmentRecordBytes: 8 * MiB,
+  segmentAgeMs: 60_000,
+  /** Piece of a segment or chunk that is compressed by itself: the least that a cold read fetches. */
+  archiveFrameBytes: 256 * KiB,
+  /** Segments that a manifest names itself, 150 bytes each; more become an index page. */
+  manifestSegmentsMax: 256,
   volumeBytesMin: 512,
   volumeBytesMax: 2 ** 50,
   volumesMax: 1024,

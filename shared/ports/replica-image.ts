@@ -18,6 +18,8 @@ export interface AllocationRun {
 export interface ReplicaState {
   readonly sizeBytes: number;
   readonly appliedLsn: number;
+  /** The greatest LSN whose apply had begun: bytes of entries up to it may be in the image. */
+  readonly begunLsn: number;
   readonly checkpointLsn: number;
   /** Written to the image since the last checkpoint. */
   readonly dirtyBytes: number;

@@ -25,6 +25,7 @@ export class MemoryReplicaImage implements ReplicaImage {
     return {
       sizeBytes: this.#disk.sizeBytes,
       appliedLsn: this.#disk.appliedLsn,
+      begunLsn: this.#disk.appliedLsn,
       checkpointLsn: this.#checkpointLsn,
       dirtyBytes: 0,
       allocatedBytes: this.#disk.pageCount * 4096,

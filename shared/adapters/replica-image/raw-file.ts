@@ -54,6 +54,8 @@ export class RawFileImage implements ReplicaImage {
   readonly #file: BlockFile;
   readonly #writeback: PacedWriteback;
   #position: ReplicaPosition;
+  /** Greatest LSN whose apply had begun; a failed run is repeated from its start. */
+  #begunLsn: number;
   #checkpointLsn: number;
   #dirtyBytes = 0;
   #allocatedBytes: number;
@@ -74,6 +76,7 @@ export class RawFileImage implements ReplicaImage {
       sliceBytes: limits.writebackSliceBytes,
     });
     this.#position = checkpoint;
+    this.#begunLsn = checkpoint.appliedLsn;
     this.#checkpointLsn = checkpoint.appliedLsn;
     this.#untouched = checkpoint.detached === null ? null : checkpoint;
     this.#allocatedBytes = facts.allocatedBytes;
@@ -138,6 +141,7 @@ export class RawFileImage implements ReplicaImage {
     return {
       sizeBytes: this.#position.sizeBytes,
       appliedLsn: this.#position.appliedLsn,
+      begunLsn: this.#begunLsn,
       checkpointLsn: this.#checkpointLsn,
       dirtyBytes: this.#dirtyBytes,
       allocatedBytes: this.#allocatedBytes,
@@ -187,6 +191,7 @@ export class RawFileImage implements ReplicaImage {
   }
 
   async #carryOut(plan: ApplyPlan): Promise<void> {
+    this.#begunLsn = Math.max(this.#begunLsn, plan.position.appliedLsn);
     if (plan.operations.length === 0) return;
     this.#untouched = null;
     await this.#file.applyAll(plan.operations);

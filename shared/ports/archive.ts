@@ -1,0 +1,76 @@
+/*
+ * What the rest of a process sees of the archiver: one VolumeArchive per open volume, between the session's log and the
+ * bucket. services/archiver/layer.ts implements it; the volume host opens one beside each session and asks it before hot log
+ * is released. See docs/specs/archive.md.
+ */
+import type { PointPin, SnapshotRecord, VolumeManifest, VolumeOrigin } from "#shared/domain/archive.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { HotLog } from "./history.ts";
+import type { AllocationRun } from "./replica-image.ts";
+import type { Slab } from "./slab.ts";
+
+/** What to do when the bucket stays away and the hot log nears its limit. */
+export type BucketAwayPolicy = "stop" | "drop history";
+
+/** Facts of a volume that go into each manifest; read at the moment of publishing. */
+export interface ManifestFacts {
+  readonly snapshots: readonly SnapshotRecord[];
+  readonly pins: readonly PointPin[];
+  readonly origin: VolumeOrigin | null;
+  readonly historyMs: number;
+  readonly deletedAtMs: number | null;
+  readonly bucketAway: BucketAwayPolicy;
+}
+
+/** The replica as bases are read from it: never through an overlay. */
+export interface BaseImage {
+  /** `begunLsn`: the greatest LSN whose apply had begun; appliedLsn: the greatest whose apply has ended. */
+  state(): { readonly sizeBytes: number; readonly appliedLsn: number; readonly begunLsn: number };
+  read(slab: Slab, start: number, length: number, offset: number): Promise<void>;
+  allocation(offset: number, length: number, runsMax: number): readonly AllocationRun[];
+  /** True where every extent's bytes are in the local file. A base is read from such images only, or extent by extent. */
+  isLocal(extent: number): boolean;
+}
+
+export interface ArchiveSubject {
+  readonly record: VolumeRecord;
+  /** Present facts; the volume host changes them and then calls VolumeArchive.factsChanged(). */
+  facts(): ManifestFacts;
+  readonly log: HotLog;
+  readonly image: BaseImage;
+  /** Greatest LSN that the archiver holds in the bucket rose: log up to it may go. */
+  onHeld(lsn: number): void;
+  /** A line for the operator: the bucket is away, back, the log is filling, history was given up. */
+  onNote(text: string): void;
+}
+
+export interface ArchiveStatus {
+  readonly state: "running" | "waiting for the bucket" | "stopped";
+  readonly archivedLsn: number;
+  /** Safe in the bucket, checked after the settle time: log up to here may be released. */
+  readonly heldLsn: number;
+  readonly lastBaseLsn: number;
+  readonly error: VarveError | null;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface VolumeArchive {
+  status(): ArchiveStatus;
+  /** The last manifest that was published; null before the first. */
+  manifest(): VolumeManifest | null;
+  /** Seals and publishes everything up to `lsn` now; resolves when a manifest names it. */
+  archive(lsn: number): Promise<void>;
+  /** Publishes present facts: resolves when a manifest with them is in the bucket. */
+  factsChanged(): Promise<void>;
+  /** Takes a base now (before a rollback, for a long-lived snapshot); resolves with it when published. */
+  takeBase(): Promise<{ readonly s: number; readonly e: number }>;
+  /** Finishes uploads under way, archives the rest where the bucket answers within the limit, stops. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface ArchiverHome {
+  /** Takes the next archiver epoch and begins. Rejects Fenced where the bucket holds a newer line ("rescued elsewhere"). */
+  open(subject: ArchiveSubject): Promise<VolumeArchive>;
+  close(): Promise<void>;
+}
