@@ -113,7 +113,7 @@ export class NbdNegotiation {
       }
       return true;
     }
-    if (this.state === "skipping") return this.skip(input, this.option);
+    if (this.state === "skipping") return this.skipOption(input, this.option);
     const { option, length } = this.option;
     if (input.waiting < length) return false;
     const data = input.slab.bytes.subarray(input.parsed, input.parsed + length);
@@ -123,7 +123,7 @@ export class NbdNegotiation {
     return true;
   }
 
-  private skip(input: NbdInput, { option }: OptionHeader): boolean {
+  private skipOption(input: NbdInput, { option }: OptionHeader): boolean {
     const bytes = Math.min(this.skipBytes, input.waiting);
     input.parsed += bytes;
     this.skipBytes -= bytes;
