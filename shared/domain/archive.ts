@@ -109,7 +109,10 @@ export interface VolumeOrigin {
 /** Somebody else needs this point: a clone that still reads from here. The collector keeps it. */
 export interface PointPin {
   readonly lsn: number;
-  /** Volume id of the clone, or `rebase` for a rollback whose replica still reads from the point. */
+  /**
+   * Volume id of the clone, `rebase` for a rollback whose replica still reads from the point, or `reader` while an export
+   * of it is open.
+   */
   readonly holder: string;
 }
 
@@ -135,6 +138,8 @@ export interface VolumeManifest {
   /** Lines before this one, oldest first: each ends at lastLsn, the next begins after it. */
   readonly ancestors: readonly { readonly line: string; readonly lastLsn: number }[];
   readonly origin: VolumeOrigin | null;
+  /** Size of the disk before entry 1: the fold begins with so many zeroes, or with the origin's point grown to it. */
+  readonly beginBytes: number;
   /** Everything up to this entry is in segments or given up. 0 before the first. */
   readonly archivedLsn: number;
   /** Writer's epoch and record checksum (hex) at archivedLsn. */

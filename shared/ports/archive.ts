@@ -18,6 +18,8 @@ export interface ManifestFacts {
   readonly snapshots: readonly SnapshotRecord[];
   readonly pins: readonly PointPin[];
   readonly origin: VolumeOrigin | null;
+  /** See VolumeManifest.beginBytes. */
+  readonly beginBytes: number;
   readonly historyMs: number;
   readonly deletedAtMs: number | null;
   readonly bucketAway: BucketAwayPolicy;
@@ -35,6 +37,8 @@ export interface BaseImage {
 
 export interface ArchiveSubject {
   readonly record: VolumeRecord;
+  /** This tenure's number, greater than every earlier one of the line: the host raised and stored it before open(). */
+  readonly archiverEpoch: number;
   /** Present facts; the volume host changes them and then calls VolumeArchive.factsChanged(). */
   facts(): ManifestFacts;
   readonly log: HotLog;
@@ -70,7 +74,7 @@ export interface VolumeArchive {
 }
 
 export interface ArchiverHome {
-  /** Takes the next archiver epoch and begins. Rejects Fenced where the bucket holds a newer line ("rescued elsewhere"). */
+  /** Begins under the subject's archiver epoch. Rejects Fenced where the bucket holds a newer line ("rescued elsewhere"). */
   open(subject: ArchiveSubject): Promise<VolumeArchive>;
   close(): Promise<void>;
 }
