@@ -44,16 +44,70 @@ export const limits = {
   checkpointAgeMs: 30_000,
   /** Image bytes written out at a time before a checkpoint's sync: 10 ms of a 200 MB/s disk, the most that a log sync waits for. */
   writebackSliceBytes: 2 * MiB,
+  /** Threads that wait for small cold reads: each return answers those whose pages have come meanwhile; two, so that one slow page holds nobody up. */
+  coldReadsAwaitedMax: 2,
   extentBytes: 4 * MiB,
   /** Bucket: one object. A chunk has 4 MiB and its table, a segment 8 MiB and one batch more, a page or manifest far less. */
   objectBytesMax: 32 * MiB,
+  /** Keys of objects; one part of a key is a file name in the directory store (and in MinIO and VersityGW). */
+  objectKeyLengthMax: 512,
+  objectKeyPartLengthMax: 255,
+  /** Prefix of a bucket URL: with a key and a slash below the 1024 bytes that S3 allows. */
+  bucketPrefixLengthMax: 256,
+  /** Retries of one request: at most so many attempts in so long; each wait is drawn from 0 to a doubling bound (full jitter). */
+  bucketAttemptsMax: 10,
+  bucketRetryMs: 30_000,
+  bucketRetryFirstWaitMs: 100,
+  bucketRetryWaitMsMax: 5_000,
+  /** One attempt: connection, then the answer's head, then the body at 128 KiB/s or better. */
+  bucketConnectMs: 5_000,
+  bucketAnswerMs: 20_000,
+  bucketBytesPerSecondMin: 128 * KiB,
+  /** Requests under way: writes (8 segments of 8 MiB are 64 MiB of buffers) and reads apart, so that uploads never hold up a read. */
+  bucketWritesInFlightMax: 8,
+  bucketReadsInFlightMax: 24,
+  /** Requests waiting for their turn, each a closure: more than all NBD requests of a busy connection with several frames each. */
+  bucketRequestsQueuedMax: 8192,
+  /** Objects in one page of a listing: what S3 gives at most. */
+  bucketListPageMax: 1000,
+  /** Directories that the directory store remembers as made: 256 of chunks and six of each of 1024 volumes fit. */
+  bucketDirectoriesKnownMax: 8192,
+  /** Another process that opens the directory removes temporary files, and the put writes again: so often. */
+  bucketDirectoryPutsMax: 3,
   /** A segment is sealed at so many bytes of records, or at this age, whichever is first. */
   segmentRecordBytes: 8 * MiB,
   segmentAgeMs: 60_000,
   /** Piece of a segment or chunk that is compressed by itself: the least that a cold read fetches. */
   archiveFrameBytes: 256 * KiB,
+  /** JSON inside one metadata object: 256 summaries of 2048 extent runs and 455 events take at most 31 MB. */
+  metadataBytesMax: 32 * MiB,
+  /** Epochs, marks, resizes and rebases after which a segment is sealed, so that its summary stays below 60 KB of events. */
+  segmentEventsMax: 256,
+  /** Runs of touched extents in a segment's summary, 30 bytes each; beyond it the smallest holes count as touched. */
+  summaryExtentRunsMax: 2048,
+  /** Snapshots, bases, pages, gaps and so on in one manifest: at 150 bytes each, seven full lists stay below 16 MiB. */
+  manifestListMax: 16_384,
   /** Segments that a manifest names itself, 150 bytes each; more become an index page. */
   manifestSegmentsMax: 256,
+  /** Snapshots and pins of one volume, 110 bytes each: its history file stays below 1 MiB. */
+  snapshotsMax: 4096,
+  pinsMax: 4096,
+  /** Points open at once, each with an index and caches of its own; and how long one stays open without a client. */
+  openPointsMax: 64,
+  idlePointMs: 60_000,
+  /** NBD LIST: one message per snapshot, clients show them to people. */
+  listedSnapshotsMax: 256,
+  /** A volume is served without its archive after this; a failed one is opened again after that. */
+  archiveOpenMs: 5_000,
+  archiveRetryMs: 30_000,
+  /** What is left to upload at close gets this long: SIGTERM ends a process within a few seconds. */
+  archiveCloseMs: 2_000,
+  /** Finished jobs are remembered for whoever asks later. */
+  jobsMax: 256,
+  /** One block read at a point over HTTP. */
+  blockReadBytesMax: 4 * MiB,
+  /** Parts of a timeline, changed ranges of one answer. */
+  timelineIntervalsMax: 10_000,
   volumeBytesMin: 512,
   volumeBytesMax: 2 ** 50,
   volumesMax: 1024,

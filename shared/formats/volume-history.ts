@@ -1,0 +1,251 @@
+/*
+ * A volume's history file, DATA/volumes/NAME/history.json (docs/formats/volume-history.md): JSON for people and jq, with the
+ * catalogue's checksum line. The volume host reads and writes it whole; rescue makes one from a manifest.
+ */
+import type { PointPin, SnapshotRecord, VolumeOrigin } from "#shared/domain/archive.ts";
+import { isVolumeSize } from "#shared/domain/entry.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import {
+  bucketAwayPolicies,
+  byPin,
+  bySnapshot,
+  type HistoryRecord,
+  residencies,
+  spanMsMax,
+} from "#shared/domain/history-record.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { isVolumeId, volumeNameMistake } from "#shared/domain/volume.ts";
+import { checksumOf } from "./checksum.ts";
+
+const formatName = "varve-volume-history";
+export const volumeHistoryVersion = 1;
+/** 4096 snapshots and as many pins of at most 110 bytes each; more is refused unread. */
+export const volumeHistoryBytesMax = 1024 * 1024;
+const closingLines = (sum: string): string => `  "checksum": "xxh64:${sum}"\n}\n`;
+const closingPattern = /^ {2}"checksum": "xxh64:([0-9a-f]{16})"\n\}\n$/;
+const closingBytes = closingLines("0".repeat(16)).length;
+const mistakesShownMax = 20;
+
+type Fields = Readonly<Record<string, unknown>>;
+type Rule = (value: unknown) => string | null;
+
+/** The file's bytes. Throws Invalid for content that no volume may have. */
+export function encodeVolumeHistory(record: HistoryRecord): Buffer {
+  const mistakes = checkHistory(record as unknown as Fields);
+  if (mistakes.length > 0) throw refused("volume history", "Invalid", mistakes);
+  const ordered = inOrder(record);
+  const lines = Object.entries(ordered).map(
+    ([name, value]) => `  "${name}": ${Array.isArray(value) ? listText(value) : JSON.stringify(value)},\n`,
+  );
+  const covered = `{\n  "format": "${formatName}",\n  "version": ${volumeHistoryVersion},\n${lines.join("")}`;
+  return Buffer.from(covered + closingLines(sumOf(Buffer.from(covered))));
+}
+
+/**
+ * Reads a history file of the volume with this id. Throws Corrupt where the bytes are not what was written or are another
+ * volume's, Invalid where a newer Varve wrote them. `place` is the file's path.
+ */
+export function decodeVolumeHistory(bytes: Buffer, place: string, volumeId: string): HistoryRecord {
+  if (bytes.length > volumeHistoryBytesMax) throw damaged(place, `it has ${bytes.length} bytes`);
+  const text = bytes.toString("latin1");
+  const closingAt = text.length - closingBytes;
+  const sum = closingPattern.exec(text.slice(Math.max(0, closingAt)))?.[1];
+  if (sum === undefined) throw damaged(place, "it does not end with a checksum line (cut off, or edited)");
+  if (sumOf(bytes.subarray(0, closingAt)) !== sum) {
+    throw damaged(place, "its checksum does not match its text (damaged, or edited by hand)");
+  }
+  const document = parse(text, place);
+  if (document["format"] !== formatName) throw damaged(place, `its format is not "${formatName}"`);
+  if (document["version"] !== volumeHistoryVersion) {
+    const found = JSON.stringify(document["version"]);
+    throw new VarveError("VolumeHistoryVersionError", "Invalid", `${place}: version ${found} is not known`, {
+      hint: "It was written by a newer Varve: use that version. Nothing was changed.",
+      fields: { place },
+    });
+  }
+  const { format: _format, version: _version, checksum: _checksum, ...fields } = document;
+  const mistakes = checkHistory(fields);
+  if (mistakes.length > 0) throw refused(place, "Corrupt", mistakes);
+  const record = inOrder(fields as unknown as HistoryRecord);
+  if (!encodeVolumeHistory(record).equals(bytes))
+    throw damaged(place, "it is not in the form that Varve writes");
+  if (record.volumeId !== volumeId) {
+    throw new VarveError(
+      "VolumeHistoryForeignError",
+      "Corrupt",
+      `${place} belongs to volume ${record.volumeId}`,
+      {
+        hint: `The volume here is ${volumeId}. Put its own history.json back. Nothing was changed.`,
+        fields: { place, volumeId, found: record.volumeId },
+      },
+    );
+  }
+  return record;
+}
+
+/** Every mistake in what should be a history record, each with its place; [] where there is none. */
+function checkHistory(fields: Fields): string[] {
+  const mistakes: string[] = [];
+  checkFields("", fields, rules, mistakes);
+  checkList("pins", fields["pins"], limits.pinsMax, pinRules, mistakes);
+  checkList("snapshots", fields["snapshots"], limits.snapshotsMax, snapshotRules, mistakes);
+  if (typeof fields["origin"] === "object" && fields["origin"] !== null) {
+    checkFields("origin.", fields["origin"] as Fields, originRules, mistakes);
+  }
+  if (mistakes.length > 0) return mistakes;
+  const { pins, snapshots } = fields as unknown as HistoryRecord;
+  twice(
+    "pins",
+    pins.map((pin) => `${pin.lsn} of ${pin.holder}`),
+    mistakes,
+  );
+  twice(
+    "snapshots",
+    snapshots.map((snapshot) => snapshot.name),
+    mistakes,
+  );
+  return mistakes;
+}
+
+const time = (value: unknown): string | null =>
+  Number.isSafeInteger(value) && (value as number) >= 0 ? null : "is not a time in ms";
+const id: Rule = (value) =>
+  typeof value === "string" && isVolumeId(value) ? null : "is not 16 lower-case hex digits";
+const lsn: Rule = (value) => (Number.isSafeInteger(value) && (value as number) >= 1 ? null : "is not an LSN");
+const name: Rule = (value) => (typeof value === "string" ? volumeNameMistake(value) : "is not a text");
+const list: Rule = (value) => (Array.isArray(value) ? null : "is not a list");
+const oneOf =
+  (words: readonly string[]): Rule =>
+  (value) =>
+    (words as readonly unknown[]).includes(value)
+      ? null
+      : `is not ${words.map((word) => `"${word}"`).join(" or ")}`;
+const span =
+  (least: number): Rule =>
+  (value) =>
+    Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= spanMsMax
+      ? null
+      : `is not a time span of ${least} ms to 100 years`;
+
+/** What is wrong with a field's value, or null; also the order of fields in the file. */
+const rules: Readonly<Record<keyof HistoryRecord, Rule>> = {
+  volumeId: id,
+  beginBytes: (value) => (typeof value === "number" && isVolumeSize(value) ? null : "is not a volume's size"),
+  archiverEpoch: (value) =>
+    Number.isSafeInteger(value) && (value as number) >= 0 ? null : "is not an epoch",
+  historyMs: span(0),
+  residency: oneOf(residencies),
+  coldAfterMs: span(1),
+  bucketAway: oneOf(bucketAwayPolicies),
+  origin: (value) =>
+    typeof value === "object" && !Array.isArray(value) ? null : "is neither null nor an object",
+  filled: (value) => (typeof value === "boolean" ? null : "is neither true nor false"),
+  pins: list,
+  snapshots: list,
+};
+const originRules: Readonly<Record<keyof VolumeOrigin, Rule>> = { volumeId: id, name, lsn };
+const pinRules: Readonly<Record<keyof PointPin, Rule>> = {
+  lsn,
+  holder: (value) =>
+    value === "rebase" ? null : id(value) === null ? null : 'is neither a volume id nor "rebase"',
+};
+const snapshotRules: Readonly<Record<keyof SnapshotRecord, Rule>> = { name, lsn, wallTimeMs: time };
+
+function checkFields(
+  place: string,
+  fields: Fields,
+  wanted: Readonly<Record<string, Rule>>,
+  mistakes: string[],
+): void {
+  for (const [field, mistakeOf] of Object.entries(wanted)) {
+    const mistake = mistakeOf(fields[field]);
+    if (mistake !== null) mistakes.push(`${place}${field} ${mistake}`);
+  }
+  for (const field of Object.keys(fields)) {
+    if (!Object.hasOwn(wanted, field)) mistakes.push(`${place}${JSON.stringify(field)} is not known`);
+  }
+}
+
+function checkList(
+  place: string,
+  items: unknown,
+  most: number,
+  wanted: Readonly<Record<string, Rule>>,
+  mistakes: string[],
+): void {
+  if (!Array.isArray(items)) return;
+  if (items.length > most) mistakes.push(`${items.length} ${place}, at most ${most}`);
+  items.slice(0, most).forEach((item: unknown, index) => {
+    if (typeof item === "object" && item !== null && !Array.isArray(item))
+      checkFields(`${place}[${index}].`, item as Fields, wanted, mistakes);
+    else mistakes.push(`${place}[${index}] is not an object`);
+  });
+}
+
+function twice(place: string, keys: readonly string[], mistakes: string[]): void {
+  const seen = new Set<string>();
+  keys.forEach((key, index) => {
+    if (seen.has(key)) mistakes.push(`${place}[${index}] is there twice: ${key}`);
+    seen.add(key);
+  });
+}
+
+function inOrder(record: HistoryRecord): HistoryRecord {
+  const { origin } = record;
+  return {
+    volumeId: record.volumeId,
+    beginBytes: record.beginBytes,
+    archiverEpoch: record.archiverEpoch,
+    historyMs: record.historyMs,
+    residency: record.residency,
+    coldAfterMs: record.coldAfterMs,
+    bucketAway: record.bucketAway,
+    origin: origin === null ? null : { volumeId: origin.volumeId, name: origin.name, lsn: origin.lsn },
+    filled: record.filled,
+    pins: record.pins.map(({ lsn, holder }) => ({ lsn, holder })).sort(byPin),
+    snapshots: record.snapshots
+      .map(({ name, lsn, wallTimeMs }) => ({ name, lsn, wallTimeMs }))
+      .sort(bySnapshot),
+  };
+}
+
+function listText(items: readonly unknown[]): string {
+  if (items.length === 0) return "[]";
+  return `[\n${items.map((item) => `    ${JSON.stringify(item)}`).join(",\n")}\n  ]`;
+}
+
+function sumOf(bytes: Uint8Array): string {
+  return checksumOf(bytes).toString(16).padStart(16, "0");
+}
+
+function parse(text: string, place: string): Record<string, unknown> {
+  try {
+    const document: unknown = JSON.parse(text);
+    if (typeof document === "object" && document !== null) return document as Record<string, unknown>;
+  } catch (cause) {
+    throw damaged(place, "it is not JSON", cause);
+  }
+  throw damaged(place, "it is not a JSON object");
+}
+
+function damaged(place: string, what: string, cause?: unknown): VarveError {
+  return new VarveError(
+    "VolumeHistoryDamagedError",
+    "Corrupt",
+    `${place}: not a usable volume history: ${what}`,
+    {
+      hint: "Nothing was changed. Put back the file from a backup, or bring the volume back from its bucket: varve rescue.",
+      fields: { place },
+      cause,
+    },
+  );
+}
+
+function refused(place: string, kind: "Invalid" | "Corrupt", mistakes: readonly string[]): VarveError {
+  const shown = mistakes.slice(0, mistakesShownMax).join("; ");
+  const rest = mistakes.length > mistakesShownMax ? `; and ${mistakes.length - mistakesShownMax} more` : "";
+  return new VarveError("VolumeHistoryContentError", kind, `${place}: ${shown}${rest}`, {
+    hint: "Nothing was changed.",
+    fields: { place, mistakes: mistakes.length },
+  });
+}

@@ -1,0 +1,94 @@
+// The history file of docs/formats/volume-history.md, byte for byte in both directions; every flipped bit, every cut and
+// every surplus byte is found, and every kind of wrong content is named. The example is read from the page itself.
+import { describe, expect, test } from "vitest";
+import { VarveError } from "#shared/domain/errors.ts";
+import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-record.ts";
+import { checksumOf } from "#shared/formats/checksum.ts";
+import { decodeVolumeHistory, encodeVolumeHistory } from "#shared/formats/volume-history.ts";
+import { textExample, undetectedCuts, undetectedFlips } from "./worked-example.ts";
+
+const record: HistoryRecord = {
+  volumeId: "5ca1ab1e00c0ffee",
+  beginBytes: 10_737_418_240,
+  archiverEpoch: 3,
+  historyMs: 604_800_000,
+  residency: "tiered",
+  coldAfterMs: 2_592_000_000,
+  bucketAway: "stop",
+  origin: { volumeId: "0123456789abcdef", name: "disk1", lsn: 4711 },
+  filled: false,
+  pins: [
+    { lsn: 90, holder: "00000000000000aa" },
+    { lsn: 90, holder: "rebase" },
+  ],
+  snapshots: [
+    { name: "before-upgrade", lsn: 90, wallTimeMs: 1_763_688_000_000 },
+    { name: "nightly.2", lsn: 1200, wallTimeMs: 1_763_688_100_000 },
+  ],
+};
+
+const read = (bytes: Buffer): HistoryRecord => decodeVolumeHistory(bytes, "history.json", record.volumeId);
+
+/** The same text with another part, under a checksum of its own. */
+function edited(from: string, to: string): Buffer {
+  const text = encodeVolumeHistory(record).toString();
+  const covered = text.slice(0, text.lastIndexOf('  "checksum"')).replace(from, to);
+  expect(text).toContain(from);
+  const sum = checksumOf(Buffer.from(covered)).toString(16).padStart(16, "0");
+  return Buffer.from(`${covered}  "checksum": "xxh64:${sum}"\n}\n`);
+}
+
+describe("volume history", () => {
+  const bytes = textExample("volume-history.md");
+  const accepts = (changed: Buffer): boolean => {
+    try {
+      read(changed);
+      return true;
+    } catch (cause) {
+      if (cause instanceof VarveError && cause.kind === "Corrupt") return false;
+      throw cause;
+    }
+  };
+
+  test("the page's bytes are written, whatever the order of lists", () => {
+    expect(encodeVolumeHistory(record).toString()).toBe(bytes.toString());
+    const turned = { ...record, pins: record.pins.toReversed(), snapshots: record.snapshots.toReversed() };
+    expect(encodeVolumeHistory(turned).toString()).toBe(bytes.toString());
+  });
+
+  test("the page's bytes are read", () => expect(read(bytes)).toEqual(record));
+
+  test("a new volume's history has empty lists and no origin", () => {
+    const fresh = newHistoryRecord(record.volumeId, 512);
+    expect(read(encodeVolumeHistory(fresh))).toEqual(fresh);
+  });
+
+  test("every flipped bit is found", () => expect(undetectedFlips(bytes, accepts)).toEqual([]));
+
+  test("every cut and every surplus byte is found", () => {
+    expect(accepts(bytes)).toBe(true);
+    expect(undetectedCuts(bytes, accepts)).toEqual([]);
+    expect(accepts(Buffer.concat([bytes, Buffer.from("\n")]))).toBe(false);
+  });
+
+  test("another version and another volume are told from damage", () => {
+    expect(() => read(edited('"version": 1', '"version": 2'))).toThrow(
+      "history.json: version 2 is not known",
+    );
+    expect(() => decodeVolumeHistory(bytes, "history.json", "aaaaaaaaaaaaaaaa")).toThrow(
+      "history.json belongs to volume 5ca1ab1e00c0ffee",
+    );
+  });
+
+  test.each([
+    ['"beginBytes": 10737418240', '"beginBytes": 3', "beginBytes is not a volume's size"],
+    ['"residency": "tiered"', '"residency": "cold"', 'residency is not "full" or "tiered"'],
+    ['"historyMs": 604800000', '"historyMs": -1', "historyMs is not a time span of 0 ms to 100 years"],
+    ['"lsn":4711', '"lsn":0', "origin.lsn is not an LSN"],
+    ['"holder":"rebase"', '"holder":"me"', 'pins[1].holder is neither a volume id nor "rebase"'],
+    ['"name":"nightly.2"', '"name":"before-upgrade"', "snapshots[1] is there twice: before-upgrade"],
+    ['"filled": false', '"filled": false,\n  "extra": 1', '"extra" is not known'],
+  ])("%s → %s is named", (from, to, message) => {
+    expect(() => read(edited(from, to))).toThrow(message);
+  });
+});
