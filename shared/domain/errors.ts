@@ -65,6 +65,48 @@ function kindOfErrno(code: string): ErrorKind {
   return "Internal";
 }
 
+/** Where in the bucket something failed: which store, which object, what was asked, and the store's HTTP status if it gave one. */
+export interface ObjectStoreFailure {
+  readonly kind: ErrorKind;
+  /** put, get, head, list, delete, probe, open. */
+  readonly operation: string;
+  /** ObjectStore.place: no secrets. */
+  readonly place: string;
+  readonly key: string;
+  readonly status?: number;
+}
+
+/**
+ * A request to the bucket failed. Retry: it is away, slow or overloaded, and the retries inside were not enough. Invalid:
+ * wrong credentials, bucket or URL. Full: no room or a quota. Corrupt: an object that can't be one of ours. `ambiguous`:
+ * no answer came, so the request may have been carried out.
+ */
+export class ObjectStoreError extends VarveError {
+  readonly operation: string;
+  readonly place: string;
+  readonly key: string;
+  readonly status: number | undefined;
+  readonly ambiguous: boolean;
+
+  constructor(
+    failure: ObjectStoreFailure,
+    what: string,
+    options: { hint?: string; cause?: unknown; ambiguous?: boolean } = {},
+  ) {
+    const { kind, operation, place, key, status } = failure;
+    const object = key === "" ? "" : ` ${key}`;
+    super("ObjectStoreError", kind, `${operation}${object} in ${place}: ${what}`, {
+      ...options,
+      fields: { operation, place, key, ...(status === undefined ? {} : { status }) },
+    });
+    this.operation = operation;
+    this.place = place;
+    this.key = key;
+    this.status = status;
+    this.ambiguous = options.ambiguous ?? false;
+  }
+}
+
 /** What an error kind means at each edge. NBD errno values are those of the NBD protocol. */
 export const errorTable: Readonly<
   Record<ErrorKind, { readonly nbdErrno: number; readonly httpStatus: number; readonly exitCode: number }>
