@@ -45,10 +45,15 @@ class ColdRead {
   }
 }
 
+const refusedPauseMax = 255;
+
 export class VolumeReader {
   private readonly image: ReplicaImage;
   private readonly overlay: Overlay;
   private coldReadsUnderWay = 0;
+  /** Refused reads that are not asked for holes, and how many there are each time. */
+  private refusedUntilAsked = 0;
+  private refusedPause = 0;
   readonly counters = { reads: 0, readBytes: 0, coldReads: 0 };
 
   // State of the read being answered; reads are answered one after the other on one thread, so one set serves all.
@@ -120,8 +125,7 @@ export class VolumeReader {
       from += got;
       target += got;
     }
-    const run = this.image.allocation(from, end - from, 1)[0];
-    if (run !== undefined && !run.allocated && run.offset + run.length >= end) {
+    if (this.isHole(from, end - from)) {
       slab.bytes.fill(0, target, target + (end - from));
       return;
     }
@@ -133,6 +137,22 @@ export class VolumeReader {
       this.counters.coldReads += 1;
     }
     this.cold.add(this.image.read(slab, target, end - from, from));
+  }
+
+  /**
+   * A refused read of a hole is rare (the page cache makes zeroes up at once) and the question costs as much as a cached read:
+   * each one that finds data doubles the number of refused reads until the next.
+   */
+  private isHole(offset: number, length: number): boolean {
+    if (this.refusedUntilAsked > 0) {
+      this.refusedUntilAsked -= 1;
+      return false;
+    }
+    const run = this.image.allocation(offset, length, 1)[0];
+    const hole = run !== undefined && !run.allocated && run.offset + run.length >= offset + length;
+    this.refusedPause = hole ? 0 : Math.min(refusedPauseMax, 2 * this.refusedPause + 1);
+    this.refusedUntilAsked = this.refusedPause;
+    return hole;
   }
 
   /** See BlockExport.cache: every extent is local, so there is nothing to fetch; the range's data is not touched. */

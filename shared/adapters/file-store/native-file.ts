@@ -14,12 +14,15 @@ import type { ImageThread } from "./image-thread.ts";
 import { errno, errnoName, lastErrno, libc, linux } from "./libc.ts";
 import { type IovecBlock, returnIovecs, takeIovecs } from "./native-memory.ts";
 import { lockImageBytes } from "./ofd-lock.ts";
-import type { ThreadGate } from "./thread-gate.ts";
+import type { ColdRead, ThreadGate } from "./thread-gate.ts";
 
 const closeDescriptor = promisify(closeFd);
 const statDescriptor = promisify(fstat);
 
 const inlineVector = takeIovecs();
+
+/** A refused inline read of at most so much has begun to fetch all of it: half of the kernel's usual readahead. */
+const askedBytesMax = 64 * 1024;
 
 export interface NativeFileParts {
   readonly path: string;
@@ -67,15 +70,28 @@ export class NativeFile implements BlockFile {
 
   read(slab: Slab, start: number, length: number, offset: number): Promise<void> {
     return this.#call((resolve, reject) => {
-      this.#coldReads.enter(() => {
-        const leave = (error: FileStoreError | null): void => {
-          this.#coldReads.leave();
-          if (error === null) resolve();
-          else reject(error);
-        };
-        this.#readOn(slab, start, length, offset, leave);
-      });
+      const read: ColdRead = {
+        askable: this.#readsInline && length <= askedBytesMax,
+        ask: () => {
+          if (this.#closed || !this.#hasCome(slab, start, length, offset)) return false;
+          resolve();
+          return true;
+        },
+        start: () =>
+          this.#readOn(slab, start, length, offset, (error) => {
+            if (error === null) resolve();
+            else reject(error);
+            this.#coldReads.leave(read);
+          }),
+      };
+      this.#coldReads.enter(read);
     });
+  }
+
+  /** What goes wrong here is for the thread to say. */
+  #hasCome(slab: Slab, start: number, length: number, offset: number): boolean {
+    inlineVector.fillOne(slab.address + start, length);
+    return libc.preadv2(this.#fd, inlineVector.address, 1, offset, linux.RWF_NOWAIT) === length;
   }
 
   /** Reads until all is there or the file ends; the part past the end is zero. */

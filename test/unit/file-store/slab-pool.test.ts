@@ -1,7 +1,7 @@
 // The slab pool keeps its budget, serves waiters in order, and gives idle memory back; a thread gate keeps its width.
 // Both are driven by a hand-turned clock and counted against a model of what was lent.
 import { expect, test } from "vitest";
-import { coldReadWidth, ThreadGate } from "#shared/adapters/file-store/thread-gate.ts";
+import { type ColdRead, coldReadWidth, ThreadGate } from "#shared/adapters/file-store/thread-gate.ts";
 import { InvariantError } from "#shared/domain/invariant.ts";
 import { SlabPool, slabClassBytes } from "#shared/memory/slab-pool.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -112,18 +112,71 @@ test("a slab that was not lent, or is too large, is a defect", () => {
   expect(() => bench(largest - 1)).toThrow(InvariantError);
 });
 
-test("a thread gate runs at most its width at once, in order", () => {
-  const gate = new ThreadGate(2);
+/** Reads of a gate; those in `come` are answered when asked. */
+function coldReads(gate: ThreadGate): {
+  readonly started: number[];
+  readonly answered: number[];
+  readonly come: Set<number>;
+  enter: (index: number, askable: boolean) => void;
+  leave: (index: number) => void;
+} {
+  const reads = new Map<number, ColdRead>();
   const started: number[] = [];
-  for (let index = 0; index < 6; index += 1) gate.enter(() => started.push(index));
+  const answered: number[] = [];
+  const come = new Set<number>();
+  const enter = (index: number, askable: boolean): void => {
+    const read: ColdRead = {
+      askable,
+      ask: () => come.has(index) && answered.push(index) > 0,
+      start: () => started.push(index),
+    };
+    reads.set(index, read);
+    gate.enter(read);
+  };
+  const leave = (index: number): void => {
+    const read = reads.get(index);
+    if (read !== undefined) gate.leave(read);
+  };
+  return { started, answered, come, enter, leave };
+}
+
+test("a thread gate runs at most its width at once, in order", () => {
+  const { started, enter, leave } = coldReads(new ThreadGate(2));
+  for (let index = 0; index < 6; index += 1) enter(index, false);
   expect(started).toEqual([0, 1]);
-  gate.leave();
+  leave(0);
   expect(started).toEqual([0, 1, 2]);
-  for (let left = 0; left < 5; left += 1) gate.leave();
+  for (let left = 1; left < 6; left += 1) leave(left);
   expect(started).toEqual([0, 1, 2, 3, 4, 5]);
-  gate.enter(() => started.push(6));
+  enter(6, false);
   expect(started.at(-1)).toBe(6);
   expect([coldReadWidth(undefined), coldReadWidth("32"), coldReadWidth("1"), coldReadWidth("x")]).toEqual([
     2, 16, 1, 2,
   ]);
+});
+
+test("of askable reads two wait on threads, and those whose pages came are answered without one", () => {
+  const { started, answered, come, enter, leave } = coldReads(new ThreadGate(16));
+  for (let index = 0; index < 10; index += 1) enter(index, true);
+  expect(started).toEqual([0, 1]);
+  enter(10, false);
+  expect(started).toEqual([0, 1, 10]);
+  for (const index of [2, 3, 5, 9]) come.add(index);
+  leave(0);
+  // 4, 6, 7 and 8 were asked in vain, so 9 was not asked; the oldest goes to a thread.
+  expect([answered, started]).toEqual([
+    [2, 3, 5],
+    [0, 1, 10, 4],
+  ]);
+  for (const index of [1, 4, 6, 7, 8, 9, 10]) leave(index);
+  expect(started.length + answered.length).toBe(11);
+});
+
+test("where asking never helps, reads get all the threads there are", () => {
+  const { started, enter, leave } = coldReads(new ThreadGate(16));
+  for (let index = 0; index < 40; index += 1) enter(index, true);
+  for (let index = 0; index < 8; index += 1) leave(index);
+  expect(started.length).toBe(8 + 16);
+  for (let index = 8; index < 40; index += 1) leave(index);
+  expect(started).toEqual(Array.from({ length: 40 }, (_, index) => index));
 });
