@@ -3,7 +3,7 @@
  * (adapters/history/) folds bases and segments from the bucket and the hot log's tail; NBD exports of points, fills of
  * clones and cold extents, scrub and the API read through it. See docs/specs/history.md.
  */
-import type { SnapshotRecord, VolumeManifest } from "#shared/domain/archive.ts";
+import type { SnapshotRecord, VolumeManifest, VolumeOrigin } from "#shared/domain/archive.ts";
 import type { Batch } from "#shared/domain/batch.ts";
 import type { Point } from "#shared/domain/point.ts";
 import type { AllocationRun } from "./replica-image.ts";
@@ -76,8 +76,13 @@ export interface VolumeHistory {
   /** Throws Invalid with the range (or, for an ambiguous time, the candidates as lsn:N) where the point is not there. */
   resolve(point: Point): Promise<ResolvedPoint>;
   open(lsn: number): Promise<PointSource>;
+  /** Size of the disk at that LSN, without opening it. */
+  sizeAt(lsn: number): Promise<number>;
   timeline(fromMs: number, toMs: number, intervals: number): Promise<readonly TimelineInterval[]>;
-  /** Ranges that entries in (fromLsn, toLsn] touched; extent granularity where only summaries are loaded. Ascending, merged. */
+  /**
+   * Ranges where the disks at both points may differ: what entries between them touched, and across a rollback what it took
+   * back. Extent granularity where only summaries are loaded. Ascending, merged.
+   */
   changes(fromLsn: number, toLsn: number): Promise<readonly ByteRange[]>;
 }
 
@@ -89,6 +94,6 @@ export interface HistorySubject {
   /** Null for a volume that is not served here. */
   hotLog(): HotLog | null;
   snapshots(): readonly SnapshotRecord[];
-  /** Size of the disk at LSN 1 and origin: what fold begins with. */
-  readonly begin: { readonly sizeBytes: number };
+  /** The disk before entry 1: its size, and for a clone the parent's point. What fold begins with. */
+  readonly begin: { readonly sizeBytes: number; readonly origin: VolumeOrigin | null };
 }
