@@ -24,8 +24,6 @@ export interface HistoryRecord {
   readonly coldAfterMs: number;
   readonly bucketAway: (typeof bucketAwayPolicies)[number];
   readonly origin: VolumeOrigin | null;
-  /** False while extents of a clone, restore or rollback are still to be fetched. */
-  readonly filled: boolean;
   readonly pins: readonly PointPin[];
   readonly snapshots: readonly SnapshotRecord[];
 }
@@ -52,7 +50,6 @@ export function newHistoryRecord(volumeId: string, beginBytes: number): HistoryR
     archiverEpoch: 0,
     ...defaultHistoryPolicy,
     origin: null,
-    filled: true,
     pins: [],
     snapshots: [],
   };

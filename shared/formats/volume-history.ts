@@ -139,7 +139,6 @@ const rules: Readonly<Record<keyof HistoryRecord, Rule>> = {
   bucketAway: oneOf(bucketAwayPolicies),
   origin: (value) =>
     typeof value === "object" && !Array.isArray(value) ? null : "is neither null nor an object",
-  filled: (value) => (typeof value === "boolean" ? null : "is neither true nor false"),
   pins: list,
   snapshots: list,
 };
@@ -201,7 +200,6 @@ function inOrder(record: HistoryRecord): HistoryRecord {
     coldAfterMs: record.coldAfterMs,
     bucketAway: record.bucketAway,
     origin: origin === null ? null : { volumeId: origin.volumeId, name: origin.name, lsn: origin.lsn },
-    filled: record.filled,
     pins: record.pins.map(({ lsn, holder }) => ({ lsn, holder })).sort(byPin),
     snapshots: record.snapshots
       .map(({ name, lsn, wallTimeMs }) => ({ name, lsn, wallTimeMs }))

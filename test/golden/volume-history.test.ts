@@ -16,7 +16,6 @@ const record: HistoryRecord = {
   coldAfterMs: 2_592_000_000,
   bucketAway: "stop",
   origin: { volumeId: "0123456789abcdef", name: "disk1", lsn: 4711 },
-  filled: false,
   pins: [
     { lsn: 90, holder: "00000000000000aa" },
     { lsn: 90, holder: "rebase" },
@@ -87,7 +86,7 @@ describe("volume history", () => {
     ['"lsn":4711', '"lsn":0', "origin.lsn is not an LSN"],
     ['"holder":"rebase"', '"holder":"me"', 'pins[1].holder is neither a volume id nor "rebase"'],
     ['"name":"nightly.2"', '"name":"before-upgrade"', "snapshots[1] is there twice: before-upgrade"],
-    ['"filled": false', '"filled": false,\n  "extra": 1', '"extra" is not known'],
+    ['"bucketAway": "stop"', '"bucketAway": "stop",\n  "extra": 1', '"extra" is not known'],
   ])("%s → %s is named", (from, to, message) => {
     expect(() => read(edited(from, to))).toThrow(message);
   });
