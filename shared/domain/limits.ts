@@ -47,6 +47,18 @@ export const limits = {
   /** Threads that wait for small cold reads: each return answers those whose pages have come meanwhile; two, so that one slow page holds nobody up. */
   coldReadsAwaitedMax: 2,
   extentBytes: 4 * MiB,
+  /** A read of a remote extent waits so long for the bucket, then gets EIO. */
+  bucketWaitMs: 30_000,
+  /** Partly local extents of one volume, 128 bytes each in memory and checkpoint: all extents of 1 TiB, 36 MB of checkpoint. */
+  partialExtentsMax: 262_144,
+  /** Parts of blocks in them, 16 bytes each in memory, at most 6 in the checkpoint: odd offsets are rare. */
+  partialEdgesMax: 1_048_576,
+  /** Points that one replica's extents are read from: a parent, rollbacks, tiering (which moves its older ones along). */
+  remotePointsMax: 1024,
+  /** Remote reads of one volume under way, one frame (256 KiB) each: 4 MiB of memory. */
+  remoteReadsMax: 16,
+  /** Extents of one volume being fetched at once: 16 MiB of memory, and enough for a store that takes 100 ms to answer. */
+  fillsMax: 4,
   /** Bucket: one object. A chunk has 4 MiB and its table, a segment 8 MiB and one batch more, a page or manifest far less. */
   objectBytesMax: 32 * MiB,
   /** Keys of objects; one part of a key is a file name in the directory store (and in MinIO and VersityGW). */
@@ -108,6 +120,62 @@ export const limits = {
   blockReadBytesMax: 4 * MiB,
   /** Parts of a timeline, changed ranges of one answer. */
   timelineIntervalsMax: 10_000,
+  /** Wall and monotonic clock may differ by this between two looks: a slewed or once stepped clock, not a wrong one. */
+  clockJumpMs: 5 * 60_000,
+  /** After a greater jump nothing expires for so long: a day in which somebody may read the alarm. */
+  clockJumpPauseMs: 24 * 3_600_000,
+  /** A manifest that is not the present one: far above the 5 minutes in which a store may still lose the newest. */
+  supersededManifestMs: 3_600_000,
+  /** Any other object that nothing names: longer than the longest upload that still wants to be published. */
+  unnamedObjectMs: 24 * 3_600_000,
+  /** A deleted volume can come back for so long. */
+  deletedVolumeMs: 7 * 24 * 3_600_000,
+  /** Deletes between two looks at lease and manifests: one LIST per volume and batch, 256 requests of 20 ms in between. */
+  collectorBatchMax: 256,
+  /** Candidates remembered with the time they were first seen: 80 bytes each, a state object below 16 MiB. The rest is seen first later. */
+  collectorCandidatesMax: 200_000,
+  /** Another collector takes over when the lease did not change for so long; the holder renews it each minute. */
+  collectorLeaseMs: 10 * 60_000,
+  collectorRenewMs: 60_000,
+  /** Trimming: two PUTs an hour. Sweeping lists the whole bucket (one request per 1,000 objects). */
+  collectorTrimEveryMs: 3_600_000,
+  collectorSweepEveryMs: 12 * 3_600_000,
+  /** Findings that a report carries; it counts all. */
+  bucketFindingsMax: 1000,
+  /** Objects fetched side by side by check, mark and exact bases: 4 of at most 8 MiB. */
+  bucketReadsMax: 4,
+  /** Scrub reads so fast by default: a 100 GiB image in 3.6 hours, without being felt. */
+  scrubBytesPerSecond: 8 * MiB,
+  /**
+   * Reading the past, all points of a process together: 160 frames, 120 pages of 4 GiB each, heads of 2,000 chunks, the footers of
+   * about 200 segments: 64 MiB. Beside them what is under way (six whole chunks, stored and open) and the open points' maps.
+   */
+  historyFrameCacheBytes: 40 * MiB,
+  historyPageCacheBytes: 12 * MiB,
+  historyHeadCacheBytes: 4 * MiB,
+  historyIndexCacheBytes: 8 * MiB,
+  historyFetchBytesMax: 48 * MiB,
+  historyFetchesMax: 16,
+  /** Neighbouring frames that one GET brings: a quarter of a second at 8 MiB/s. */
+  historyRunBytes: 2 * MiB,
+  historyReadAheadBytes: 8 * MiB,
+  /** A read of this length is asked by somebody who fetches ahead himself: no read-ahead, nothing is kept. */
+  historyBulkReadBytes: 1 * MiB,
+  /** Footers under way at once when a point opens: 60 KB each, so 512 segments (4 GiB of log) take 64 rounds. */
+  historyFooterReadsMax: 8,
+  /** Ranges of one point's map, about 40 bytes each: 160 MiB at the very most, 16 GiB of log in 4 KiB writes. */
+  historyMapRangesMax: 4 * 1024 * 1024,
+  /** Bases, rollbacks and clones from a point down to the first base. */
+  historyFoldStepsMax: 1024,
+  /** How often a source looks whether its part of the hot log is in segments by now. */
+  historySettleMs: 30_000,
+  /** A manifest of a volume that is not served here is asked for again after this. */
+  historyManifestMs: 5_000,
+  /** Segments whose footers are read for exact ranges or times; beyond it summaries answer. */
+  historyExactSegmentsMax: 64,
+  /** LSNs that an ambiguous time lists. */
+  historyCandidatesMax: 16,
+  historyIntervalsMax: 10_000,
   volumeBytesMin: 512,
   volumeBytesMax: 2 ** 50,
   volumesMax: 1024,

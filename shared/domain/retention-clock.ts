@@ -1,0 +1,62 @@
+/*
+ * The time by which history and objects expire. It follows the wall clock, but never faster than monotonic time passes and
+ * never back, so that a wrong clock deletes nothing. Pure: the collector reads both clocks, ticks, and stores the state with
+ * its lease. See docs/specs/retention.md, "Retention time".
+ */
+import { limits } from "./limits.ts";
+
+export interface RetentionTime {
+  /** Retention time, milliseconds since 1970. */
+  readonly timeMs: number;
+  /** The wall clock at the last tick. */
+  readonly wallMs: number;
+  /** Nothing expires while retention time is below this. 0: not paused. */
+  readonly pausedUntilMs: number;
+}
+
+export interface ClockLook {
+  readonly wallMs: number;
+  /** Monotonic time since the last tick by this process, or since the process began. */
+  readonly elapsedMs: number;
+  /** True where this process made the last tick: then wall and monotonic clock can be compared. */
+  readonly continuous: boolean;
+}
+
+export interface Tick {
+  readonly time: RetentionTime;
+  /** What is wrong with the clock, for the operator; null where nothing is. */
+  readonly alarm: string | null;
+}
+
+/** The first look at a bucket ever: what the wall clock says, and nothing has expired yet. */
+export function firstRetentionTime(wallMs: number): RetentionTime {
+  return { timeMs: wallMs, wallMs, pausedUntilMs: 0 };
+}
+
+export function tickRetentionTime(before: RetentionTime, look: ClockLook): Tick {
+  const alarm = alarmOf(before, look);
+  const reached = Math.min(before.timeMs + Math.max(0, look.elapsedMs), look.wallMs);
+  const timeMs = Math.max(before.timeMs, reached);
+  const pausedUntilMs = alarm === null ? before.pausedUntilMs : timeMs + limits.clockJumpPauseMs;
+  return {
+    time: { timeMs, wallMs: look.wallMs, pausedUntilMs: timeMs >= pausedUntilMs ? 0 : pausedUntilMs },
+    alarm,
+  };
+}
+
+/** The operator says that the wall clock is right. */
+export function acceptWallClock(wallMs: number): RetentionTime {
+  return firstRetentionTime(wallMs);
+}
+
+export function isPaused(time: RetentionTime): boolean {
+  return time.pausedUntilMs > time.timeMs;
+}
+
+function alarmOf(before: RetentionTime, look: ClockLook): string | null {
+  const passed = look.wallMs - before.wallMs;
+  const jump = look.continuous ? passed - look.elapsedMs : Math.min(0, passed);
+  if (Math.abs(jump) <= limits.clockJumpMs) return null;
+  const seconds = Math.round(Math.abs(jump) / 1000);
+  return `the wall clock jumped ${jump > 0 ? "forward" : "back"} by ${seconds} s; nothing expires until it was steady for a day`;
+}

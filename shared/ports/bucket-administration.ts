@@ -1,0 +1,133 @@
+/*
+ * What people ask of the bucket as a whole: is all there, what does it cost, what may go, which deleted volumes can come
+ * back. The archiver's bucket keeper implements it (services/archiver); HTTP API and CLI call it. See docs/specs/retention.md.
+ */
+
+/** One thing that is wrong, or worth telling. */
+export interface BucketFinding {
+  readonly key: string;
+  /** A sentence without a full stop, to stand behind the key. */
+  readonly problem: string;
+}
+
+export interface BucketCheckReport {
+  readonly place: string;
+  readonly volumes: number;
+  readonly objects: number;
+  readonly bytes: number;
+  /** Objects that no present manifest leads to: leftovers in their grace time, not errors. */
+  readonly unnamedObjects: number;
+  /** At most limits.bucketFindingsMax; `problems` counts all. */
+  readonly findings: readonly BucketFinding[];
+  readonly problems: number;
+}
+
+export interface BucketUsageRow {
+  /** Volume name; `(shared)` for chunks, which volumes share; `(collector)` for the collector's own. */
+  readonly volume: string;
+  readonly volumeId: string | null;
+  readonly kind: string;
+  readonly objects: number;
+  readonly bytes: number;
+  readonly monthlyCost: number;
+}
+
+export interface BucketUsageReport {
+  readonly place: string;
+  readonly rows: readonly BucketUsageRow[];
+  readonly objects: number;
+  readonly bytes: number;
+  readonly monthlyCost: number;
+  readonly prices: string;
+  /** Requests of this process since its start, by kind, and what they cost. */
+  readonly requests: Readonly<Record<string, number>>;
+  readonly requestCost: number;
+  readonly notes: readonly string[];
+}
+
+export interface CollectOptions {
+  readonly dryRun: boolean;
+  /** Sets retention time to the wall clock and ends a pause. */
+  readonly acceptClock: boolean;
+}
+
+export interface CollectReport {
+  readonly dryRun: boolean;
+  /** Retention time, milliseconds since 1970, and how far it is behind the wall clock. */
+  readonly timeMs: number;
+  readonly behindMs: number;
+  /** Why nothing was trimmed or deleted, or null. */
+  readonly paused: string | null;
+  /** By volume name: oldest point now, what left its manifest. */
+  readonly trimmed: readonly {
+    readonly volume: string;
+    readonly retainedFromLsn: number;
+    readonly segments: number;
+    readonly bases: number;
+    readonly exactBases: readonly number[];
+  }[];
+  readonly listed: number;
+  readonly named: number;
+  readonly waiting: number;
+  readonly waitingBytes: number;
+  readonly deleted: number;
+  readonly deletedBytes: number;
+  /** Keys that would go, with dryRun: at most limits.bucketFindingsMax. */
+  readonly keys: readonly string[];
+  readonly findings: readonly BucketFinding[];
+}
+
+/** A volume of the bucket that is deleted and can come back. */
+export interface DeletedVolume {
+  readonly volumeId: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly deletedAtMs: number;
+  readonly archivedLsn: number;
+  /** Retention time left before it goes, or null where no collector has seen it yet. */
+  readonly goesInMs: number | null;
+}
+
+export interface ScrubOptions {
+  readonly repair: boolean;
+  readonly bytesPerSecond: number;
+}
+
+export interface ScrubReport {
+  readonly volume: string;
+  readonly lsn: number;
+  readonly extents: number;
+  readonly compared: number;
+  readonly bytes: number;
+  /** Not local, so there is nothing to compare. */
+  readonly remote: number;
+  /** Written to at each try. */
+  readonly busy: number;
+  readonly damaged: readonly {
+    readonly extent: number;
+    readonly firstOffset: number;
+    readonly repaired: boolean;
+  }[];
+}
+
+/** What rescue or undelete reached for one volume. */
+export interface RescuedVolume {
+  readonly name: string;
+  readonly volumeId: string;
+  readonly sizeBytes: number;
+  readonly lsn: number;
+  /** Wall time of the last entry, milliseconds since 1970; null for a volume without entries. */
+  readonly reachedMs: number | null;
+  readonly line: string;
+  readonly lineNumber: number;
+}
+
+export interface BucketAdministration {
+  check(options: { readonly quick: boolean }): Promise<BucketCheckReport>;
+  usage(): Promise<BucketUsageReport>;
+  collect(options: CollectOptions): Promise<CollectReport>;
+  scrub(volume: string, options: ScrubOptions): Promise<ScrubReport>;
+  deletedVolumes(): Promise<readonly DeletedVolume[]>;
+  /** `name` may also be the volume's id. Throws Invalid where there is none, or the name is taken. */
+  undelete(name: string): Promise<RescuedVolume>;
+}
