@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { DirectoryObjectStore } from "#shared/adapters/object-store/directory.ts";
 import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
+import { openSimulatedObjectStore } from "#shared/adapters/object-store/simulated.ts";
+import { SimulatedBucket } from "#shared/adapters/object-store/simulated-bucket.ts";
 import { objectStoreContract } from "./object-store.contract.ts";
 
 objectStoreContract("memory", async () => {
@@ -27,6 +29,23 @@ objectStoreContract("directory", async () => {
       await store.close();
       await other.close();
       await rm(parent, { recursive: true });
+    },
+  };
+});
+
+objectStoreContract("simulated without faults", async () => {
+  const clock = new SystemClock();
+  const random = new SystemRandom();
+  const bucket = new SimulatedBucket({ clock, random, latencyMsMax: 1 });
+  const open = () => openSimulatedObjectStore(bucket, clock, random);
+  const [store, other] = [open(), open()];
+  return {
+    store,
+    other,
+    conditionalPut: true,
+    dispose: async () => {
+      await store.close();
+      await other.close();
     },
   };
 });
