@@ -174,6 +174,14 @@ export function manifestKey(
   return `${manifestPrefix(volumeId)}${digits(lineNumber, 6)}.${line}.${digits(archiverEpoch, 8)}.${digits(number, 10)}`;
 }
 
+/**
+ * Stored (onlyNew) by a rescue before its first manifest; holds the new line's id. Its name can be known beforehand: the archiver
+ * of the line before asks for it, and of two rescues one wins.
+ */
+export function lineMarkerKey(volumeId: string, lineNumber: number): string {
+  return `volumes/${volumeId}/lines/${digits(lineNumber, 6)}`;
+}
+
 interface Writer {
   readonly volumeId: string;
   readonly line: string;
@@ -192,9 +200,9 @@ export function baseKey(of: Writer, s: number, e: number): string {
   return `volumes/${of.volumeId}/bases/${digits(s, 16)}-${digits(e, 16)}.${of.line}.${digits(of.archiverEpoch, 8)}.base`;
 }
 
-/** Pages are named by the base that wrote them first, so that a name is never used again. */
-export function basePageKey(of: Writer, s: number, page: number): string {
-  return `volumes/${of.volumeId}/pages/${digits(s, 16)}-${digits(page, 8)}.${of.line}.${digits(of.archiverEpoch, 8)}.page`;
+/** `serial` is drawn at random for each base that writes pages, so that a name is never used again. */
+export function basePageKey(of: Writer, serial: number, page: number): string {
+  return `volumes/${of.volumeId}/pages/${digits(serial, 16)}-${digits(page, 8)}.${of.line}.${digits(of.archiverEpoch, 8)}.page`;
 }
 
 /** `name` is `<sha256 hex>.<generation>`. */

@@ -4,6 +4,7 @@
  * is released. See docs/specs/archive.md.
  */
 import type { PointPin, SnapshotRecord, VolumeManifest, VolumeOrigin } from "#shared/domain/archive.ts";
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { HotLog } from "./history.ts";
@@ -35,16 +36,31 @@ export interface BaseImage {
   isLocal(extent: number): boolean;
 }
 
+/** The hot log as the archiver follows it. */
+export interface ArchivedLog extends HotLog {
+  /**
+   * `listener` is told of each batch that became durable, in order, on the event loop, while the batch's slab still holds its
+   * record: it does next to nothing. Until the returned function is called.
+   */
+  follow(listener: (batch: BatchDraft) => void): () => void;
+  /** Bytes that the log takes on its disk, and how many it may. */
+  room(): { readonly diskBytes: number; readonly limitBytes: number };
+}
+
 export interface ArchiveSubject {
   readonly record: VolumeRecord;
   /** This tenure's number, greater than every earlier one of the line: the host raised and stored it before open(). */
   readonly archiverEpoch: number;
   /** Present facts; the volume host changes them and then calls VolumeArchive.factsChanged(). */
   facts(): ManifestFacts;
-  readonly log: HotLog;
+  readonly log: ArchivedLog;
   readonly image: BaseImage;
   /** Greatest LSN that the archiver holds in the bucket rose: log up to it may go. */
   onHeld(lsn: number): void;
+  /** The volume was rescued elsewhere, found after open(): nothing is archived any more, the volume must not be served. */
+  onFenced(error: VarveError): void;
+  /** The volume was closed while open() still waited for the bucket: it gives up (Retry) and touches nothing more. */
+  abandoned(): boolean;
   /** A line for the operator: the bucket is away, back, the log is filling, history was given up. */
   onNote(text: string): void;
 }
@@ -67,6 +83,11 @@ export interface VolumeArchive {
   archive(lsn: number): Promise<void>;
   /** Publishes present facts: resolves when a manifest with them is in the bucket. */
   factsChanged(): Promise<void>;
+  /**
+   * Publishes the next manifest after `change`, which is called at the moment of publishing, in the order of all other changes,
+   * and is pure; where it throws, nothing is published and the promise rejects. Line, number and time are set after it.
+   */
+  amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest>;
   /** Takes a base now (before a rollback, for a long-lived snapshot); resolves with it when published. */
   takeBase(): Promise<{ readonly s: number; readonly e: number }>;
   /** Finishes uploads under way, archives the rest where the bucket answers within the limit, stops. Idempotent. */
@@ -74,7 +95,9 @@ export interface VolumeArchive {
 }
 
 export interface ArchiverHome {
-  /** Begins under the subject's archiver epoch. Rejects Fenced where the bucket holds a newer line ("rescued elsewhere"). */
+  /** Begins under the subject's archiver epoch; pending while the bucket is away. Rejects Fenced where the bucket holds a newer line ("rescued elsewhere"). */
   open(subject: ArchiveSubject): Promise<VolumeArchive>;
+  /** Keys that are uploaded or on their way and that no published manifest names yet: the collector keeps them. */
+  uploadsInFlight(): Iterable<string>;
   close(): Promise<void>;
 }

@@ -4,9 +4,9 @@
  * One contract suite (test/contract/write-log.contract.ts) runs on every adapter.
  */
 
-import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
+import type { LoggedBatch } from "./history.ts";
 
 /**
  * What the writer is told, always in LSN order. Calls come on the event loop, never from inside append(); from inside pump()
@@ -80,8 +80,11 @@ export interface LogWriter {
   pump(mayBlock: boolean): void;
   /** Resolves when all that was appended before the call is durable; at once where it is already. Rejects when halted. */
   sync(): Promise<void>;
-  /** Batches from the one that holds `fromLsn` (must be ≥ oldestLsn, else Invalid) up to what is stored now, checked. */
-  read(fromLsn: number): AsyncIterable<Batch>;
+  /**
+   * Batches from the one that holds `fromLsn` (must be ≥ oldestLsn, else Invalid) up to what is stored now, checked, each with
+   * the exact bytes of its record.
+   */
+  read(fromLsn: number): AsyncIterable<LoggedBatch>;
   /** Everything before `beforeLsn` may be forgotten; whole segments are recycled or removed. Never touches `beforeLsn` or later. */
   release(beforeLsn: number): Promise<void>;
   /** Syncs what is appended, waits, stops. Idempotent. */

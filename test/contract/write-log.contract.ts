@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { isBadRecord, readRecord, recordBytesOf, recordPayloadStart } from "#shared/formats/log-record.ts";
 import type { Durability, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import {
   type Allocate,
@@ -219,6 +220,22 @@ export function writeLogContract(name: string, make: (sizes: ContractSizes) => P
       expect((await readAll(writer, 7)).map((batch) => batch.firstLsn)).toEqual([7]);
       expect(await readAll(writer, 8)).toEqual([]);
       await expect(readAll(writer, 0)).rejects.toMatchObject({ kind: "Invalid" });
+    });
+
+    test("read gives the exact bytes of each record, whole blocks that decode to the batch", async () => {
+      for (let seed = 2; seed <= 60; seed += 1) await write(seed, seed % 7 === 0 ? 70_000 : seed * 90);
+      await writer.sync();
+      let lsn = 1;
+      for await (const { record, ...batch } of writer.read(1)) {
+        expect(batch.firstLsn).toBe(lsn);
+        expect(record.byteLength % limits.blockBytes).toBe(0);
+        const own = readRecord(Buffer.from(record));
+        if (isBadRecord(own)) throw new Error(own.detail);
+        expect(own).toEqual({ ...batch, payload: Buffer.from(batch.payload) });
+        expect(recordBytesOf(recordPayloadStart, batch.payload.byteLength)).toBe(record.byteLength);
+        lsn = batch.firstLsn + batch.entries.length;
+      }
+      expect(lsn).toBe(61);
     });
 
     test("read goes on while batches are appended behind it", async () => {

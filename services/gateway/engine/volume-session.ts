@@ -9,12 +9,17 @@
 import type { Batch } from "#shared/domain/batch.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
+import { limits } from "#shared/domain/limits.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { ArchivedLog, BaseImage } from "#shared/ports/archive.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
+import type { ReplicaTending, TendingOptions } from "#shared/ports/replica-home.ts";
 import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
+import type { ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
+import { LogRelease } from "./log-release.ts";
 import { Overlay } from "./overlay.ts";
 import { PendingBatch } from "./pending-batch.ts";
 import { VolumeExport } from "./volume-export.ts";
@@ -30,8 +35,14 @@ export interface VolumeSessionOptions {
   readonly admission: SpaceAdmission;
   /** Applies durable batches to `image`. */
   readonly feed: (handlers: ReplicaFeedHandlers<PendingBatch>) => ReplicaFeed<PendingBatch>;
+  /** Fills and evicts extents of `image`; not there where every extent is always local. */
+  readonly tend?: (options: TendingOptions) => ReplicaTending;
   /** Who writes, for the epoch entry. */
   readonly writer: string;
+  /** Log is released only up to what held() was told, too: something archives it. */
+  readonly archived?: boolean;
+  /** What the log's files may take, for those who watch how full it is. */
+  readonly logBytesMax?: number;
   /** Told once when log or image halt. */
   readonly onHalted: (error: VarveError) => void;
   /** Replay progress at open: LSN applied, last LSN. */
@@ -61,10 +72,12 @@ export class VolumeSession {
   private readonly exports = new Set<VolumeExport>();
   private logWriter: LogWriter | null = null;
   private volumeWriter: VolumeWriter | null = null;
+  private tending: ReplicaTending | null = null;
   private haltError: VarveError | null = null;
   private durability: Durability;
   private closing: Promise<void> | null = null;
-  private releasing = false;
+  private readonly release: LogRelease;
+  private readonly followers = new Set<(batch: PendingBatch) => void>();
   private readonly logWaiters: (() => void)[] = [];
   private readonly memoryWaiters = new Set<() => void>();
   private callQueued = false;
@@ -73,11 +86,12 @@ export class VolumeSession {
     this.options = options;
     this.image = options.image;
     this.durability = options.durability;
+    this.release = new LogRelease(options.archived === true);
     this.reader = new VolumeReader(options.image, this.overlay);
     this.applier = options.feed({
       onApplied: (batches) => this.dropApplied(batches),
       onHalted: (error) => this.halt(error),
-      onCheckpoint: (lsn) => this.releaseLog(lsn),
+      onCheckpoint: (lsn) => this.release.checkpointed(lsn),
     });
   }
 
@@ -139,6 +153,35 @@ export class VolumeSession {
     return await this.requireWriter().appendValue(5, name);
   }
 
+  /**
+   * Puts the disk back to what it was at `toLsn`, with the size it had: one batch, so that a crash leaves both or none. Nobody
+   * is attached. Resolves with the rebase entry's LSN when the image knows it; the extents' bytes come later.
+   */
+  async rollback(toLsn: number, sizeBytes: number): Promise<number> {
+    invariant(this.exports.size === 0, "a volume is rolled back with nobody attached");
+    const writer = this.requireWriter();
+    const rebase = [7, toLsn] as const;
+    const lsn = await writer.appendValues(
+      sizeBytes === this.sizeBytes ? [rebase] : [[6, sizeBytes], rebase],
+    );
+    await this.applier.drain();
+    invariant(this.sizeBytes === sizeBytes, "a rollback's resize entry was applied");
+    await this.applier.checkpoint();
+    return lsn;
+  }
+
+  /** Starts to fill and evict extents; null where all are always local. Ended by close(). */
+  tend(options: TendingOptions): ReplicaTending | null {
+    invariant(this.tending === null, "a session tends its extents once");
+    this.tending = this.options.tend?.(options) ?? null;
+    return this.tending;
+  }
+
+  /** Where the image's extents are; null where all are always local. */
+  residency(): ResidencyState | null {
+    return this.image.extents?.residency() ?? null;
+  }
+
   /** Everything acknowledged so far is durable when it resolves. */
   async sync(): Promise<void> {
     await this.requireWriter().drain();
@@ -146,6 +189,40 @@ export class VolumeSession {
 
   async checkpoint(): Promise<void> {
     await this.applier.checkpoint();
+  }
+
+  /** The log as archiver and history read it, for as long as the session is open. */
+  hotLog(): ArchivedLog {
+    const log = this.logWriter;
+    invariant(log !== null, "the hot log of a started session");
+    const limitBytes = this.options.logBytesMax ?? limits.logBytesMaxDefault;
+    return {
+      line: log.state().line,
+      state: () => log.state(),
+      read: (fromLsn) => log.read(fromLsn),
+      pin: (lsn) => this.release.pin(lsn),
+      follow: (listener) => {
+        this.followers.add(listener);
+        return () => this.followers.delete(listener);
+      },
+      room: () => ({ diskBytes: log.state().diskBytes, limitBytes }),
+    };
+  }
+
+  /** The image as bases are read from it: without the overlay. */
+  baseImage(): BaseImage {
+    const { image } = this;
+    return {
+      state: () => image.state(),
+      read: (slab, start, length, offset) => image.read(slab, start, length, offset),
+      allocation: (offset, length, runsMax) => image.allocation(offset, length, runsMax),
+      isLocal: (extent) => image.extents?.isLocal(extent) ?? true,
+    };
+  }
+
+  /** The bucket holds the log up to `lsn`. */
+  held(lsn: number): void {
+    this.release.held(lsn);
   }
 
   status(): VolumeSessionStatus {
@@ -187,6 +264,7 @@ export class VolumeSession {
         },
       },
     });
+    this.release.start(this.logWriter, attached.checkpointLsn);
     await this.replay(this.logWriter, attached.appliedLsn);
     this.volumeWriter = new VolumeWriter({
       log: this.logWriter,
@@ -195,7 +273,10 @@ export class VolumeSession {
       pool: options.pool,
       admission: options.admission,
       holdsSpace: (offset, length) => this.holdsSpace(offset, length),
-      onDurable: (batch) => this.applier.enqueue(batch),
+      onDurable: (batch) => {
+        for (const follow of this.followers) follow(batch);
+        this.applier.enqueue(batch);
+      },
       onRoomReturned: () => this.callLogWaitersSoon(),
     });
   }
@@ -302,27 +383,10 @@ export class VolumeSession {
     }
   }
 
-  private releaseLog(lsn: number): void {
-    const log = this.logWriter;
-    if (log === null || this.releasing || this.haltError !== null) return;
-    this.releasing = true;
-    log
-      .release(lsn + 1)
-      .catch((cause: unknown) => {
-        // A segment that can't be removed costs room, not data; the log's own limit watches over that.
-        this.releaseError = cause instanceof VarveError ? cause : null;
-      })
-      .finally(() => {
-        this.releasing = false;
-      });
-  }
-
-  /** Last failure to release log, for the status. */
-  releaseError: VarveError | null = null;
-
   private halt(error: VarveError): void {
     if (this.haltError !== null) return;
     this.haltError = error;
+    this.release.stop();
     this.volumeWriter?.stop(error);
     this.callLogWaiters();
     // Memory of a halted volume comes back at its close only; who waits for it is refused now.
@@ -338,6 +402,8 @@ export class VolumeSession {
 
   private async shutDown(): Promise<void> {
     const log = this.logWriter;
+    // It only reads; what it did not fetch it fetches after the next start.
+    await this.tending?.close().catch(() => undefined);
     try {
       if (this.haltError === null) await this.volumeWriter?.drain();
       // After a halt, too: an apply that is under way uses slabs and the image's file.

@@ -3,10 +3,10 @@
  * and keeps the log's state through failures, fencing and close. The volume session calls it; group-writer.ts, sync-scheduler.ts
  * and segment-supply.ts do the work behind it. States: open → repairing → open, and from any to halted, fenced or closed.
  */
-import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
+import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { Durability, LogListener, LogState, LogWriter } from "#shared/ports/write-log.ts";
 import { DraftQueue } from "./draft-queue.ts";
 import { rewriteUndurable } from "./failure-repair.ts";
@@ -158,7 +158,7 @@ export class EmbeddedLogWriter implements LogWriter, LogPosition {
     });
   }
 
-  async *read(fromLsn: number): AsyncGenerator<Batch, void, undefined> {
+  async *read(fromLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
     const { oldestLsn } = this.state();
     if (fromLsn < oldestLsn) throw notRetained(fromLsn, oldestLsn);
     const range = { line: this.line, fromLsn, untilLsn: this.#storedLsn };

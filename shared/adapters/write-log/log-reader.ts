@@ -1,10 +1,10 @@
 /*
- * Follows the log for the image applier: batches from an LSN up to what is stored, each checked for checksum, line, LSN and
+ * Follows the log for replay, archiver and history: batches from an LSN up to what is stored, each checked for checksum, line, LSN and
  * chain, while appends go on behind. The embedded writer's read() is this; record-scanner.ts reads the bytes.
  */
-import type { Batch } from "#shared/domain/batch.ts";
 import type { BadRecord } from "#shared/formats/log-record.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { LoggedBatch } from "#shared/ports/history.ts";
 import { damage, newerFormat } from "./log-errors.ts";
 import { RecordScanner } from "./record-scanner.ts";
 import type { ScanMemory } from "./scan-memory.ts";
@@ -23,7 +23,7 @@ export async function* readBatches(
   memory: ScanMemory,
   set: SegmentSet,
   range: ReadRange,
-): AsyncGenerator<Batch, void, undefined> {
+): AsyncGenerator<LoggedBatch, void, undefined> {
   const scanner = new RecordScanner(memory);
   try {
     let lsn = range.fromLsn;
@@ -44,7 +44,7 @@ async function* readSegment(
   set: SegmentSet,
   segment: LogSegment,
   range: ReadRange,
-): AsyncGenerator<Batch, number, undefined> {
+): AsyncGenerator<LoggedBatch, number, undefined> {
   segment.readers += 1;
   const own = segment.file === null ? await openOwn(store, segment) : null;
   try {

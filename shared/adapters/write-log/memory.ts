@@ -3,7 +3,7 @@
  * same record bytes and the same refusals. What survives crash() is what was durable, and a prefix of the rest; what survives
  * kill() is what was stored. Built by tests; contract: test/contract/write-log.contract.ts.
  */
-import { type Batch, lastLsnOf } from "#shared/domain/batch.ts";
+import { lastLsnOf } from "#shared/domain/batch.ts";
 import { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
@@ -11,6 +11,7 @@ import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { frameRecord, isBadRecord, readRecord } from "#shared/formats/log-record.ts";
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
+import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { LogListener, LogOpenOptions, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { closed, damage, endsEarly, fenced, limitReached, notRetained, startsLate } from "./log-errors.ts";
 import { type RecordDraft, recordBytesOfDraft } from "./record-draft.ts";
@@ -167,7 +168,7 @@ export class MemoryLogWriter implements LogWriter {
     });
   }
 
-  async *read(fromLsn: number): AsyncGenerator<Batch, void, undefined> {
+  async *read(fromLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
     const { oldestLsn, storedLsn } = this.state();
     if (fromLsn < oldestLsn) throw notRetained(fromLsn, oldestLsn);
     let lsn = fromLsn;
@@ -177,7 +178,7 @@ export class MemoryLogWriter implements LogWriter {
       if (record === undefined) throw notRetained(lsn, this.state().oldestLsn);
       const batch = readRecord(record.bytes);
       if (isBadRecord(batch)) throw damage({ file: place, offset: 0, lsn }, batch.detail);
-      yield batch;
+      yield { ...batch, record: record.bytes };
       lsn = lastLsnOf(batch) + 1;
     }
   }

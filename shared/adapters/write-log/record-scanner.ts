@@ -2,7 +2,6 @@
  * Reads records of one file in order through a window of memory: small at first, large when reading on. Checks each by
  * itself (checksums, lengths); line, LSN and chain are the caller's. Used by recovery-scan.ts, log-reader.ts, inspect.ts.
  */
-import type { Batch } from "#shared/domain/batch.ts";
 import { limits } from "#shared/domain/limits.ts";
 import {
   type BadRecord,
@@ -12,6 +11,7 @@ import {
   readRecordPayload,
 } from "#shared/formats/log-record.ts";
 import type { BlockFile } from "#shared/ports/file-store.ts";
+import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ScanMemory } from "./scan-memory.ts";
 
@@ -54,14 +54,14 @@ export class RecordScanner {
     return this.#fill(offset, limits.blockBytes).then(() => this.#headerHere(offset));
   }
 
-  /** The batch whose header was read at `offset`. Its payload is valid until the next call. */
-  batch(offset: number, header: RecordHeader): Promise<Batch | BadRecord> | Batch | BadRecord {
+  /** The batch whose header was read at `offset`. Its payload and record are valid until the next call. */
+  batch(offset: number, header: RecordHeader): Promise<LoggedBatch | BadRecord> | LoggedBatch | BadRecord {
     if (offset + header.recordBytes <= this.#end) return this.#batchHere(offset, header);
     return this.#fill(offset, header.recordBytes).then(() => this.#batchHere(offset, header));
   }
 
   /** Header and payload at `offset`, for callers that need both. */
-  async record(offset: number): Promise<{ header: RecordHeader; batch: Batch } | BadRecord> {
+  async record(offset: number): Promise<{ header: RecordHeader; batch: LoggedBatch } | BadRecord> {
     const header = await this.header(offset);
     if (isBadRecord(header)) return header;
     const batch = await this.batch(offset, header);
@@ -79,9 +79,12 @@ export class RecordScanner {
     return readRecordHeader(this.#slab.bytes.subarray(0, Math.min(this.#end, this.#limit) - this.#start), at);
   }
 
-  #batchHere(offset: number, header: RecordHeader): Batch | BadRecord {
+  #batchHere(offset: number, header: RecordHeader): LoggedBatch | BadRecord {
     const readable = Math.min(this.#end, this.#limit) - this.#start;
-    return readRecordPayload(header, this.#slab.bytes.subarray(0, readable), offset - this.#start);
+    const at = offset - this.#start;
+    const batch = readRecordPayload(header, this.#slab.bytes.subarray(0, readable), at);
+    if (isBadRecord(batch)) return batch;
+    return { ...batch, record: this.#slab.bytes.subarray(at, at + header.recordBytes) };
   }
 
   /** Moves the window so that it starts at `offset` and holds at least `length` bytes, as far as the limit goes. */
