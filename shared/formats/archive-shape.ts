@@ -2,7 +2,7 @@
  * Shapes and order rules that several metadata objects share: ids, keys, references to segments, pages and bases, summaries
  * and events (docs/formats/manifest.md, docs/formats/index-page.md). Used by manifest-object.ts, index-page.ts, base-object.ts.
  */
-import type { IndexPageRef, SegmentRef, SegmentSummary } from "#shared/domain/archive.ts";
+import type { BaseRef, ExtentRun, IndexPageRef, SegmentRef, SegmentSummary } from "#shared/domain/archive.ts";
 import { baseKey, basePageKey, indexPageKey, segmentKey } from "#shared/domain/archive.ts";
 import { isEntryValue, isVolumeSize } from "#shared/domain/entry.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -34,9 +34,9 @@ const segmentFields = {
   wallMaxMs: milliseconds,
 };
 
-export const segmentRef: Shape = fields(segmentFields);
+export const segmentRef: Shape = fields<SegmentRef>(segmentFields);
 
-export const indexPageRef: Shape = fields({
+export const indexPageRef: Shape = fields<IndexPageRef>({
   key: objectKey,
   firstLsn: lsn,
   lastLsn: lsn,
@@ -46,7 +46,7 @@ export const indexPageRef: Shape = fields({
   wallMaxMs: milliseconds,
 });
 
-export const baseRef: Shape = fields({
+export const baseRef: Shape = fields<BaseRef>({
   key: objectKey,
   s: integer(),
   e: integer(),
@@ -54,14 +54,14 @@ export const baseRef: Shape = fields({
   newChunkBytes: integer(),
 });
 
-export const segmentSummary: Shape = fields({
+export const segmentSummary: Shape = fields<SegmentSummary>({
   ...segmentFields,
   writes: integer(),
   writeBytes: integer(),
   zeroes: integer(),
   zeroBytes: integer(),
   extents: list(
-    fields({ first: integer(0, extentsMax - 1), count: integer(1, extentsMax) }),
+    fields<ExtentRun>({ first: integer(0, extentsMax - 1), count: integer(1, extentsMax) }),
     limits.summaryExtentRunsMax,
   ),
   events: list(

@@ -19,7 +19,7 @@ const baseKind: ObjectKind<BaseContent> = {
   magic: "VBAS",
   version: baseVersion,
   name: "base",
-  shape: fields({
+  shape: fields<BaseContent>({
     volumeId: id,
     s: integer(),
     e: integer(),
@@ -33,7 +33,7 @@ const pageKind: ObjectKind<BasePage> = {
   magic: "VBPG",
   version: basePageVersion,
   name: "base page",
-  shape: fields({
+  shape: fields<BasePage>({
     firstExtent: integer(0, extentsMax - 1),
     chunks: list(nullable(text(chunkNamePattern)), extentsPerBasePage, 1),
   }),

@@ -21,7 +21,7 @@ const indexPageKind: ObjectKind<IndexPage> = {
   magic: "VIDX",
   version: indexPageVersion,
   name: "index page",
-  shape: fields({ volumeId: id, segments: list(segmentSummary, limits.manifestSegmentsMax, 1) }),
+  shape: fields<IndexPage>({ volumeId: id, segments: list(segmentSummary, limits.manifestSegmentsMax, 1) }),
   mistake: ({ volumeId, segments }) => {
     let last = 0;
     for (const segment of segments) {

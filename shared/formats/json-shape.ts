@@ -56,8 +56,10 @@ export function list(shape: Shape, most: number, least = 0): Shape {
   };
 }
 
-/** An object with exactly these fields. */
-export function fields(shapes: Readonly<Record<string, Shape>>): Shape {
+/** An object with exactly these fields. With its type given, the compiler sees to it that none is forgotten. */
+export function fields<T = Record<string, unknown>>(
+  shapes: Readonly<Record<keyof T & string, Shape>>,
+): Shape {
   const names = Object.keys(shapes);
   return (value, at) => {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
@@ -66,7 +68,7 @@ export function fields(shapes: Readonly<Record<string, Shape>>): Shape {
     const content = value as Record<string, unknown>;
     for (const name of names) {
       if (!Object.hasOwn(content, name)) return `${at} has no ${name}`;
-      const mistake = (shapes[name] as Shape)(content[name], `${at}.${name}`);
+      const mistake = (shapes as Record<string, Shape>)[name]?.(content[name], `${at}.${name}`) ?? null;
       if (mistake !== null) return mistake;
     }
     const unknown = Object.keys(content).find((name) => !Object.hasOwn(shapes, name));

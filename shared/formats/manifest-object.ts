@@ -2,7 +2,13 @@
  * A volume's manifest in the bucket (docs/formats/manifest.md): the root that names its bases, index pages and latest
  * segments. The archiver publishes it after everything it names; point sources, rescue, the collector and checks start here.
  */
-import type { VolumeManifest } from "#shared/domain/archive.ts";
+import type {
+  HistoryGap,
+  PointPin,
+  SnapshotRecord,
+  VolumeManifest,
+  VolumeOrigin,
+} from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { durabilities } from "#shared/domain/volume.ts";
 import {
@@ -30,7 +36,7 @@ const manifestKind: ObjectKind<VolumeManifest> = {
   magic: "VMAN",
   version: manifestVersion,
   name: "manifest",
-  shape: fields({
+  shape: fields<VolumeManifest>({
     volumeId: id,
     name: volumeName,
     sizeBytes: volumeSize,
@@ -41,8 +47,12 @@ const manifestKind: ObjectKind<VolumeManifest> = {
     archiverEpoch: integer(1),
     number: integer(1),
     writtenAtMs: milliseconds,
-    ancestors: list(fields({ line: id, lastLsn: integer() }), limits.manifestListMax),
-    origin: nullable(fields({ volumeId: id, name: volumeName, lsn: integer() })),
+    ancestors: list(
+      fields<VolumeManifest["ancestors"][number]>({ line: id, lastLsn: integer() }),
+      limits.manifestListMax,
+    ),
+    origin: nullable(fields<VolumeOrigin>({ volumeId: id, name: volumeName, lsn: integer() })),
+    beginBytes: volumeSize,
     archivedLsn: integer(),
     archivedEpoch: integer(),
     archivedChecksum: id,
@@ -50,13 +60,19 @@ const manifestKind: ObjectKind<VolumeManifest> = {
     historyMs: milliseconds,
     deletedAtMs: nullable(milliseconds),
     snapshots: list(
-      fields({ name: volumeName, lsn: integer(), wallTimeMs: milliseconds }),
+      fields<SnapshotRecord>({ name: volumeName, lsn: integer(), wallTimeMs: milliseconds }),
       limits.manifestListMax,
     ),
-    rebases: list(fields({ lsn, toLsn: lsn }), limits.manifestListMax),
-    resizes: list(fields({ lsn, sizeBytes: volumeSize }), limits.manifestListMax),
-    gaps: list(fields({ fromLsn: integer(), toLsn: lsn }), limits.manifestListMax),
-    pins: list(fields({ lsn: integer(), holder: text(/^[\x21-\x7e]{1,128}$/) }), limits.manifestListMax),
+    rebases: list(fields<VolumeManifest["rebases"][number]>({ lsn, toLsn: lsn }), limits.manifestListMax),
+    resizes: list(
+      fields<VolumeManifest["resizes"][number]>({ lsn, sizeBytes: volumeSize }),
+      limits.manifestListMax,
+    ),
+    gaps: list(fields<HistoryGap>({ fromLsn: integer(), toLsn: lsn }), limits.manifestListMax),
+    pins: list(
+      fields<PointPin>({ lsn: integer(), holder: text(/^[\x21-\x7e]{1,128}$/) }),
+      limits.manifestListMax,
+    ),
     bases: list(baseRef, limits.manifestListMax),
     pages: list(indexPageRef, limits.manifestListMax),
     segments: list(segmentRef, limits.manifestSegmentsMax),
