@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runFio } from "../tools/fio.ts";
-import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
+import { clockTicksPerSecond, repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 import type { Case } from "./rows.ts";
 
 interface CpuProfile {
@@ -39,8 +39,10 @@ export async function profileCase(
   await runFio(["--name=fill", ...target, "--rw=write", "--bs=1M", "--iodepth=8"], 120_000);
   const timing = ["--time_based", `--runtime=${runSeconds}`, "--norandommap"];
   const fromUs = monotonicUs();
+  const before = threadTimes(server.pid);
   const jobs = await runFio(["--name=profile", ...target, ...spec.fio, ...timing], (runSeconds + 60) * 1000);
   const toUs = monotonicUs();
+  const after = threadTimes(server.pid);
   const requests = jobs.reduce((sum, { read, write }) => sum + read.iops + write.iops, 0);
   await server.stop();
   const files = readdirSync(profiles).filter((name) => name.endsWith(".cpuprofile"));
@@ -49,9 +51,30 @@ export async function profileCase(
     JSON.parse(readFileSync(join(profiles, name), "utf8")) as CpuProfile;
   const main = files.map(read).sort((a, b) => b.nodes.length - a.nodes.length)[0];
   if (!main) throw new Error("no profile was written");
-  const lines = [`${Math.round(requests)} requests/s under the profiler`, ...topSelf(main, fromUs, toUs)];
+  const perThread = [...after].map(([name, ms]): [string, number] => [
+    name,
+    ((ms - (before.get(name) ?? 0)) * 1000) / (requests * runSeconds),
+  ]);
+  const lines = [
+    `${Math.round(requests)} requests/s under the profiler`,
+    ...perThread.sort((a, b) => b[1] - a[1]).map(([name, us]) => `${us.toFixed(1).padStart(7)} µs  ${name}`),
+    ...topSelf(main, fromUs, toUs),
+  ];
   keep(docsDir, spec.id, lines);
   return lines;
+}
+
+/** Processor time of the process's threads in ms, by their name: MainThread, WorkerThread (the image thread), the pool. */
+function threadTimes(pid: number): Map<string, number> {
+  const times = new Map<string, number>();
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
+    const name = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const ticks = Number(fields[11]) + Number(fields[12]);
+    times.set(name, (times.get(name) ?? 0) + (ticks * 1000) / clockTicksPerSecond);
+  }
+  return times;
 }
 
 /** Self time within the load's window, as shares of the time that the thread was busy; idle as a share of all. */

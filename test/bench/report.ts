@@ -4,12 +4,13 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { drawChart } from "./chart.ts";
+import { limitNotes } from "./limit-notes.ts";
 import { type BenchResult, type LimitRow, limitVerdict, type RatioRow, ratioVerdict } from "./results.ts";
 
 export function writeReport(result: BenchResult, dir: string): void {
   writeFileSync(join(dir, "one-machine.json"), `${JSON.stringify(result, null, 2)}\n`);
   writeFileSync(join(dir, "one-machine.svg"), drawChart(result));
-  writeFileSync(join(dir, "one-machine.md"), page(result, profileNotes(dir)));
+  writeFileSync(join(dir, "one-machine.md"), page(result, profilesIn(dir)));
 }
 
 export function readResult(dir: string): BenchResult {
@@ -76,7 +77,7 @@ function figure(value: number | undefined, unit: string): string {
   return unit === "requests/s" ? `${text}/s` : `${text} ${unit}`;
 }
 
-function page(result: BenchResult, profiles: string): string {
+function page(result: BenchResult, profiles: Profiles): string {
   const { machine } = result;
   const missed = [
     ...result.ratios
@@ -112,19 +113,35 @@ ${missed.length === 0 ? "Every target holds." : `Missed: ${missed.join("; ")}.`}
   acknowledged after its log record is synced; nbdkit with fuamode=force, qemu-nbd with cache=writethrough and nbd-server
   with sync=true give the same promise.
 ${notes.join("\n")}
-${profiles}`;
+${limitSection(result, profiles)}${profileSection(profiles)}`;
 }
 
-/** Profiles that \`npm run bench -- --profile ROW\` left beside the result. */
-function profileNotes(dir: string): string {
+/** Profiles that `npm run bench -- --profile ROW` left beside the result, by row. */
+type Profiles = Readonly<Record<string, { readonly measuredAt: string; readonly lines: readonly string[] }>>;
+
+function profilesIn(dir: string): Profiles {
   const file = join(dir, "profiles.json");
-  if (!existsSync(file)) return "";
-  const profiles = JSON.parse(readFileSync(file, "utf8")) as Record<
-    string,
-    { measuredAt: string; lines: string[] }
-  >;
+  return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as Profiles) : {};
+}
+
+/** What limits the rows that are missed: the text of limit-notes.ts, and the profile below where there is one. */
+function limitSection(result: BenchResult, profiles: Profiles): string {
+  const missed = new Map(
+    result.ratios.filter((row) => !ratioVerdict(row).holds).map((row) => [row.id.split("/")[0], row.title]),
+  );
+  const sections = limitNotes
+    .filter(({ row }) => missed.has(row))
+    .map(({ row, text }) => {
+      const profile = row in profiles ? ` Its profile is [below](#${row}).` : "";
+      return `### ${missed.get(row)}\n\n${text}${profile}\n`;
+    });
+  return sections.length === 0 ? "" : `\n## What limits the missed rows\n\n${sections.join("\n")}`;
+}
+
+function profileSection(profiles: Profiles): string {
   const sections = Object.entries(profiles).map(
     ([row, { lines }]) => `### ${row}\n\n\`\`\`\n${lines.join("\n")}\n\`\`\`\n`,
   );
-  return `\n## Profiles\n\nSelf time of the server's main thread under that load (\`--cpu-prof\`).\n\n${sections.join("\n")}`;
+  if (sections.length === 0) return "";
+  return `\n## Profiles\n\nProcessor time of the server's threads per request, and self time of its main thread under that load (\`--cpu-prof\`).\n\n${sections.join("\n")}`;
 }

@@ -13,7 +13,7 @@ export const repositoryDir = join(dirname(fileURLToPath(import.meta.url)), "..",
 const launcherPath = join(repositoryDir, "bin", "varve");
 const readyLine = "varve is ready";
 const outputBytesMax = 256 * 1024;
-const clockTicksPerSecond = 100; // USER_HZ is 100 on every Linux that Node runs on
+export const clockTicksPerSecond = 100; // USER_HZ is 100 on every Linux that Node runs on
 
 export interface VarveOptions {
   readonly dataDir: string;
