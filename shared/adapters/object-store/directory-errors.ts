@@ -16,6 +16,7 @@ const meanings: Readonly<Record<string, { readonly kind: ErrorKind; readonly hin
   EPERM: { kind: "Invalid", hint: "The bucket's file system refuses this; hard links are needed too." },
   EROFS: { kind: "Invalid", hint: "The bucket's file system is mounted read-only." },
   ENOTDIR: { kind: "Invalid", hint: "A file stands where the bucket needs a directory." },
+  EEXIST: { kind: "Invalid", hint: "A file stands where the bucket needs a directory." },
   EISDIR: { kind: "Invalid", hint: "A directory stands where the bucket has an object." },
   ENOTEMPTY: { kind: "Invalid", hint: "A directory stands where the bucket has an object." },
   ENOENT: { kind: "Retry", hint: "The bucket's directory is away: is its disk mounted?" },
@@ -44,7 +45,7 @@ export function directoryError(
     return new ObjectStoreError({ kind: "Invalid", operation, place, key }, "no such directory", { hint });
   }
   const meaning = meanings[code] ?? { kind: "Internal" as const, hint: "" };
-  const what = code === "" && error instanceof Error ? error.message : code;
+  const what = code === "" ? String(error) : code;
   return new ObjectStoreError({ kind: meaning.kind, operation, place, key }, what, {
     hint: meaning.hint,
     cause: error,

@@ -136,6 +136,8 @@ export class DirectoryObjectStore implements ObjectStore {
     this.counters.request("list");
     const slash = prefix.lastIndexOf("/");
     yield* this.walk(prefix.slice(0, slash + 1), prefix);
+    // A disk that was unmounted meanwhile looks like a bucket with fewer objects.
+    if (!(await this.isThere())) throw directoryError("list", this.place, prefix, { code: "ENOENT" });
   }
 
   async close(): Promise<void> {}

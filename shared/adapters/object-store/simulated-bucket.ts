@@ -78,6 +78,10 @@ export class SimulatedBucket {
   private readonly lateMsMax: number;
   private readonly objects = new Map<string, StoredObject>();
   private recent: RecentChange[] = [];
+  /** Requests that have not happened yet. */
+  private readonly underWay = new Set<() => unknown>();
+  /** Requests that happen long after everybody gave them up, even if the simulator forgot its timers in a crash. */
+  private late: { readonly atMs: number; readonly effect: () => unknown }[] = [];
   private generation = 0;
 
   constructor(options: SimulatedBucketOptions) {
@@ -94,9 +98,15 @@ export class SimulatedBucket {
     return this.generation;
   }
 
-  /** The process that used the bucket dies. What it had under way happens, late, or does not. */
+  /** The process that used the bucket dies. What it had under way happens now, late, or never. */
   kill(): void {
     this.generation += 1;
+    for (const effect of this.underWay) {
+      const fate = this.random.next();
+      if (fate < 0.3) this.happen(effect);
+      else if (fate < 0.6) this.happenLate(effect);
+    }
+    this.underWay.clear();
   }
 
   /** The store's machine loses power: of what changed in the last settle time, any part is undone, newest first. */
@@ -147,6 +157,7 @@ export class SimulatedBucket {
    */
   serve<T>(life: number, operation: string, key: string, effect: () => T): Promise<T> {
     this.counters.requests += 1;
+    this.land();
     return new Promise<T>((resolve, reject) => {
       const answer = (settle: () => void): void => {
         this.later(() => {
@@ -157,8 +168,10 @@ export class SimulatedBucket {
         this.counters.faults += 1;
         answer(() => reject(this.failure(kind, operation, key, what)));
       };
+      if (life !== this.generation) return;
+      this.underWay.add(effect);
       this.later(() => {
-        if (life !== this.generation && this.random.next() < 0.5) return;
+        if (!this.underWay.delete(effect)) return;
         if (this.faults.away) return fail("the store is away");
         if (this.chance(this.faults.hang)) return this.hang(effect);
         if (this.chance(this.faults.errorBefore)) return fail("HTTP 503");
@@ -208,11 +221,33 @@ export class SimulatedBucket {
 
   private hang(effect: () => unknown): void {
     this.counters.faults += 1;
-    if (this.random.next() < 0.5) return;
-    this.clock.after(this.random.next() * this.lateMsMax, () => {
+    if (this.random.next() < 0.5) this.happenLate(effect);
+  }
+
+  private happenLate(effect: () => unknown): void {
+    const delayMs = this.random.next() * this.lateMsMax;
+    this.late.push({ atMs: this.clock.monotonicMs() + delayMs, effect });
+    this.clock.after(delayMs, () => this.land());
+  }
+
+  private land(): void {
+    const nowMs = this.clock.monotonicMs();
+    const due = this.late.filter(({ atMs }) => atMs <= nowMs);
+    if (due.length === 0) return;
+    this.late = this.late.filter(({ atMs }) => atMs > nowMs);
+    for (const { effect } of due) {
       this.counters.late += 1;
+      this.happen(effect);
+    }
+  }
+
+  /** Nobody hears what comes of it. */
+  private happen(effect: () => unknown): void {
+    try {
       effect();
-    });
+    } catch (error) {
+      if (!(error instanceof ObjectStoreError)) throw error;
+    }
   }
 
   private remember(key: string, before: StoredObject | undefined): void {

@@ -1,0 +1,100 @@
+// Finds the S3 servers that tests run against: in PATH where the version fits, else built once by `go install`, pinned, into
+// .cache/s3-servers (git-ignored). scripts/test.ts runs it before the stages that need a server; test/tools/s3-servers.ts asks
+// it for the path. `node scripts/s3-server-binary.ts versitygw minio` builds ahead. A missing Go says what to do.
+import { execFile } from "node:child_process";
+import { access, mkdir } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { promisify } from "node:util";
+import { root } from "./step.ts";
+
+const run = promisify(execFile);
+
+interface ServerSource {
+  /** What `go install` takes. */
+  readonly package: string;
+  readonly version: string;
+  /** What `--version` says of a binary in PATH that fits as well. */
+  readonly fits: RegExp;
+}
+
+export const serverSources = {
+  versitygw: {
+    package: "github.com/versity/versitygw/cmd/versitygw",
+    version: "v1.8.0",
+    fits: /\bv?1\.(?:[89]|[1-9]\d)\.\d+/,
+  },
+  minio: {
+    package: "github.com/minio/minio",
+    version: "v0.0.0-20260212201848-7aac2a2c5b7c",
+    fits: /RELEASE\.202[56]-/,
+  },
+} as const satisfies Record<string, ServerSource>;
+
+export type BuiltServer = keyof typeof serverSources;
+
+const buildTimeoutMs = 20 * 60_000;
+
+/** The program's path. Rejects with what to do where it is neither there nor can be built. */
+export async function serverBinary(name: BuiltServer): Promise<string> {
+  const source = serverSources[name];
+  const inPath = await findInPath(name, source.fits);
+  if (inPath !== null) return inPath;
+  const directory = join(root, ".cache", "s3-servers", `${name}-${source.version}`);
+  const path = join(directory, name);
+  if (await isThere(path)) return path;
+  await build(name, source, directory);
+  return path;
+}
+
+async function build(name: string, source: ServerSource, directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  const what = `${source.package}@${source.version}`;
+  console.log(`building ${what} (some minutes, once)`);
+  const env = { ...process.env, GOBIN: directory, CGO_ENABLED: "0" };
+  await run("go", ["install", what], { env, timeout: buildTimeoutMs, maxBuffer: 16 * 1024 * 1024 }).catch(
+    (error: unknown) => {
+      const { code, stderr } = error as { code?: unknown; stderr?: string };
+      const why = code === "ENOENT" ? "Go is not installed" : (stderr ?? String(error)).trim().slice(-2000);
+      throw new Error(
+        `${name} can't be built: ${why}\n` +
+          `The tests need it: put ${name} ${source.version} in PATH, or install Go 1.26 or newer ` +
+          "from https://go.dev/dl (Debian 12's golang is too old) and run this again.",
+      );
+    },
+  );
+}
+
+async function findInPath(name: string, fits: RegExp): Promise<string | null> {
+  for (const directory of (process.env["PATH"] ?? "").split(delimiter)) {
+    const path = join(directory, name);
+    if (directory === "" || !(await isThere(path))) continue;
+    const said = await run(path, ["--version"], { timeout: 10_000 }).catch(() => null);
+    if (said !== null && fits.test(said.stdout)) return path;
+  }
+  return null;
+}
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+if (import.meta.main) {
+  const known = Object.keys(serverSources) as BuiltServer[];
+  const asked = process.argv.slice(2);
+  const wrong = asked.filter((name) => !known.includes(name as BuiltServer));
+  if (wrong.length > 0) {
+    console.error(`no such server: ${wrong.join(", ")}; servers: ${known.join(", ")}`);
+    process.exit(2);
+  }
+  for (const name of asked.length === 0 ? known : (asked as BuiltServer[])) {
+    try {
+      console.log(`${name}: ${await serverBinary(name)}`);
+    } catch (error) {
+      console.error(error instanceof Error ? error.message : String(error));
+      process.exitCode = 1;
+    }
+  }
+}
