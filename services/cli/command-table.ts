@@ -110,6 +110,13 @@ const up: Command = {
       env: "VARVE_VOLUME",
       summary: "create this volume where it is missing; may be repeated",
     },
+    {
+      name: "bucket",
+      value: "URL|none",
+      env: "VARVE_BUCKET",
+      summary:
+        "where history goes: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL (default DATA/bucket); none: no history",
+    },
     limit("payload-max", "SIZE", "memory for payloads of all volumes together (default 128M)"),
     limit("log-max", "SIZE", "hot log of one volume at most (default 10G)"),
     limit("log-keep", "SIZE", "log kept behind the checkpoint (default 256M)"),

@@ -56,6 +56,8 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       random: new SystemRandom(),
       pool: new SlabPool(store, clock, setup.payloadBytesMax ?? limits.payloadBytesMax),
       replicas,
+      homes: null,
+      keepsLog: setup.create !== true,
       writer: `${hostname()} pid ${process.pid}`,
       logBytesMax: setup.logBytesMax ?? limits.logBytesMaxDefault,
       logRetainedBytes: setup.logRetainedBytes ?? limits.logRetainedBytesDefault,

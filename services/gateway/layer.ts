@@ -11,11 +11,12 @@ import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ConnectionRegister, ConnectionView } from "#shared/ports/connection-register.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
-import type { ReplicaHome } from "#shared/ports/replica-home.ts";
+import type { RemoteBeginning, ReplicaHome } from "#shared/ports/replica-home.ts";
 import type { ListenAddress } from "#shared/shell/listen-address.ts";
-import type { VolumeParts } from "./engine/hosted-volume.ts";
+import type { SessionTerms, VolumeParts } from "./engine/hosted-volume.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
 import { VolumeHost } from "./engine/volume-host.ts";
+import type { PastHomes } from "./engine/volume-past.ts";
 import { VolumeSession } from "./engine/volume-session.ts";
 
 export type { VolumeHost };
@@ -35,6 +36,10 @@ export interface GatewaySetup {
   readonly random: Random;
   readonly pool: SlabPool;
   readonly replicas: ReplicaHome;
+  /** Archiver and readers of the past; null with `--bucket none`, and for commands that work on files. */
+  readonly homes: PastHomes | null;
+  /** The log waits for a bucket, also while nothing archives it (commands that work on files). */
+  readonly keepsLog: boolean;
   /** Who writes, for the epoch entries: host and pid. */
   readonly writer: string;
   readonly logBytesMax: number;
@@ -54,6 +59,7 @@ export async function openHost(setup: GatewaySetup): Promise<VolumeHost> {
     clock,
     random,
     parts: partsOf(setup),
+    memory: setup.pool,
   });
 }
 
@@ -69,9 +75,12 @@ function partsOf(setup: GatewaySetup): VolumeParts {
       options: { logBytesMax: setup.logBytesMax, retainedBytes: setup.logRetainedBytes },
     });
   return {
-    createImage: async (record, paths) => replicas.create(record, paths),
-    openSession: async (record, paths) => {
-      const image = await replicas.attach(record, paths);
+    homes: setup.homes,
+    keepsLog: setup.keepsLog,
+    createImage: async (record: VolumeRecord, paths: VolumePaths, begin?: RemoteBeginning) =>
+      replicas.create(record, paths, begin),
+    openSession: async (record: VolumeRecord, paths: VolumePaths, terms: SessionTerms) => {
+      const image = await replicas.attach(record, paths, terms.sources);
       return await VolumeSession.open({
         name: record.name,
         durability: record.durability,
@@ -80,6 +89,9 @@ function partsOf(setup: GatewaySetup): VolumeParts {
         pool: setup.pool,
         admission: replicas.admission,
         feed: (handlers) => replicas.feed(image, handlers),
+        tend: (options) => replicas.tend(image, options),
+        archived: terms.archived,
+        logBytesMax: setup.logBytesMax,
         writer: setup.writer,
         onHalted: (error) => setup.events.halted(record.name, error),
         onReplay: onReplay(record.name, setup),
@@ -122,7 +134,7 @@ export class NbdGateway implements ConnectionRegister {
 
   static async start(setup: NbdSetup): Promise<NbdGateway> {
     const server = new NbdServer({
-      directory: setup.host,
+      directory: setup.host.exports,
       listen: setup.addresses.map((one) =>
         one.kind === "unix" ? { path: one.path } : { host: one.host, port: one.port },
       ),
@@ -130,6 +142,7 @@ export class NbdGateway implements ConnectionRegister {
       slabs: setup.store,
       connectionsMax: setup.connectionsMax,
     });
+    setup.host.connectionsAre(server);
     await server.start();
     return new NbdGateway(server);
   }

@@ -1,6 +1,7 @@
 /*
  * Names inside a data directory. The volume host, the catalogue adapter, the CLI and doctor take them from here, so that
- * a file has one name. DATA/catalog.json, DATA/varve.lock, DATA/varve.reserve, DATA/volumes/NAME/{disk.raw, log/}. Pure.
+ * a file has one name. DATA/catalog.json, DATA/varve.lock, DATA/varve.reserve, DATA/volumes/NAME/{disk.raw, log/,
+ * history.json}, DATA/bucket/ where no other bucket was given. Pure.
  */
 
 export const dataLayout = {
@@ -10,6 +11,8 @@ export const dataLayout = {
   volumes: "volumes",
   image: "disk.raw",
   log: "log",
+  history: "history.json",
+  bucket: "bucket",
 } as const;
 
 export interface VolumePaths {
@@ -23,7 +26,22 @@ export function volumePaths(dataDirectory: string, name: string): VolumePaths {
   return { directory, image: `${directory}/${dataLayout.image}`, log: `${directory}/${dataLayout.log}` };
 }
 
+/** What a volume keeps of its past (docs/formats/volume-history.md). */
+export function historyPathOf(paths: VolumePaths): string {
+  return `${paths.directory}/${dataLayout.history}`;
+}
+
 /** The checkpoint stands beside the image it speaks of (docs/formats/checkpoint.md). */
 export function checkpointPathOf(imagePath: string): string {
   return `${imagePath}.checkpoint`;
+}
+
+/** The image's name while any extent is not local: the file is not the disk then (docs/specs/residency.md). */
+export function partialImagePathOf(imagePath: string): string {
+  return `${imagePath}.partial`;
+}
+
+/** When extents were last used, for tiering; of no use to anybody else (docs/formats/last-use.md). */
+export function lastUsePathOf(imagePath: string): string {
+  return `${imagePath}.last-use`;
 }

@@ -112,6 +112,12 @@ export const limits = {
   /** A volume is served without its archive after this; a failed one is opened again after that. */
   archiveOpenMs: 5_000,
   archiveRetryMs: 30_000,
+  /** A command that needs the bucket waits so long for it. */
+  bucketCommandMs: 30_000,
+  /** Pins that nobody needs are looked for so often. */
+  pinUpkeepMs: 60_000,
+  /** Connections that were cut are gone after this: what they had in flight is finished first. */
+  disconnectMs: 10_000,
   /** What is left to upload at close gets this long: SIGTERM ends a process within a few seconds. */
   archiveCloseMs: 2_000,
   /** Finished jobs are remembered for whoever asks later. */
@@ -132,8 +138,12 @@ export const limits = {
   deletedVolumeMs: 7 * 24 * 3_600_000,
   /** Deletes between two looks at lease and manifests: one LIST per volume and batch, 256 requests of 20 ms in between. */
   collectorBatchMax: 256,
+  /** Deletes side by side: 256 in 1.3 s at 20 ms each. */
+  collectorDeletesMax: 4,
   /** Candidates remembered with the time they were first seen: 80 bytes each, a state object below 16 MiB. The rest is seen first later. */
   collectorCandidatesMax: 200_000,
+  /** More deleted volumes than that wait one after the other: their time is counted later, never earlier. */
+  collectorDeletedVolumesMax: 4096,
   /** Another collector takes over when the lease did not change for so long; the holder renews it each minute. */
   collectorLeaseMs: 10 * 60_000,
   collectorRenewMs: 60_000,

@@ -3,7 +3,13 @@
  * bucket. services/archiver/layer.ts implements it; the volume host opens one beside each session and asks it before hot log
  * is released. See docs/specs/archive.md.
  */
-import type { PointPin, SnapshotRecord, VolumeManifest, VolumeOrigin } from "#shared/domain/archive.ts";
+import type {
+  BaseRef,
+  PointPin,
+  SnapshotRecord,
+  VolumeManifest,
+  VolumeOrigin,
+} from "#shared/domain/archive.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
@@ -77,6 +83,8 @@ export interface ArchiveStatus {
 
 export interface VolumeArchive {
   status(): ArchiveStatus;
+  /** The newest base whose objects, and the log up to its `e`, are held; null where there is none. Evictions go by it. */
+  heldBase(): BaseRef | null;
   /** The last manifest that was published; null before the first. */
   manifest(): VolumeManifest | null;
   /** Seals and publishes everything up to `lsn` now; resolves when a manifest names it. */

@@ -7,6 +7,7 @@
  */
 
 import type { VarveError } from "#shared/domain/errors.ts";
+import type { ByteRange } from "./history.ts";
 import type { AllocationRun } from "./replica-image.ts";
 import type { Slab } from "./slab.ts";
 
@@ -66,6 +67,12 @@ export interface BlockExport {
   cache(offset: number, length: number, done: Completion): void;
   /** Maximal allocation runs that start at `offset`, at most `runsMax`, covering at most `length`; at least one. */
   blockStatus(offset: number, length: number, runsMax: number): readonly AllocationRun[];
+
+  /**
+   * Where the export, as it is at the call, may differ from an earlier (or later) point of its volume: ascending, merged. Not there
+   * for exports without a past. Rejects Invalid where the point does not open.
+   */
+  changesSince?(point: string): Promise<readonly ByteRange[]>;
 
   /**
    * The connection has handed over all requests of one round of input: queued writes may go to the log now. `alone`: this

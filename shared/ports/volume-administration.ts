@@ -3,7 +3,9 @@
  * and the volume host (services/gateway/engine/volume-host.ts) that implements it. Changes are made one after the other;
  * each either happens wholly or leaves everything as it was (docs/specs/volume-host.md). All failures are VarveErrors.
  */
+import type { VolumeOrigin } from "#shared/domain/archive.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
+import type { HistoryPolicy } from "#shared/domain/history-record.ts";
 import type { VolumeDurability } from "#shared/domain/volume.ts";
 
 /**
@@ -27,6 +29,29 @@ export interface VolumeFigures {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** What a volume keeps of its past, and where its bytes are. */
+export interface VolumePastView {
+  readonly policy: HistoryPolicy;
+  readonly origin: VolumeOrigin | null;
+  readonly snapshots: number;
+  /** Points that clones or a rollback still read from. */
+  readonly pins: number;
+  /** off: `--bucket none`. away: not opened yet, the log is kept. */
+  readonly archive: "running" | "waiting for the bucket" | "stopped" | "away" | "off" | "closed";
+  readonly archivedLsn: number;
+  readonly heldLsn: number;
+  readonly archiveError: VarveError | null;
+  /** Extents of the image; null while the volume is not open. */
+  readonly extents: {
+    readonly total: number;
+    readonly local: number;
+    readonly remote: number;
+    readonly partial: number;
+  } | null;
+  /** Job that fetches what is not local, or the last one. */
+  readonly job: string | null;
+}
+
 export interface VolumeView {
   readonly id: string;
   readonly name: string;
@@ -42,12 +67,15 @@ export interface VolumeView {
   readonly imagePath: string;
   readonly logPath: string;
   readonly figures: VolumeFigures | null;
+  /** Null where the history file could not be read. */
+  readonly past: VolumePastView | null;
 }
 
 export interface NewVolume {
   readonly name: string;
   readonly sizeBytes: number;
   readonly durability: VolumeDurability;
+  readonly policy?: Partial<HistoryPolicy>;
 }
 
 /** What `image check` found. Nothing is changed by a check. */

@@ -3,6 +3,7 @@
  * name) and checked against domain/limits.ts. Every mistake is collected and reported together: nobody should have to
  * start five times to learn of five mistakes. Next: services/cli/commands/up.ts.
  */
+import { parseBucketUrl } from "#shared/domain/bucket-url.ts";
 import { parseByteSize, readableByteSize } from "#shared/domain/byte-size.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -28,6 +29,8 @@ export interface UpConfig {
   /** Null: off. */
   readonly http: Extract<ListenAddress, { kind: "tcp" }> | null;
   readonly volumes: readonly VolumeWish[];
+  /** URL of the bucket; `default`: a directory in the data directory; null: none, and so no history. */
+  readonly bucket: string | null;
   readonly payloadBytesMax: number;
   readonly logBytesMax: number;
   readonly logRetainedBytes: number;
@@ -41,6 +44,8 @@ export interface ConfigSource {
 }
 
 export const defaultNbdAddress = "127.0.0.1:10809";
+/** A directory beside the volumes. */
+export const defaultBucket = "default";
 export const defaultHttpAddress = "127.0.0.1:8080";
 
 export function readUpConfig(source: ConfigSource): UpConfig {
@@ -50,6 +55,7 @@ export function readUpConfig(source: ConfigSource): UpConfig {
     nbd: reader.nbd(),
     http: reader.http(),
     volumes: reader.volumes(),
+    bucket: reader.bucket(),
     payloadBytesMax: reader.size("payload-max", limits.payloadBytesMax, 80 * 2 ** 20, 16 * 2 ** 30),
     logBytesMax: reader.size("log-max", limits.logBytesMaxDefault, 4 * limits.logSegmentBytes, 2 ** 50),
     logRetainedBytes: reader.size("log-keep", limits.logRetainedBytesDefault, 0, 2 ** 50),
@@ -115,6 +121,17 @@ export class ConfigReader {
     if (address?.kind !== "unix") return address;
     this.mistake("http", `"${text}" is a unix socket; the HTTP API listens on HOST:PORT, or is off`);
     return null;
+  }
+
+  /** See UpConfig.bucket. */
+  bucket(): string | null {
+    const text = this.one("bucket") ?? defaultBucket;
+    if (text === "none") return null;
+    if (text === defaultBucket) return text;
+    const address = parseBucketUrl(text);
+    // Not the text itself: people put secrets there, and messages end up in logs.
+    if (typeof address === "string") this.mistake("bucket", `its URL ${address}, or is none`);
+    return text;
   }
 
   volumes(): readonly VolumeWish[] {

@@ -1,51 +1,118 @@
 /*
- * One volume as the host holds it: its catalogue record, its session while it is open, why it is not. Called by
- * volume-host.ts only, which orders the changes; here is what one volume may do in which state. The parts that touch
- * files come through VolumeParts, so that the host runs on memory adapters in tests.
+ * One volume as the host holds it: its catalogue record, its session while it is open, its past, why it is not open. Called
+ * by volume-host.ts and past-changes.ts, which order the changes; here is what one volume may do in which state. The parts
+ * that touch files come through VolumeParts, so that the host runs on memory adapters in tests.
  */
+import type { ExtentRun } from "#shared/domain/archive.ts";
 import { exactByteSize } from "#shared/domain/byte-size.ts";
-import type { VolumePaths } from "#shared/domain/data-layout.ts";
+import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { timeText } from "#shared/domain/wall-time.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
-import type {
-  ImageReport,
-  VolumeCondition,
-  VolumeFigures,
-  VolumeView,
-} from "#shared/ports/volume-administration.ts";
+import type { Clock } from "#shared/ports/clock.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
+import type { RemoteBeginning, ReplicaTending, TendingPolicy } from "#shared/ports/replica-home.ts";
+import type { RemoteSources, ResidencyState } from "#shared/ports/replica-residency.ts";
+import type { ImageReport, VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
+import { FillJobs } from "./fill-jobs.ts";
+import type { JobRegister } from "./job-register.ts";
+import { PointExport } from "./point-export.ts";
+import type { PointSources } from "./point-sources.ts";
+import { type PastHomes, VolumePast } from "./volume-past.ts";
 import type { VolumeSession, VolumeSessionStatus } from "./volume-session.ts";
+import { figuresOf, pastViewOf } from "./volume-views.ts";
 
 /** What the host needs of a session. */
 export type HostedSession = Pick<
   VolumeSession,
-  "sizeBytes" | "attachedClients" | "openExport" | "resize" | "status" | "close"
+  | "sizeBytes"
+  | "attachedClients"
+  | "openExport"
+  | "resize"
+  | "status"
+  | "close"
+  | "hotLog"
+  | "baseImage"
+  | "held"
+  | "sync"
+  | "mark"
+  | "rollback"
+  | "tend"
+  | "residency"
 >;
 
+/** How a session is opened beside its record. */
+export interface SessionTerms {
+  /** The log is kept until the bucket holds it. False only with `--bucket none`. */
+  readonly archived: boolean;
+  readonly sources: RemoteSources;
+}
+
 export interface VolumeParts {
-  /** Makes an empty image of the record's size; its directory exists and is empty. */
-  createImage(record: VolumeRecord, paths: VolumePaths): Promise<void>;
-  openSession(record: VolumeRecord, paths: VolumePaths): Promise<HostedSession>;
+  /** Makes an image of the record's size, empty or, with `begin`, wholly remote; its directory exists and is empty. */
+  createImage(record: VolumeRecord, paths: VolumePaths, begin?: RemoteBeginning): Promise<void>;
+  openSession(record: VolumeRecord, paths: VolumePaths, terms: SessionTerms): Promise<HostedSession>;
   /** Works on the files of a volume whose session is closed. */
   image(
     operation: "check" | "adopt" | "discard",
     record: VolumeRecord,
     paths: VolumePaths,
   ): Promise<ImageReport>;
+  /** Null with `--bucket none`, and offline: then `keepsLog` says whether the log is kept for a bucket. */
+  readonly homes: PastHomes | null;
+  readonly keepsLog: boolean;
+}
+
+/** What all volumes of a host share. */
+export interface HostedSetting {
+  readonly store: FileStore;
+  readonly clock: Clock;
+  readonly parts: VolumeParts;
+  readonly points: PointSources;
+  readonly jobs: JobRegister;
+  /** Cuts the connections of a volume and resolves with how many when they are gone. */
+  readonly disconnect: (volume: HostedVolume) => Promise<number>;
 }
 
 export class HostedVolume {
   readonly paths: VolumePaths;
-  record: VolumeRecord;
-  private readonly parts: VolumeParts;
+  readonly past: VolumePast;
+  readonly fills: FillJobs;
+  private current: VolumeRecord;
+  private readonly setting: HostedSetting;
   private session: HostedSession | null = null;
-  private failure: VarveError | null = null;
+  private tending: ReplicaTending | null = null;
+  /** Why it is not open. */
+  failure: VarveError | null = null;
   private busy = false;
+  /** The last entry that was durable when the session opened. */
+  openedAtLsn = Number.MAX_SAFE_INTEGER;
+  /** Extents that the rollback under way is known to change, asked for while its entry is applied. */
+  private knownChanges: { readonly toLsn: number; readonly runs: readonly ExtentRun[] } | null = null;
 
-  constructor(record: VolumeRecord, paths: VolumePaths, parts: VolumeParts) {
-    this.record = record;
+  constructor(record: VolumeRecord, paths: VolumePaths, setting: HostedSetting) {
+    this.current = record;
     this.paths = paths;
-    this.parts = parts;
+    this.setting = setting;
+    this.fills = new FillJobs(setting.jobs, record.name);
+    this.past = new VolumePast(record, {
+      store: setting.store,
+      clock: setting.clock,
+      path: historyPathOf(paths),
+      homes: setting.parts.homes,
+      points: setting.points,
+      onFenced: (error) => this.fence(error),
+    });
+  }
+
+  get record(): VolumeRecord {
+    return this.current;
+  }
+
+  set record(record: VolumeRecord) {
+    this.current = record;
+    this.past.recordIs(record);
   }
 
   get name(): string {
@@ -56,29 +123,70 @@ export class HostedVolume {
     return `${exactByteSize(this.record.sizeBytes)} durability=${this.record.durability}`;
   }
 
-  async open(): Promise<void> {
-    const session = await this.parts.openSession(this.record, this.paths);
-    this.session = session;
-    this.failure = null;
-    // The log's resize entries are the truth; the catalogue may be one crash behind.
-    if (session.sizeBytes !== this.record.sizeBytes) {
-      this.record = { ...this.record, sizeBytes: session.sizeBytes };
+  get attachedClients(): number {
+    return this.session?.attachedClients ?? 0;
+  }
+
+  residency(): ResidencyState | null {
+    return this.session?.residency() ?? null;
+  }
+
+  /** Whether bytes of its disk are still in another volume's past only; a volume that can't be asked is said to. */
+  readsFrom(volumeId: string): boolean {
+    return this.residency()?.points.some((point) => point.volumeId === volumeId) ?? this.session === null;
+  }
+
+  /** `serve`: with its archive and background work, as clients will use it. */
+  async open(serve: boolean): Promise<void> {
+    await this.past.load();
+    const { parts } = this.setting;
+    const session = await parts.openSession(this.record, this.paths, {
+      archived: parts.keepsLog,
+      sources: this.sources(),
+    });
+    try {
+      // The log's resize entries are the truth; the catalogue may be one crash behind.
+      if (session.sizeBytes !== this.record.sizeBytes) {
+        this.record = { ...this.record, sizeBytes: session.sizeBytes };
+      }
+      if (serve) await this.past.attach(session);
+    } catch (cause) {
+      await this.past.detach().catch(() => undefined);
+      await session.close().catch(() => undefined);
+      throw cause;
     }
+    this.session = session;
+    this.openedAtLsn = session.status().log.durableLsn;
+    this.failure = null;
+    if (serve) this.tend(session);
   }
 
   /** Opens; a failure is kept for view() and for whoever wants to attach. */
   async openKept(): Promise<void> {
     try {
-      await this.open();
+      await this.open(true);
     } catch (cause) {
       this.failure = toVarveError(cause, `open volume ${this.name}`);
     }
   }
 
+  /** The archive reads the session's log, so it ends first; both whatever becomes of the other. */
   async close(): Promise<void> {
     const { session } = this;
     this.session = null;
-    await session?.close();
+    this.fills.stop("the volume was closed");
+    this.tending = null;
+    if (session === null) return;
+    try {
+      await session.sync();
+    } catch {
+      // A halted session says so in close(), below.
+    }
+    try {
+      await this.past.detach();
+    } finally {
+      await session.close();
+    }
   }
 
   /** close(), where a volume that halted before need not say so again. */
@@ -92,21 +200,34 @@ export class HostedVolume {
   }
 
   openExport(): BlockExport {
-    if (this.busy) {
-      throw new VarveError("VolumeBusyError", "Retry", `volume ${this.name} is being changed`, {
-        hint: "Try again in a moment.",
-        fields: { name: this.name },
-      });
-    }
+    this.requireIdle();
     if (this.session === null) throw this.whyClosed();
     return this.session.openExport(this.description);
+  }
+
+  /** A point as a read-only export; also of a volume that is not open, as far as the bucket has it. */
+  async openPoint(text: string): Promise<BlockExport> {
+    const { lsn, wallTimeMs } = await this.past.resolve(text);
+    const hold = await this.past.hold(lsn);
+    try {
+      return new PointExport({
+        name: `${this.name}@${text}`,
+        description: `${this.name} at entry ${lsn}, ${timeText(wallTimeMs)}, read-only`,
+        hold,
+        source: await hold.source(),
+        changes: async (since) => this.past.changesSince(since, lsn),
+      });
+    } catch (cause) {
+      hold.release();
+      throw cause;
+    }
   }
 
   /** Runs `work` on the open session, or, offline, on one opened for it. */
   async withSession<T>(work: (session: HostedSession) => Promise<T>): Promise<T> {
     if (this.session !== null) return await work(this.session);
     if (this.failure !== null) throw this.failure;
-    await this.open();
+    await this.open(false);
     try {
       return await work(this.session ?? this.notOpen());
     } finally {
@@ -124,22 +245,49 @@ export class HostedVolume {
     }
   }
 
-  requireDetached(what: string): void {
-    const attached = this.session?.attachedClients ?? 0;
+  requireDetached(what: string, forceHint = ""): void {
+    const attached = this.attachedClients;
     if (attached === 0) return;
     throw new VarveError(
       "VolumeAttachedError",
       "Invalid",
       `volume ${this.name} has ${attached} connection${attached === 1 ? "" : "s"}; it is not ${what}`,
       {
-        hint: `Disconnect its clients first: varve volume show ${this.name} lists them.`,
+        hint: `Disconnect its clients first: varve volume show ${this.name} lists them.${forceHint}`,
         fields: { name: this.name, attachedClients: attached },
       },
     );
   }
 
+  /** Appends the rollback. The volume is busy, nobody is attached; `runs`: extents that it can change at most, null: all. */
+  async rollback(toLsn: number, sizeBytes: number, runs: readonly ExtentRun[] | null): Promise<number> {
+    const session = this.session ?? this.notOpen();
+    this.knownChanges = runs === null ? null : { toLsn, runs };
+    try {
+      return await session.rollback(toLsn, sizeBytes);
+    } finally {
+      this.knownChanges = null;
+    }
+  }
+
+  /** Fetches everything that is not local; the job of a fill that is under way already. */
+  fill(kind: "create from" | "rollback" | "fill"): string {
+    const { tending, session } = this;
+    if (session === null) throw this.whyClosed();
+    return this.fills.start(kind, tending, session.residency());
+  }
+
+  /** The policy in the history file changed. */
+  policyChanged(): void {
+    const { history } = this.past;
+    if (history === null) return;
+    this.tending?.setPolicy(this.tendingPolicy());
+    if (history.residency === "full" && this.session !== null) this.fillWhatIsRemote(this.session, "fill");
+  }
+
   view(): VolumeView {
     const status = this.session?.status() ?? null;
+    const residency = this.session?.residency() ?? null;
     const { record } = this;
     return {
       id: record.id,
@@ -151,16 +299,81 @@ export class HostedVolume {
       condition: this.condition(status),
       failure: status?.error ?? this.failure,
       attachedClients: status?.attachedClients ?? 0,
-      imagePath: this.paths.image,
+      imagePath: residency?.path ?? this.paths.image,
       logPath: this.paths.log,
       figures: status === null ? null : figuresOf(status),
+      past: pastViewOf(this.past, residency, this.setting.parts.homes !== null, this.fills.lastJob),
     };
+  }
+
+  private tend(session: HostedSession): void {
+    this.tending = session.tend({
+      policy: this.tendingPolicy(),
+      heldBase: () => this.past.heldBase(),
+      onNote: (text) => this.setting.parts.homes?.onNote(`${this.name}: ${text}`),
+    });
+    if (this.past.history?.residency === "full") this.fillWhatIsRemote(session, "fill");
+  }
+
+  private fillWhatIsRemote(session: HostedSession, kind: "fill"): void {
+    const residency = session.residency();
+    if (residency === null || residency.localExtents === residency.extents) return;
+    this.fills.start(kind, this.tending, residency);
+  }
+
+  private tendingPolicy(): TendingPolicy {
+    const { history } = this.past;
+    return {
+      residency: history?.residency ?? "full",
+      coldAfterMs: history?.coldAfterMs ?? Number.MAX_SAFE_INTEGER,
+      capacity: null,
+      fillBytesPerSecond: null,
+    };
+  }
+
+  /** Both its own points and a parent's are found by their volume's id. */
+  private sources(): RemoteSources {
+    const { homes } = this.setting.parts;
+    return {
+      open: async ({ volumeId, lsn }) => {
+        if (homes === null) {
+          throw new VarveError("BucketAwayError", "Retry", `volume ${this.name}: its bytes are in a bucket`, {
+            hint: "This command runs without the bucket. Start varve up with it and try again.",
+            fields: { name: this.name },
+          });
+        }
+        return await (await homes.histories.find(volumeId)).open(lsn);
+      },
+      changedExtents: (toLsn) => (this.knownChanges?.toLsn === toLsn ? this.knownChanges.runs : null),
+    };
+  }
+
+  /** Rescued elsewhere: whatever is written here from now on would be lost. */
+  private fence(error: VarveError): void {
+    this.failure = error;
+    const stop = this.whileBusy(async () => {
+      await this.setting.disconnect(this);
+      await this.closeKnown();
+      this.failure = error;
+      this.setting.parts.homes?.onNote(
+        `warning: volume ${this.name} stopped: ${error.message}\nhint: ${error.hint}`,
+      );
+    });
+    stop.catch(() => undefined); // the reason is kept; a close can only add to it
   }
 
   private condition(status: VolumeSessionStatus | null): VolumeCondition {
     if (this.busy) return "busy";
     if (status !== null) return status.state;
     return this.failure === null ? "closed" : "failed";
+  }
+
+  private requireIdle(): void {
+    if (!this.busy) return;
+    throw new VarveError("VolumeBusyError", "Retry", `volume ${this.name} is being changed`, {
+      hint: "Try again in a moment.",
+      fields: { name: this.name },
+    });
   }
 
   private whyClosed(): VarveError {
@@ -176,20 +389,4 @@ export class HostedVolume {
   private notOpen(): never {
     throw this.whyClosed();
   }
-}
-
-function figuresOf(status: VolumeSessionStatus): VolumeFigures {
-  return {
-    line: status.log.line,
-    epoch: status.log.epoch,
-    oldestLsn: status.log.oldestLsn,
-    lastLsn: status.log.lastLsn,
-    durableLsn: status.log.durableLsn,
-    appliedLsn: status.image.appliedLsn,
-    checkpointLsn: status.image.checkpointLsn,
-    imageAllocatedBytes: status.image.allocatedBytes,
-    logDiskBytes: status.log.diskBytes,
-    overlayRanges: status.overlayRanges,
-    counters: status.counters,
-  };
 }

@@ -8,6 +8,12 @@ import { limits } from "#shared/domain/limits.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { JobKind, JobState, JobView } from "#shared/ports/past-administration.ts";
 
+export interface JobProgress {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  readonly note: string;
+}
+
 export class Job {
   readonly id: string;
   readonly kind: JobKind;
@@ -20,6 +26,7 @@ export class Job {
   private endedAtMs: number | null = null;
   private state: JobState = "running";
   private failure: VarveError | null = null;
+  private source: (() => JobProgress) | null = null;
 
   constructor(id: string, kind: JobKind, volume: string, clock: Clock) {
     this.id = id;
@@ -36,6 +43,11 @@ export class Job {
   progress(doneBytes: number, totalBytes: number): void {
     this.doneBytes = doneBytes;
     this.totalBytes = totalBytes;
+  }
+
+  /** Progress is asked for when somebody looks, as long as it runs. */
+  follow(source: () => JobProgress): void {
+    this.source = source;
   }
 
   /** The first end counts. */
@@ -55,12 +67,22 @@ export class Job {
   }
 
   view(): JobView {
+    this.look();
     const { id, kind, volume, state, startedAtMs, endedAtMs, doneBytes, totalBytes, note, failure } = this;
     return { id, kind, volume, state, startedAtMs, endedAtMs, doneBytes, totalBytes, note, failure };
   }
 
+  private look(): void {
+    if (!this.running || this.source === null) return;
+    const { doneBytes, totalBytes, note } = this.source();
+    this.progress(doneBytes, totalBytes);
+    this.note = note;
+  }
+
   private end(state: JobState, note: string): void {
     if (!this.running) return;
+    this.look();
+    this.source = null;
     this.state = state;
     this.note = note;
     this.endedAtMs = this.clock.wallTimeMs();

@@ -4,7 +4,7 @@
  */
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import type { BlockExport, Completion, WriteSlot } from "#shared/ports/block-export.ts";
-import type { PointSource } from "#shared/ports/history.ts";
+import type { ByteRange, PointSource } from "#shared/ports/history.ts";
 import type { AllocationRun } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { PointHold } from "./point-sources.ts";
@@ -15,7 +15,8 @@ export interface PointExportOptions {
   readonly hold: PointHold;
   /** The hold's source, open. */
   readonly source: PointSource;
-  readonly onClose: () => void;
+  /** Where it differs from another point. */
+  readonly changes: (since: string) => Promise<readonly ByteRange[]>;
 }
 
 export class PointExport implements BlockExport {
@@ -90,13 +91,16 @@ export class PointExport implements BlockExport {
     return this.source.allocation(offset, length, runsMax);
   }
 
+  async changesSince(point: string): Promise<readonly ByteRange[]> {
+    return await this.options.changes(point);
+  }
+
   endOfInput(): void {}
 
   close(): void {
     if (this.closed) return;
     this.closed = true;
     this.options.hold.release();
-    this.options.onClose();
   }
 
   private async readLater(offset: number, length: number, slab: Slab, start: number): Promise<void> {

@@ -6,7 +6,10 @@
  *   opening ─► serving ─► busy (resize, set, image) ─► serving      deleting ─► gone
  *      └─► failed (kept, with its reason)   serving ─► halted
  */
+import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-record.ts";
+import { limits } from "#shared/domain/limits.ts";
 import {
   checkVolumeName,
   checkVolumeSize,
@@ -14,8 +17,10 @@ import {
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
 import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
-import type { Clock, Random } from "#shared/ports/clock.ts";
+import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { PastAdministration } from "#shared/ports/past-administration.ts";
+import type { Slab } from "#shared/ports/slab.ts";
 import type {
   ImageReport,
   NewVolume,
@@ -24,7 +29,13 @@ import type {
 } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { DataDirectory } from "./data-directory.ts";
+import { HistoryFile } from "./history-file.ts";
 import { HostedVolume, type VolumeParts } from "./hosted-volume.ts";
+import { JobRegister } from "./job-register.ts";
+import { PastChanges } from "./past-changes.ts";
+import { dropNeedlessPins } from "./pin-upkeep.ts";
+import { PointSources } from "./point-sources.ts";
+import { VolumeExports } from "./volume-exports.ts";
 
 export interface VolumeHostOptions {
   readonly dataDirectory: string;
@@ -35,22 +46,57 @@ export interface VolumeHostOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly parts: VolumeParts;
+  /** Payload memory for reads at a point. */
+  readonly memory: { acquire(bytes: number): Slab | null; release(slab: Slab): void };
+}
+
+/** Who can cut connections: the NBD server, once it listens. */
+export interface ConnectionCutter {
+  disconnectExport(name: string): void;
 }
 
 /** Volumes opened at once at start: replay is disk-bound, more only makes each slower. */
 const openedAtOnceMax = 4;
 
-export class VolumeHost implements VolumeAdministration, ExportDirectory {
+export class VolumeHost implements VolumeAdministration {
+  /** What NBD clients may attach to: volumes and their points. */
+  readonly exports: ExportDirectory;
+  readonly past: PastAdministration;
+  readonly jobs: JobRegister;
   private readonly options: VolumeHostOptions;
   private readonly directory: DataDirectory;
   private readonly volumes = new Map<string, HostedVolume>();
+  private readonly points: PointSources;
+  private cutter: ConnectionCutter | null = null;
+  private upkeep: Timer | null = null;
   private lastChange: Promise<unknown> = Promise.resolve();
   private serving = false;
   private closing: Promise<void> | null = null;
+  private readonly whenClosing: (() => void)[] = [];
 
   private constructor(options: VolumeHostOptions, directory: DataDirectory) {
     this.options = options;
     this.directory = directory;
+    this.points = new PointSources(options.clock);
+    this.jobs = new JobRegister(options.clock, options.random);
+    this.exports = new VolumeExports(this.volumes);
+    this.past = new PastChanges({
+      clock: options.clock,
+      jobs: this.jobs,
+      memory: options.memory,
+      host: {
+        require: (name) => this.require(name),
+        requireFreeName: async (name) => this.requireFreeName(name),
+        change: async (work) => this.change(work),
+        waitForBucket: async (work) => this.waitForBucket(work),
+        make: async (record, history, begin) =>
+          this.make(record, history, async (made, paths) => options.parts.createImage(made, paths, begin)),
+        sizeIs: async (volume, sizeBytes) => this.record(volume, { sizeBytes }),
+        disconnect: async (volume) => this.disconnect(volume),
+        newId: () => options.random.hex(8),
+        historyOn: options.parts.homes !== null,
+      },
+    });
   }
 
   /**
@@ -77,6 +123,18 @@ export class VolumeHost implements VolumeAdministration, ExportDirectory {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await next.openKept();
     };
     await Promise.all(Array.from({ length: openedAtOnceMax }, lane));
+    if (this.options.parts.homes !== null) this.keepUp();
+  }
+
+  /** Connections are cut through this from now on (rollback --force, a volume that was rescued elsewhere). */
+  connectionsAre(cutter: ConnectionCutter): void {
+    this.cutter = cutter;
+  }
+
+  /** Points that something reads from, or may read from again: the collector keeps what they stand on. */
+  pointsInUse(): readonly { readonly volumeId: string; readonly lsn: number }[] {
+    const replicas = [...this.volumes.values()].flatMap((volume) => volume.residency()?.points ?? []);
+    return [...this.points.inUse(), ...replicas];
   }
 
   list(): readonly VolumeView[] {
@@ -95,8 +153,7 @@ export class VolumeHost implements VolumeAdministration, ExportDirectory {
   }
 
   async open(name: string): Promise<BlockExport | null> {
-    const volume = this.volumes.get(name);
-    return volume === undefined ? null : volume.openExport();
+    return await this.exports.open(name);
   }
 
   async create(volume: NewVolume): Promise<VolumeView> {
@@ -112,21 +169,21 @@ export class VolumeHost implements VolumeAdministration, ExportDirectory {
         createdAtMs: this.options.clock.wallTimeMs(),
         state: "creating",
       };
-      await this.options.catalog.put(record);
-      const hosted = this.hosted({ ...record, state: "active" });
-      try {
-        await this.directory.makeVolume(volume.name);
-        await this.options.parts.createImage(record, this.directory.pathsOf(volume.name));
-        if (this.serving) await hosted.open();
-        await this.options.catalog.put(hosted.record);
-      } catch (cause) {
-        await hosted.close().catch(() => undefined);
-        // Where even this fails, the record stays "creating" and the next start ends the work.
-        await this.forget(record).catch(() => undefined);
-        throw cause;
-      }
-      this.volumes.set(volume.name, hosted);
-      return hosted.view();
+      const history = { ...newHistoryRecord(record.id, record.sizeBytes), ...volume.policy };
+      const made = await this.make(record, history, async (volume, paths) =>
+        this.options.parts.createImage(volume, paths),
+      );
+      return made.view();
+    });
+  }
+
+  /** A volume that comes back from the bucket: as create(), but `prepare` makes its files, the history file among them. */
+  async bringBack(record: VolumeRecord, prepare: (paths: VolumePaths) => Promise<void>): Promise<VolumeView> {
+    return await this.change(async () => {
+      checkVolumeName(record.name);
+      await this.requireFreeName(record.name);
+      const made = await this.make(record, null, async (_volume, paths) => prepare(paths));
+      return made.view();
     });
   }
 
@@ -134,12 +191,19 @@ export class VolumeHost implements VolumeAdministration, ExportDirectory {
     await this.change(async () => {
       const volume = this.require(name);
       volume.requireDetached("deleted");
+      this.requireNotNeeded(volume);
       await volume.whileBusy(async () => {
+        if (this.serving && this.options.parts.homes !== null && volume.failure === null) {
+          // The bucket has all of it and says so: until its time there is over, the volume can come back.
+          await this.waitForBucket(volume.past.archiveAll());
+          await this.waitForBucket(volume.past.publishDeleted());
+        }
         await this.options.catalog.put({ ...volume.record, state: "deleting" });
         this.volumes.delete(name);
         // Its data goes now: what a last checkpoint could still complain about does not matter.
         await volume.close().catch(() => undefined);
         await this.forget(volume.record);
+        await dropNeedlessPins([...this.volumes.values()]);
       });
     });
   }
@@ -189,6 +253,7 @@ export class VolumeHost implements VolumeAdministration, ExportDirectory {
   /** Closes every volume (flush the log, checkpoint, detach the image) and gives the data directory back. Idempotent. */
   close(): Promise<void> {
     this.closing ??= this.shutDown();
+    for (const stop of this.whenClosing.splice(0)) stop();
     return this.closing;
   }
 
@@ -204,7 +269,104 @@ export class VolumeHost implements VolumeAdministration, ExportDirectory {
   }
 
   private hosted(record: VolumeRecord): HostedVolume {
-    return new HostedVolume(record, this.directory.pathsOf(record.name), this.options.parts);
+    const { store, clock, parts } = this.options;
+    return new HostedVolume(record, this.directory.pathsOf(record.name), {
+      store,
+      clock,
+      parts,
+      points: this.points,
+      jobs: this.jobs,
+      disconnect: async (volume) => this.disconnect(volume),
+    });
+  }
+
+  /** Within a change: record, directory, history file (null: `fill` makes it), files, session; all of it or nothing. */
+  private async make(
+    record: VolumeRecord,
+    history: HistoryRecord | null,
+    fill: (record: VolumeRecord, paths: VolumePaths) => Promise<void>,
+  ): Promise<HostedVolume> {
+    await this.options.catalog.put({ ...record, state: "creating" });
+    const hosted = this.hosted({ ...record, state: "active" });
+    const paths = this.directory.pathsOf(record.name);
+    try {
+      await this.directory.makeVolume(record.name);
+      if (history !== null) await HistoryFile.create(this.options.store, historyPathOf(paths), history);
+      await fill(record, paths);
+      if (this.serving) await hosted.open(true);
+      await this.options.catalog.put(hosted.record);
+    } catch (cause) {
+      await hosted.close().catch(() => undefined);
+      // Where even this fails, the record stays "creating" and the next start ends the work.
+      await this.forget(record).catch(() => undefined);
+      throw cause;
+    }
+    this.volumes.set(record.name, hosted);
+    return hosted;
+  }
+
+  /** Cuts a volume's connections; resolves with how many there were, when they are gone. */
+  private async disconnect(volume: HostedVolume): Promise<number> {
+    const attached = volume.attachedClients;
+    if (attached === 0) return 0;
+    this.cutter?.disconnectExport(volume.name);
+    const { clock } = this.options;
+    const untilMs = clock.monotonicMs() + limits.disconnectMs;
+    while (volume.attachedClients > 0 && clock.monotonicMs() < untilMs) {
+      await new Promise<void>((resolve) => {
+        clock.after(disconnectPollMs, resolve);
+      });
+    }
+    return attached - volume.attachedClients;
+  }
+
+  /** A wait for the bucket ends with the host, and by itself: nobody else's change waits behind it for long. */
+  private async waitForBucket<T>(work: Promise<T>): Promise<T> {
+    const { clock } = this.options;
+    work.catch(() => undefined); // told below, unless the wait ended first
+    return await new Promise<T>((resolve, reject) => {
+      const timer = clock.after(limits.bucketCommandMs, () => reject(bucketAway()));
+      const stop = (): void => reject(hostClosing());
+      this.whenClosing.push(stop);
+      const end = (): void => {
+        timer.cancel();
+        const at = this.whenClosing.indexOf(stop);
+        if (at >= 0) this.whenClosing.splice(at, 1);
+      };
+      work
+        .then(resolve, reject)
+        .finally(end)
+        .catch(() => undefined);
+    });
+  }
+
+  private keepUp(): void {
+    this.upkeep = this.options.clock.after(limits.pinUpkeepMs, () => {
+      this.change(async () => dropNeedlessPins([...this.volumes.values()]))
+        .catch(() => undefined) // kept pins cost room in the bucket, and are looked at again
+        .finally(() => {
+          if (this.closing === null) this.keepUp();
+        });
+    });
+  }
+
+  /** A clone that still reads from it would lose its bytes. */
+  private requireNotNeeded(volume: HostedVolume): void {
+    const { id } = volume.record;
+    const clones = [...this.volumes.values()].filter(
+      (one) => one !== volume && one.past.history?.origin?.volumeId === id && one.readsFrom(id),
+    );
+    if (clones.length === 0) return;
+    const names = clones.map((one) => one.name).join(", ");
+    throw new VarveError(
+      "VolumeNeededError",
+      "Invalid",
+      `volume ${volume.name} is still read from by ${names}`,
+      {
+        hint: `Wait until it is filled, or fill it now: varve volume fill ${clones[0]?.name ?? ""}.`,
+        fields: { name: volume.name, clones: names },
+      },
+    );
   }
 
   /** Files first, then the entry: a crash between finds the entry again and ends the work. */
@@ -282,23 +444,37 @@ export class VolumeHost implements VolumeAdministration, ExportDirectory {
 
   /** One change after the other, whatever became of the one before. */
   private async change<T>(work: () => Promise<T>): Promise<T> {
-    if (this.closing !== null) {
-      throw new VarveError("HostClosingError", "Retry", "the server is shutting down", {
-        hint: "Try again when it runs again.",
-      });
-    }
+    if (this.closing !== null) throw hostClosing();
     const turn = this.lastChange.then(work);
     this.lastChange = turn.catch(() => undefined);
     return await turn;
   }
 
   private async shutDown(): Promise<void> {
+    this.upkeep?.cancel();
     await this.lastChange.catch(() => undefined);
     const closed = await Promise.allSettled([...this.volumes.values()].map(async (volume) => volume.close()));
+    await this.points.close();
     await this.directory.close();
     const failed = closed.find((one) => one.status === "rejected");
     if (failed !== undefined) throw toVarveError(failed.reason, "close a volume");
   }
+}
+
+/** Between two looks at whether cut connections are gone. */
+const disconnectPollMs = 10;
+
+function hostClosing(): VarveError {
+  return new VarveError("HostClosingError", "Retry", "the server is shutting down", {
+    hint: "Try again when it runs again.",
+  });
+}
+
+function bucketAway(): VarveError {
+  const seconds = limits.bucketCommandMs / 1000;
+  return new VarveError("BucketAwayError", "Retry", `the bucket did not answer within ${seconds} s`, {
+    hint: "Nothing was changed. Try again when it answers.",
+  });
 }
 
 function shrinkNotAllowed(name: string, before: number, after: number): VarveError {

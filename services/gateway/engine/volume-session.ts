@@ -161,9 +161,7 @@ export class VolumeSession {
     invariant(this.exports.size === 0, "a volume is rolled back with nobody attached");
     const writer = this.requireWriter();
     const rebase = [7, toLsn] as const;
-    const lsn = await writer.appendValues(
-      sizeBytes === this.sizeBytes ? [rebase] : [[6, sizeBytes], rebase],
-    );
+    const lsn = await writer.appendValues(sizeBytes === this.sizeBytes ? [rebase] : [[6, sizeBytes], rebase]);
     await this.applier.drain();
     invariant(this.sizeBytes === sizeBytes, "a rollback's resize entry was applied");
     await this.applier.checkpoint();

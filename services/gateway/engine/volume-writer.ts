@@ -158,6 +158,13 @@ export class VolumeWriter {
 
   /** Appends a mark or resize entry and resolves with its LSN when it is durable. */
   async appendValue(kind: 5 | 6, value: string | number): Promise<number> {
+    return await this.appendValues([[kind, value]]);
+  }
+
+  /** Appends entries that change more than bytes as one batch: all or none; resolves with the LSN of the last when durable. */
+  async appendValues(
+    entries: readonly (readonly [kind: 5 | 6 | 7, value: string | number])[],
+  ): Promise<number> {
     if (this.stopped !== null) throw this.stopped;
     this.appendOpen();
     const draft = this.draftFor(0);
@@ -166,7 +173,7 @@ export class VolumeWriter {
         hint: "Try again in a moment.",
       });
     }
-    draft.addValue(kind, value);
+    for (const [kind, value] of entries) draft.addValue(kind, value);
     return await new Promise<number>((resolve, reject) => {
       draft.onDurable.push({
         complete: (error) => (error === null ? resolve(draft.lastLsn) : reject(error)),

@@ -15,7 +15,18 @@ import type { HostedSession, VolumeParts } from "../../../services/gateway/engin
 import { VolumeHost } from "../../../services/gateway/engine/volume-host.ts";
 import type { VolumeSessionStatus } from "../../../services/gateway/engine/volume-session.ts";
 
+/** What these tests never ask of a session: its past has its own tests (past-changes.test.ts). */
+const notHere = (): never => {
+  throw new Error("not part of this test");
+};
+
 class FakeSession implements HostedSession {
+  readonly hotLog = notHere;
+  readonly baseImage = notHere;
+  readonly held = notHere;
+  readonly mark = notHere;
+  readonly rollback = notHere;
+
   sizeBytes: number;
   attachedClients = 0;
   closed = false;
@@ -31,6 +42,16 @@ class FakeSession implements HostedSession {
     this.attachedClients += 1;
     return { name: this.record.name, description, sizeBytes: this.sizeBytes } as unknown as BlockExport;
   }
+
+  residency(): null {
+    return null;
+  }
+
+  tend(): null {
+    return null;
+  }
+
+  async sync(): Promise<void> {}
 
   async resize(sizeBytes: number): Promise<void> {
     await Promise.resolve();
@@ -59,6 +80,8 @@ class FakeParts implements VolumeParts {
   readonly sessions = new Map<string, FakeSession>();
   readonly calls: string[] = [];
   readonly broken = new Set<string>();
+  readonly homes = null;
+  readonly keepsLog = false;
   private readonly store: MemoryFileStore;
 
   constructor(store: MemoryFileStore) {
@@ -122,6 +145,7 @@ const open = async (options: { create?: boolean } = {}): Promise<VolumeHost> => 
       next: () => 0.5,
     },
     parts,
+    memory: { acquire: () => null, release: () => undefined },
   });
 };
 const serving = async (...names: string[]): Promise<VolumeHost> => {
