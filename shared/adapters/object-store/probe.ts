@@ -17,13 +17,22 @@ const contenders = 8;
 export async function probeConditionalPut(store: ObjectStore, random: Random): Promise<boolean> {
   for (let round = 0; round < rounds; round += 1) {
     const key = `probe/${random.hex(16)}`;
-    try {
-      if (!(await oneWins(store, key, random))) return false;
-    } finally {
-      await store.remove(key);
-    }
+    if (!(await removing(store, key, () => oneWins(store, key, random)))) return false;
   }
   return true;
+}
+
+/** Removes the key after `work`; where that failed, its failure is what the caller learns. */
+async function removing<T>(store: ObjectStore, key: string, work: () => Promise<T>): Promise<T> {
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    await store.remove(key).catch(() => undefined);
+    throw error;
+  }
+  await store.remove(key);
+  return result;
 }
 
 async function oneWins(store: ObjectStore, key: string, random: Random): Promise<boolean> {
@@ -53,7 +62,7 @@ async function oneWins(store: ObjectStore, key: string, random: Random): Promise
 /** Put, get and delete must work before anything is said about conditions. */
 async function checkPlainPut(store: ObjectStore, key: string, random: Random): Promise<void> {
   const content = Buffer.from(random.hex(64));
-  try {
+  await removing(store, key, async () => {
     await store.put(key, content);
     const back = await store.get(key);
     if (back?.equals(content) === true) return;
@@ -62,7 +71,5 @@ async function checkPlainPut(store: ObjectStore, key: string, random: Random): P
       back === null ? "an object that was just put is not there" : "an object came back with other bytes",
       { hint: "This store can't hold history. Use another, or a directory." },
     );
-  } finally {
-    await store.remove(key);
-  }
+  });
 }
