@@ -28,9 +28,12 @@ export interface Tick {
   readonly alarm: string | null;
 }
 
-/** The first look at a bucket ever: what the wall clock says, and nothing has expired yet. */
-export function firstRetentionTime(wallMs: number): RetentionTime {
-  return { timeMs: wallMs, wallMs, pausedUntilMs: 0 };
+/**
+ * The first look at a bucket ever: the wall clock, but no later than `newestMs`, the time of what was written last: a second
+ * witness against a wrong clock.
+ */
+export function firstRetentionTime(wallMs: number, newestMs: number = wallMs): RetentionTime {
+  return { timeMs: Math.min(wallMs, newestMs), wallMs, pausedUntilMs: 0 };
 }
 
 export function tickRetentionTime(before: RetentionTime, look: ClockLook): Tick {
