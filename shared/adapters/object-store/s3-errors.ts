@@ -27,6 +27,8 @@ const tryAgain: Meaning = { kind: "Retry", hint: "Is the store up and reachable?
 /** By the store's error code, or the name of the client's own or the system's error. */
 const byName: Readonly<Record<string, Meaning>> = {
   InvalidAccessKeyId: credentials,
+  // VersityGW, with status 404.
+  XAdminUserNotFound: credentials,
   SignatureDoesNotMatch: credentials,
   InvalidSecurity: credentials,
   InvalidToken: credentials,
