@@ -32,6 +32,18 @@ export interface LogOpenOptions {
   readonly listener: LogListener;
   /** Greatest LSN that a checkpoint of this volume is known to have applied: a log that ends before it is refused (Corrupt). */
   readonly knownLsn: number;
+  /** Where there is no log yet: it goes on from here instead of beginning at LSN 1 (rescue). Else without meaning. */
+  readonly begin?: LogBeginning;
+}
+
+/** What the first entry of a log follows, where its volume had another line before. */
+export interface LogBeginning {
+  /** The new line, 16 hex digits. */
+  readonly line: string;
+  /** The entry before the first one; the first one is lastLsn + 1, chained to nothing. */
+  readonly lastLsn: number;
+  /** Epoch of that entry; the first writer gets the next one. */
+  readonly epoch: number;
 }
 
 export interface LogState {

@@ -76,6 +76,52 @@ export function writeLogContract(name: string, make: (sizes: ContractSizes) => P
       expect(listener.calls).toEqual([]);
     });
 
+    test("a log that goes on from another line begins behind its last entry, chained to nothing", async () => {
+      const other = await make(contractSizes);
+      const begin = { line: "00c0ffee00c0ffee", lastLsn: 4711, epoch: 7 };
+      const options = { writer: "rescue", durability: "write", knownLsn: 4711 } as const;
+      const first = other.build();
+      const begun = await first.open({ ...options, listener: new RecordingListener(), begin });
+      expect(begun.state()).toMatchObject({ line: begin.line, epoch: 8, oldestLsn: 4712, lastLsn: 4712 });
+      for await (const { firstLsn, line, epoch, previousChecksum } of begun.read(4712)) {
+        expect({ firstLsn, line, epoch, previousChecksum }).toEqual({
+          firstLsn: 4712,
+          line: begin.line,
+          epoch: 8,
+          previousChecksum: 0n,
+        });
+      }
+      await begun.close();
+      await first.close();
+      // From now on it is a log like any other: asked to begin again, it goes on.
+      const again = other.build();
+      const elsewhere = { line: "ffffffffffffffff", lastLsn: 1, epoch: 1 };
+      const heard = new RecordingListener();
+      const next = await again.open({ ...options, listener: heard, begin: elsewhere });
+      expect(next.state()).toMatchObject({ line: begin.line, epoch: 9, oldestLsn: 4712, lastLsn: 4713 });
+      appendNow(next, heard, writeDraft(other.allocate, 3, 5000));
+      await heard.until("durable", 4714);
+      await next.close();
+      await again.close();
+      await other.dispose();
+    });
+
+    test("a log that would begin before what the image has is refused", async () => {
+      const other = await make(contractSizes);
+      const unopened = other.build();
+      const begin = { line: "00c0ffee00c0ffee", lastLsn: 10, epoch: 1 };
+      await expect(
+        unopened.open({
+          writer: "rescue",
+          durability: "write",
+          knownLsn: 11,
+          listener: new RecordingListener(),
+          begin,
+        }),
+      ).rejects.toMatchObject({ kind: "Corrupt" });
+      await other.dispose();
+    });
+
     test("append numbers at once and the batch becomes durable", async () => {
       const draft = writeDraft(house.allocate, 1, 5000);
       writer.append(draft);

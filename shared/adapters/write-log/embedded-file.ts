@@ -99,7 +99,15 @@ export class EmbeddedFileLog implements WriteLog {
     const { store, directory, volumeId } = this.#setup;
     await store.makeDirectory(directory);
     const memory = this.#memory;
-    const found = await scanLog({ store, directory, volumeId, knownLsn: options.knownLsn, memory });
+    const { knownLsn, begin } = options;
+    const found = await scanLog({
+      store,
+      directory,
+      volumeId,
+      knownLsn,
+      memory,
+      ...(begin === undefined ? {} : { begin }),
+    });
     await repairLog(this.#setup, found, memory);
     const access = options.durability === "write" ? "direct" : "buffered";
     return { set: await openSegments(this.#setup, found, access), found };

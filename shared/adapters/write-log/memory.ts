@@ -36,7 +36,9 @@ interface StoredRecord {
 
 export class MemoryWriteLog implements WriteLog {
   readonly parts: MemoryLogParts;
-  readonly line: string;
+  line: string;
+  /** What the first record follows. */
+  #beginLsn = 0;
   /** Stored records, oldest first. */
   records: StoredRecord[] = [];
   durableLsn = 0;
@@ -49,11 +51,17 @@ export class MemoryWriteLog implements WriteLog {
   }
 
   get lastLsn(): number {
-    return this.records.at(-1)?.lastLsn ?? 0;
+    return this.records.at(-1)?.lastLsn ?? this.#beginLsn;
   }
 
   async open(options: LogOpenOptions): Promise<MemoryLogWriter> {
     await this.#writer?.fence();
+    const { begin } = options;
+    if (begin !== undefined && this.records.length === 0) {
+      this.line = begin.line;
+      this.#beginLsn = begin.lastLsn;
+      this.#epoch = begin.epoch;
+    }
     const { lastLsn } = this;
     const end = { file: place, offset: 0, lsn: lastLsn + 1 };
     if (lastLsn < options.knownLsn) throw endsEarly(place, end, "no record", options.knownLsn);

@@ -7,6 +7,7 @@
 import { limits } from "#shared/domain/limits.ts";
 import { isBadRecord, type RecordHeader } from "#shared/formats/log-record.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { LogBeginning } from "#shared/ports/write-log.ts";
 import { damage, endsEarly, newerFormat, startsLate } from "./log-errors.ts";
 import { mismatch } from "./log-reader.ts";
 import { RecordScanner } from "./record-scanner.ts";
@@ -45,6 +46,8 @@ export interface ScanRequest {
   readonly volumeId: string;
   readonly knownLsn: number;
   readonly memory: ScanMemory;
+  /** What an empty folder's log follows. */
+  readonly begin?: LogBeginning;
 }
 
 interface PlacedRecord {
@@ -285,9 +288,11 @@ async function judgeNothing(request: ScanRequest, found: FoundFiles): Promise<Fo
       throw damage({ file: file.path, offset: 0, lsn: 1 }, detail);
     }
   }
-  const place = { file: request.directory, offset: 0, lsn: 1 };
-  if (request.knownLsn > 0) throw endsEarly(request.directory, place, "no record", request.knownLsn);
-  return { ...nothing, unused: found.files };
+  const { begin } = request;
+  const lastLsn = begin?.lastLsn ?? 0;
+  const place = { file: request.directory, offset: 0, lsn: lastLsn + 1 };
+  if (request.knownLsn > lastLsn) throw endsEarly(request.directory, place, "no record", request.knownLsn);
+  return { ...nothing, ...begin, unused: found.files };
 }
 
 const nothing: FoundLog = {
