@@ -109,6 +109,27 @@ export const limits = {
   idlePointMs: 60_000,
   /** NBD LIST: one message per snapshot, clients show them to people. */
   listedSnapshotsMax: 256,
+  /** Segments from gathering to the end of their upload, all volumes together: 12 MiB of records each, and one object of that size. */
+  archiveSegmentsAtOnceMax: 4,
+  /** Extents of bases from reading to the end of their upload: 4 MiB in a slab, a copy for the archive thread, and the chunk. */
+  archiveExtentsAtOnceMax: 2,
+  /** Small requests (footers, checks) of one volume at once. */
+  archiveRequestsAtOnceMax: 8,
+  /** While the bucket is away: first wait, doubled up to a minute, each shortened by up to a half at random. */
+  archiveRetryFirstWaitMs: 1_000,
+  archiveRetryWaitMsMax: 60_000,
+  /** An object is believed this long after its PUT; most stores answer before a power cut can't take it any more. */
+  bucketSettleMs: 5 * 60_000,
+  /** Damaged manifests before the newest whole one that an open reads. */
+  manifestTriesMax: 16,
+  /** Chunks whose hashes are known for sharing: 250 bytes each, 256 GiB of extents in 16 MB. */
+  knownChunksMax: 65_536,
+  /** No base for less log: 32 footers, four round trips, open it as fast. */
+  baseLogBytesMin: 256 * MiB,
+  /** A base at the latest after so much log (or a sixteenth of what it touches): 128 footers, a quarter of a million writes of 4 KiB. */
+  baseLogBytesMax: 1 * GiB,
+  /** Image bytes read for bases: a third of what a SATA SSD or two thirds of what a disk gives, and 100 GiB in 27 minutes. */
+  baseReadBytesPerSecond: 64 * MiB,
   /** A volume is served without its archive after this; a failed one is opened again after that. */
   archiveOpenMs: 5_000,
   archiveRetryMs: 30_000,

@@ -1,0 +1,259 @@
+/*
+ * Bytes of segments, chunks and hot batches by frames: each fetched once for all who want it at the same time, checked,
+ * decompressed on the thread pool, kept within the shared cache. Neighbouring frames that are missing are one GET.
+ * point-source.ts asks; bucket-reader.ts gives the memory that fetches may take (its gate).
+ */
+import { chunkKey } from "#shared/domain/archive.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { type ChunkHead, chunkFrames, chunkHeadBytes } from "#shared/formats/chunk-object.ts";
+import { frameCoding, type ObjectFrame } from "#shared/formats/object-frame.ts";
+import { type BadObject, isBadObject } from "#shared/formats/sealed-object.ts";
+import { BoundedCache } from "./bounded-cache.ts";
+import { openHead, readHead, readObject } from "./bucket-objects.ts";
+import type { BucketReader } from "./bucket-reader.ts";
+import { historyIncomplete, objectDamaged } from "./history-errors.ts";
+import type { HotPlace } from "./hot-tail.ts";
+
+/** A segment's record stream, as its footer describes it; the value of a map's range. */
+export interface SegmentPlace {
+  readonly kind: "segment";
+  readonly key: string;
+  readonly frames: readonly ObjectFrame[];
+}
+
+/** Checks and decompresses: on the thread pool, or on the spot where a simulation wants one order of things. */
+export type FrameOpener = (stored: Buffer, frame: ObjectFrame) => Promise<Buffer | BadObject>;
+
+type FramedObject = Pick<SegmentPlace, "key" | "frames">;
+
+const headBytes = 3 * 1024;
+/** The largest chunk object: frames as they are, head and digest. */
+const chunkObjectBytesMax = limits.extentBytes + 4096;
+/** A hot batch that is at most so many entries on is read by going on, not by beginning again. */
+const hotStepLsns = 64 * limits.batchEntriesMax;
+
+const zeroFrame = Buffer.alloc(limits.archiveFrameBytes);
+
+export class FrameReader {
+  private readonly reader: BucketReader;
+  private readonly openFrame: FrameOpener;
+  private readonly frames: BoundedCache<Buffer>;
+  private readonly heads: BoundedCache<ChunkHead>;
+
+  constructor(reader: BucketReader, openFrame: FrameOpener) {
+    this.reader = reader;
+    this.openFrame = openFrame;
+    this.frames = new BoundedCache(reader.limits.frameCacheBytes);
+    this.heads = new BoundedCache(reader.limits.headCacheBytes);
+  }
+
+  /**
+   * Frames of an object by number, ascending. Each promise has to be listened to. `keep` false: they stay in memory only
+   * while somebody reads them.
+   */
+  segmentFrames(object: FramedObject, numbers: readonly number[], keep: boolean): Promise<Buffer>[] {
+    const promises = new Map<number, Promise<Buffer>>();
+    let run: ObjectFrame[] = [];
+    const flush = (): void => {
+      if (run.length > 0) this.startRun(object.key, run, keep, promises);
+      run = [];
+    };
+    for (const number of numbers) {
+      const frame = object.frames[number] as ObjectFrame;
+      const known = this.known(frameKey(object.key, number));
+      if (known !== null) {
+        promises.set(number, known);
+      } else if (frame.coding === frameCoding.zero) {
+        promises.set(number, Promise.resolve(zeroFrame));
+      } else {
+        if (!this.extendsRun(run, frame)) flush();
+        run.push(frame);
+      }
+    }
+    flush();
+    return numbers.map((number) => promises.get(number) as Promise<Buffer>);
+  }
+
+  /** Frames of a chunk. Half of it or more: the whole object in one GET; else its head, if that is not known, then frames. */
+  chunkFrames(name: string, numbers: readonly number[], keep: boolean): Promise<Buffer>[] {
+    const key = chunkKey(name);
+    const missing = numbers.filter((number) => this.known(frameKey(key, number)) === null);
+    if (missing.length >= chunkFrames / 2) {
+      this.startWhole(name, keep);
+    } else if (missing.length > 0) {
+      const head = this.heads.get(name);
+      if (head !== undefined) return this.segmentFrames({ key, frames: head.frames }, numbers, keep);
+      const later = this.loadHead(name).then(({ frames }) =>
+        this.segmentFrames({ key, frames }, numbers, keep),
+      );
+      return numbers.map((_, index) => later.then((promises) => promises[index] as Promise<Buffer>));
+    }
+    return numbers.map((number) => this.known(frameKey(key, number)) as Promise<Buffer>);
+  }
+
+  /**
+   * Payloads of hot batches, by log and ascending. Batches that stand close together are one reading of the log.
+   * Each promise has to be listened to.
+   */
+  hotPayloads(places: readonly HotPlace[]): Promise<Buffer>[] {
+    const promises = new Map<HotPlace, Promise<Buffer>>();
+    let run: HotPlace[] = [];
+    let bytes = 0;
+    const flush = (): void => {
+      if (run.length > 0) this.startHotRun(run, bytes, promises);
+      run = [];
+      bytes = 0;
+    };
+    for (const place of places) {
+      const known = this.known(hotKey(place));
+      if (known !== null) {
+        promises.set(place, known);
+        continue;
+      }
+      const last = run.at(-1);
+      const isNear = last?.log === place.log && place.firstLsn - last.firstLsn <= hotStepLsns;
+      if (!isNear || bytes + place.payloadBytes > limits.extentBytes) flush();
+      run.push(place);
+      bytes += place.payloadBytes;
+    }
+    flush();
+    return places.map((place) => promises.get(place) as Promise<Buffer>);
+  }
+
+  statistics() {
+    return { frames: this.frames.statistics(), heads: this.heads.statistics() };
+  }
+
+  clear(): void {
+    this.frames.clear();
+    this.heads.clear();
+  }
+
+  private known(key: string): Promise<Buffer> | null {
+    const kept = this.frames.get(key);
+    if (kept !== undefined) return Promise.resolve(kept);
+    return this.frames.pending(key) ?? null;
+  }
+
+  private loadHead(name: string): Promise<ChunkHead> {
+    return this.heads.load(name, () =>
+      this.reader.gate.run(chunkHeadBytes, async () => ({
+        value: await readHead(this.reader.store, name),
+        bytes: headBytes,
+      })),
+    );
+  }
+
+  private extendsRun(run: readonly ObjectFrame[], frame: ObjectFrame): boolean {
+    const first = run[0];
+    const last = run.at(-1);
+    if (first === undefined || last === undefined) return true;
+    const isNext = last.objectOffset + last.storedBytes === frame.objectOffset;
+    return isNext && frame.place + frame.rawBytes - first.place <= this.reader.limits.runBytes;
+  }
+
+  private startRun(
+    key: string,
+    run: readonly ObjectFrame[],
+    keep: boolean,
+    promises: Map<number, Promise<Buffer>>,
+  ): void {
+    const start = run[0]?.objectOffset ?? 0;
+    const last = run.at(-1) as ObjectFrame;
+    const length = last.objectOffset + last.storedBytes - start;
+    const rawBytes = run.reduce((sum, frame) => sum + frame.rawBytes, 0);
+    const fetched = this.reader.gate.run(length + rawBytes, async () => {
+      const stored = await readObject(this.reader.store, key, { start, length });
+      return this.openAll(key, run, stored, start);
+    });
+    for (const [index, frame] of run.entries()) {
+      promises.set(frame.number, this.follow(frameKey(key, frame.number), fetched, index, keep));
+    }
+  }
+
+  private startWhole(name: string, keep: boolean): void {
+    const key = chunkKey(name);
+    const fetched = this.reader.gate.run(chunkObjectBytesMax + limits.extentBytes, async () => {
+      const object = await readObject(this.reader.store, key);
+      const head = openHead(this.reader.store.place, name, object);
+      if (object.length !== head.objectBytes) {
+        const detail = `${object.length} bytes instead of ${head.objectBytes}`;
+        throw objectDamaged(this.reader.store.place, key, "lengths", detail);
+      }
+      this.heads.put(name, { value: head, bytes: headBytes });
+      return this.openAll(key, head.frames, object, 0);
+    });
+    for (let number = 0; number < chunkFrames; number += 1) {
+      const place = frameKey(key, number);
+      if (this.known(place) !== null) continue;
+      // Nobody may ask for this one: its failure is told to those who ask for others.
+      this.follow(place, fetched, number, keep).catch(() => undefined);
+    }
+  }
+
+  /** All frames of a fetch; one that is bad is an error in its place and does not hurt the others. */
+  private openAll(
+    key: string,
+    frames: readonly ObjectFrame[],
+    stored: Buffer,
+    storedStart: number,
+  ): Promise<(Buffer | VarveError)[]> {
+    return Promise.all(
+      frames.map(async (frame) => {
+        const at = frame.objectOffset - storedStart;
+        const raw = await this.openFrame(stored.subarray(at, at + frame.storedBytes), frame);
+        if (isBadObject(raw)) return objectDamaged(this.reader.store.place, key, raw.fault, raw.detail);
+        // A frame stored as it is would keep the whole fetch in memory.
+        return raw.buffer === stored.buffer ? Buffer.from(raw) : raw;
+      }),
+    );
+  }
+
+  private startHotRun(
+    run: readonly HotPlace[],
+    bytes: number,
+    promises: Map<HotPlace, Promise<Buffer>>,
+  ): void {
+    const fetched = this.reader.gate.run(bytes, () => readHotPayloads(run));
+    for (const [index, place] of run.entries()) {
+      promises.set(place, this.follow(hotKey(place), fetched, index, true));
+    }
+  }
+
+  private follow(
+    key: string,
+    fetched: Promise<readonly (Buffer | VarveError)[]>,
+    index: number,
+    keep: boolean,
+  ): Promise<Buffer> {
+    const own = fetched.then((all) => {
+      const value = all[index];
+      if (value instanceof VarveError) throw value;
+      return { value: value as Buffer, bytes: (value as Buffer).length };
+    });
+    return this.frames.follow(key, own, keep);
+  }
+}
+
+async function readHotPayloads(run: readonly HotPlace[]): Promise<Buffer[]> {
+  const payloads: Buffer[] = [];
+  let next = run[0];
+  if (next === undefined) return payloads;
+  for await (const batch of next.log.read(next.firstLsn)) {
+    if (batch.firstLsn < next.firstLsn) continue;
+    if (batch.firstLsn !== next.firstLsn || batch.checksum !== next.checksum) break;
+    payloads.push(Buffer.from(batch.payload));
+    next = run[payloads.length];
+    if (next === undefined) return payloads;
+  }
+  throw historyIncomplete(next.log.line, next.firstLsn, "the hot log does not have the batch that was there");
+}
+
+function frameKey(key: string, number: number): string {
+  return `${key}#${number}`;
+}
+
+function hotKey(place: HotPlace): string {
+  return `${place.log.line}@${place.firstLsn}`;
+}
