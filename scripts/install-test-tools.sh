@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that the tests use as real clients and peers: qemu, libnbd, nbdkit, fio and friends.
+# Installs the Debian packages that the tests use as real clients and peers: qemu, libnbd, nbdkit, fio, zstd and friends.
 # scripts/test.ts runs it before any stage and .ci/run through it. Nothing missing: it says nothing and needs no rights.
 # Without root it prints the one command to run and fails, because a test that lacks its tool must not look passed.
 set -eu
@@ -10,7 +10,7 @@ packages="
   nbdkit nbd-server nbd-client
   fio e2fsprogs util-linux
   grub-common grub-pc-bin fdisk
-  debootstrap strace procps python3 ca-certificates
+  debootstrap strace procps python3 python3-zstandard zstd ca-certificates
 "
 
 missing=

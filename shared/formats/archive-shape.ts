@@ -130,6 +130,6 @@ export function isBaseKey(volumeId: string, base: { key: string; s: number; e: n
 
 /** A base may name pages that an earlier base wrote, but only as its own volume's page of that number. */
 export function isBasePageKey(volumeId: string, key: string, page: number): boolean {
-  const s = /\/pages\/([0-9]{16})-/.exec(key)?.[1];
-  return s !== undefined && isKey(key, (of) => basePageKey({ volumeId, ...of }, Number(s), page));
+  const serial = /\/pages\/([0-9]{16})-/.exec(key)?.[1];
+  return serial !== undefined && isKey(key, (of) => basePageKey({ volumeId, ...of }, Number(serial), page));
 }
