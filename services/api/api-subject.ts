@@ -4,10 +4,12 @@
  */
 import type { ApiStatus } from "#shared/api/http-api.ts";
 import type { ConnectionRegister } from "#shared/ports/connection-register.ts";
+import type { PastAdministration } from "#shared/ports/past-administration.ts";
 import type { VolumeAdministration } from "#shared/ports/volume-administration.ts";
 
 export interface ApiSubject {
   readonly volumes: VolumeAdministration;
+  readonly past: PastAdministration;
   readonly connections: ConnectionRegister;
   /** NBD URIs of a volume, one per listening address. */
   readonly urisOf: (name: string) => readonly string[];

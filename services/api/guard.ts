@@ -11,7 +11,7 @@ import type { HttpServerResponse } from "effect/http/HttpServerResponse";
 import { HttpApiSchemaError } from "effect/http-api/HttpApiError";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { isLoopback, type ListenAddress } from "#shared/shell/listen-address.ts";
-import { errorResponse } from "./routes.ts";
+import { errorResponse } from "./answered.ts";
 
 const literalAddress = /^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:.]+\])$/i;
 

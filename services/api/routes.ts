@@ -7,38 +7,32 @@ import * as Effect from "effect/Effect";
 import * as HttpServerResponse from "effect/http/HttpServerResponse";
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder";
 import * as Layer from "effect/Layer";
-import { errorBody, httpStatusOf } from "#shared/api/error-body.ts";
 import { bodies, varveApi } from "#shared/api/http-api.ts";
+import { policyFrom } from "#shared/api/past-body.ts";
 import { volumeBody } from "#shared/api/volume-body.ts";
 import { byteSizeFrom } from "#shared/domain/byte-size.ts";
-import type { VarveError } from "#shared/domain/errors.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import { fromPort } from "#shared/shell/run-process.ts";
+import { answered } from "./answered.ts";
 import type { ApiSubject } from "./api-subject.ts";
 import { metricsText } from "./metrics.ts";
+import { jobRoutes, pastRoutes } from "./past-routes.ts";
 import { readBody } from "./request-body.ts";
-
-export function errorResponse(error: VarveError): HttpServerResponse.HttpServerResponse {
-  const body = errorBody(error);
-  const status = httpStatusOf(body);
-  // What was not read of a refused body would be taken for the next request.
-  return HttpServerResponse.jsonUnsafe(body, {
-    status,
-    headers: status === 413 ? { connection: "close" } : {},
-  });
-}
-
-const answered = <A, R>(
-  effect: Effect.Effect<A, VarveError, R>,
-): Effect.Effect<A | HttpServerResponse.HttpServerResponse, never, R> =>
-  effect.pipe(Effect.catch((error) => Effect.succeed(errorResponse(error))));
 
 const sizeOf = (size: string | number): number =>
   typeof size === "number" ? size : byteSizeFrom(size, "size");
 
 const volumeRoutes = (subject: ApiSubject) => {
   const body = (view: VolumeView) => volumeBody(view, subject.urisOf(view.name));
-  const { volumes } = subject;
+  const { volumes, past } = subject;
+  /** What can be refused while a client is attached comes first, so that a refusal changes nothing. */
+  const set = async (name: string, wanted: typeof bodies.SetVolume.Type): Promise<VolumeView> => {
+    const policy = policyFrom(wanted);
+    if (wanted.durability === undefined && Object.keys(policy).length === 0) throw nothingToSet();
+    if (wanted.durability !== undefined) await volumes.setDurability(name, wanted.durability);
+    return Object.keys(policy).length === 0 ? volumes.show(name) : await past.setPolicy(name, policy);
+  };
   return HttpApiBuilder.group(varveApi, "volumes", (handlers) =>
     handlers
       .handle("list", () => Effect.sync(() => volumes.list().map(body)))
@@ -51,6 +45,7 @@ const volumeRoutes = (subject: ApiSubject) => {
                 name: wanted.name,
                 sizeBytes: sizeOf(wanted.size),
                 durability: wanted.durability ?? "write",
+                policy: policyFrom(wanted),
               }),
             );
             return HttpServerResponse.jsonUnsafe(body(view), { status: 201 });
@@ -63,10 +58,8 @@ const volumeRoutes = (subject: ApiSubject) => {
       .handleRaw("set", ({ params, request }) =>
         answered(
           Effect.gen(function* () {
-            const { durability } = yield* readBody(request, bodies.SetVolume);
-            return body(
-              yield* fromPort("set a volume", async () => volumes.setDurability(params.name, durability)),
-            );
+            const wanted = yield* readBody(request, bodies.SetVolume);
+            return body(yield* fromPort("set a volume", async () => set(params.name, wanted)));
           }),
         ),
       )
@@ -97,6 +90,12 @@ const volumeRoutes = (subject: ApiSubject) => {
   );
 };
 
+function nothingToSet(): VarveError {
+  return new VarveError("RequestBodyError", "Invalid", "the request body is wrong: it sets nothing", {
+    hint: "Give durability, history, residency, coldAfter or bucketAway. Nothing was changed.",
+  });
+}
+
 const serverRoutes = (subject: ApiSubject) =>
   HttpApiBuilder.group(varveApi, "server", (handlers) =>
     handlers
@@ -126,5 +125,5 @@ const isDown = (view: VolumeView): boolean => view.condition === "failed" || vie
 /** Every route of the API, and /openapi.json. */
 export const apiRoutes = (subject: ApiSubject) =>
   HttpApiBuilder.layer(varveApi, { openapiPath: "/openapi.json" }).pipe(
-    Layer.provide([volumeRoutes(subject), serverRoutes(subject)]),
+    Layer.provide([volumeRoutes(subject), pastRoutes(subject), jobRoutes(subject), serverRoutes(subject)]),
   );

@@ -4,7 +4,7 @@
  * Why not a library: docs/adr/006-effect-at-the-edge.md.
  */
 import { VarveError } from "#shared/domain/errors.ts";
-import type { Command, Flag } from "./command-table.ts";
+import type { Command, Flag } from "./command.ts";
 import { nearest } from "./nearest.ts";
 
 export interface CommandLine {

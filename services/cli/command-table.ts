@@ -3,47 +3,8 @@
  * called, because start-up time counts). main.ts reads a command line against this table (command-line.ts), help.ts prints
  * it. A flag that takes a value can also be given as VARVE_ and its name in capitals where `env` is set.
  */
-import type { CommandLine } from "./command-line.ts";
-
-export interface Flag {
-  /** Without the dashes. */
-  readonly name: string;
-  /** What the value is called in help; absent for a switch. */
-  readonly value?: string;
-  readonly repeat?: boolean;
-  /** Environment variable that stands in for the flag; several values of a repeatable flag are parted by spaces. */
-  readonly env?: string;
-  readonly summary: string;
-}
-
-export interface Argument {
-  readonly name: string;
-  readonly summary: string;
-}
-
-export interface Command {
-  readonly path: readonly string[];
-  readonly summary: string;
-  readonly detail?: readonly string[];
-  readonly args: readonly Argument[];
-  readonly flags: readonly Flag[];
-  readonly load: () => Promise<(line: CommandLine) => Promise<number>>;
-}
-
-const json: Flag = { name: "json", summary: "print JSON for programs instead of text for people" };
-const api: Flag = {
-  name: "api",
-  value: "URL",
-  env: "VARVE_API",
-  summary: "the running server (default http://127.0.0.1:8080)",
-};
-const offline: Flag = {
-  name: "data",
-  value: "DIR",
-  summary: "work on this data directory itself, while no server runs on it",
-};
-const volumeName: Argument = { name: "NAME", summary: "the volume" };
-const target = [api, offline, json];
+import { type Argument, type Command, type Flag, json, target, volumeName } from "./command.ts";
+import { detach, historyCommands, policyFlags } from "./history-commands.ts";
 
 const volumeCommand = (
   name: "create" | "list" | "show" | "set" | "resize" | "delete",
@@ -130,15 +91,26 @@ export const commands: readonly Command[] = [
   up,
   volumeCommand(
     "create",
-    "create a volume",
+    "create a volume, empty or as another volume was",
     [volumeName],
     [
-      { name: "size", value: "SIZE", summary: "size in binary units, e.g. 10G (required)" },
+      { name: "size", value: "SIZE", summary: "size in binary units, e.g. 10G (required, but with --from)" },
+      {
+        name: "from",
+        value: "VOL@POINT",
+        summary: "clone or restore: begin as that volume was at a snapshot, lsn:N or a time",
+      },
       {
         name: "durability",
         value: "write|flush",
         summary: "when a write counts as safe: at its reply (write, default), or at flush",
       },
+      ...policyFlags,
+      detach,
+    ],
+    [
+      "With --from the volume is there at once and writable; its bytes are fetched in the background.",
+      "POINT is a snapshot's name, lsn:N, or a time with its zone such as 2026-11-20T10:15:00Z.",
     ],
   ),
   volumeCommand("list", "list the volumes", [], []),
@@ -147,8 +119,8 @@ export const commands: readonly Command[] = [
     "set",
     "change a volume's settings",
     [volumeName],
-    [{ name: "durability", value: "write|flush", summary: "when a write counts as safe (required)" }],
-    ["Refused while a client is attached."],
+    [{ name: "durability", value: "write|flush", summary: "when a write counts as safe" }, ...policyFlags],
+    ["Durability is refused while a client is attached; the rest takes effect at once."],
   ),
   volumeCommand(
     "resize",
@@ -170,6 +142,7 @@ export const commands: readonly Command[] = [
     [],
     ["Refused while a client is attached."],
   ),
+  ...historyCommands,
   {
     path: ["log", "inspect"],
     summary: "read a volume's log and say what is in it",

@@ -2,8 +2,9 @@
  * Help texts, printed from the command table (command-table.ts), so that help and parser can't differ. main.ts calls it
  * for `varve help …`, --help, and a bare `varve`.
  */
+
+import type { Command, Flag } from "./command.ts";
 import { unknownCommand } from "./command-line.ts";
-import type { Command, Flag } from "./command-table.ts";
 import { pairs } from "./output.ts";
 
 const flagText = (flag: Flag): string =>

@@ -57,7 +57,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       pool: new SlabPool(store, clock, setup.payloadBytesMax ?? limits.payloadBytesMax),
       replicas,
       homes: null,
-      keepsLog: setup.create !== true,
+      keepsLog: !setup.create,
       writer: `${hostname()} pid ${process.pid}`,
       logBytesMax: setup.logBytesMax ?? limits.logBytesMaxDefault,
       logRetainedBytes: setup.logRetainedBytes ?? limits.logRetainedBytesDefault,

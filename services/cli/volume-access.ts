@@ -2,19 +2,28 @@
  * The two ways in which a command reaches volumes: through a running server (--api) or on the data directory itself
  * (--data, while no server runs on it). Commands (commands/volume.ts, commands/image.ts) are written once on this.
  */
-import type { ApiConnection, ApiImageReport, ApiVolume } from "#shared/api/http-api.ts";
+import type { ApiConnection, ApiImageReport, ApiPolicy, ApiVolume } from "#shared/api/http-api.ts";
+import { policyFrom } from "#shared/api/past-body.ts";
 import { volumeBody } from "#shared/api/volume-body.ts";
 import type { VolumeDurability } from "#shared/domain/volume.ts";
-import type { NewVolume, VolumeAdministration } from "#shared/ports/volume-administration.ts";
+import type { PastAdministration } from "#shared/ports/past-administration.ts";
+import type { VolumeAdministration } from "#shared/ports/volume-administration.ts";
 import { ApiClient, defaultApi } from "./api-client.ts";
 import { type CommandLine, UsageError } from "./command-line.ts";
+
+export interface WantedVolume {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly durability: VolumeDurability;
+  readonly policy: ApiPolicy;
+}
 
 export interface VolumeAccess {
   list(): Promise<readonly ApiVolume[]>;
   show(name: string): Promise<ApiVolume>;
   connections(name: string): Promise<readonly ApiConnection[]>;
-  create(volume: NewVolume): Promise<ApiVolume>;
-  setDurability(name: string, durability: VolumeDurability): Promise<ApiVolume>;
+  create(volume: WantedVolume): Promise<ApiVolume>;
+  set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume>;
   resize(name: string, sizeBytes: number, shrink: boolean): Promise<ApiVolume>;
   delete(name: string): Promise<void>;
   image(operation: "check" | "adopt" | "discard", name: string): Promise<ApiImageReport>;
@@ -63,13 +72,16 @@ class ServerAccess implements VolumeAccess {
     return all.filter((one) => one.volume === name);
   }
 
-  async create(volume: NewVolume): Promise<ApiVolume> {
-    const { name, sizeBytes: size, durability } = volume;
-    return await this.client.call("POST", "/v1/volumes", { name, size, durability });
+  async create(volume: WantedVolume): Promise<ApiVolume> {
+    const { name, sizeBytes: size, durability, policy } = volume;
+    return await this.client.call("POST", "/v1/volumes", { name, size, durability, ...policy });
   }
 
-  async setDurability(name: string, durability: VolumeDurability): Promise<ApiVolume> {
-    return await this.client.call("PATCH", pathOf(name), { durability });
+  async set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume> {
+    return await this.client.call("PATCH", pathOf(name), {
+      ...(durability === null ? {} : { durability }),
+      ...policy,
+    });
   }
 
   async resize(name: string, size: number, shrink: boolean): Promise<ApiVolume> {
@@ -86,9 +98,9 @@ class ServerAccess implements VolumeAccess {
 }
 
 class FileAccess implements VolumeAccess {
-  private readonly host: VolumeAdministration;
+  private readonly host: VolumeAdministration & { readonly past: PastAdministration };
 
-  constructor(host: VolumeAdministration) {
+  constructor(host: VolumeAdministration & { readonly past: PastAdministration }) {
     this.host = host;
   }
 
@@ -104,12 +116,15 @@ class FileAccess implements VolumeAccess {
     return [];
   }
 
-  async create(volume: NewVolume): Promise<ApiVolume> {
-    return volumeBody(await this.host.create(volume), []);
+  async create(volume: WantedVolume): Promise<ApiVolume> {
+    return volumeBody(await this.host.create({ ...volume, policy: policyFrom(volume.policy) }), []);
   }
 
-  async setDurability(name: string, durability: VolumeDurability): Promise<ApiVolume> {
-    return volumeBody(await this.host.setDurability(name, durability), []);
+  async set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume> {
+    const change = policyFrom(policy);
+    if (durability !== null) await this.host.setDurability(name, durability);
+    if (Object.keys(change).length > 0) await this.host.past.setPolicy(name, change);
+    return volumeBody(this.host.show(name), []);
   }
 
   async resize(name: string, sizeBytes: number, shrink: boolean): Promise<ApiVolume> {

@@ -16,10 +16,14 @@ export interface ErrorBody {
 /** Where HTTP has a better word than the kind's own status. */
 const statusByTag: Readonly<Record<string, number>> = {
   UnknownVolumeError: 404,
+  UnknownSnapshotError: 404,
+  UnknownJobError: 404,
   UnknownRouteError: 404,
   MethodNotAllowedError: 405,
   VolumeExistsError: 409,
+  SnapshotExistsError: 409,
   VolumeAttachedError: 409,
+  VolumeNeededError: 409,
   VolumeDirectoryTakenError: 409,
   BodyTooLargeError: 413,
   ContentTypeError: 415,

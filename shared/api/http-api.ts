@@ -9,60 +9,8 @@ import * as HttpApiGroup from "effect/http-api/HttpApiGroup";
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema";
 import * as OpenApi from "effect/http-api/OpenApi";
 import * as Schema from "effect/Schema";
-
-const Fields = Schema.Record(Schema.String, Schema.Union([Schema.String, Schema.Finite, Schema.Boolean]));
-
-const ApiError = Schema.Struct({
-  tag: Schema.String.annotate({ description: "which error, e.g. VolumeExistsError; stable" }),
-  kind: Schema.Literals(["Retry", "Fenced", "Invalid", "Corrupt", "Full", "Internal"]).annotate({
-    description: "what the caller must do",
-  }),
-  message: Schema.String,
-  hint: Schema.String,
-  fields: Fields,
-});
-
-/** The same body under each status that an error can have; docs/errors.md says which is when. */
-const errors = [400, 404, 409, 413, 415, 421, 500, 503, 507].map((status) =>
-  ApiError.pipe(HttpApiSchema.status(status)),
-);
-
-const Durability = Schema.Literals(["write", "flush"]).annotate({
-  description: "write: a reply means durable. flush: FLUSH and FUA mean durable.",
-});
-
-const Size = Schema.Union([Schema.String, Schema.Int]).annotate({
-  description: 'bytes as a number, or binary units as a text: "10G" is 10 GiB',
-});
-
-const Figures = Schema.Struct({
-  line: Schema.String,
-  epoch: Schema.Int,
-  oldestLsn: Schema.Int,
-  lastLsn: Schema.Int,
-  durableLsn: Schema.Int,
-  appliedLsn: Schema.Int,
-  checkpointLsn: Schema.Int,
-  imageAllocatedBytes: Schema.Int,
-  logDiskBytes: Schema.Int,
-  overlayRanges: Schema.Int,
-  counters: Schema.Record(Schema.String, Schema.Finite),
-});
-
-const Volume = Schema.Struct({
-  id: Schema.String,
-  name: Schema.String,
-  sizeBytes: Schema.Int,
-  durability: Durability,
-  createdAt: Schema.String.annotate({ description: "RFC 3339" }),
-  condition: Schema.Literals(["serving", "halted", "failed", "busy", "closed"]),
-  failure: Schema.NullOr(ApiError),
-  attachedClients: Schema.Int,
-  uris: Schema.Array(Schema.String).annotate({ description: "NBD URIs, one per listening address" }),
-  imagePath: Schema.String,
-  logPath: Schema.String,
-  figures: Schema.NullOr(Figures),
-});
+import { jobs, past, pastBodies, policyFields } from "./past-api.ts";
+import { Durability, errors, Fields, Size, Volume } from "./volume-schema.ts";
 
 const Connection = Schema.Struct({
   volume: Schema.NullOr(Schema.String).annotate({ description: "null while the client negotiates" }),
@@ -96,16 +44,18 @@ const CreateVolume = Schema.Struct({
   name: Schema.String,
   size: Size,
   durability: Schema.optionalKey(Durability),
+  ...policyFields,
 });
 const ResizeVolume = Schema.Struct({ size: Size, shrink: Schema.optionalKey(Schema.Boolean) });
-const SetVolume = Schema.Struct({ durability: Durability });
+const SetVolume = Schema.Struct({ durability: Schema.optionalKey(Durability), ...policyFields });
 
 /** Bodies that the server checks by itself (services/api/request-body.ts), so that every mistake is named at once. */
-export const bodies = { CreateVolume, ResizeVolume, SetVolume };
+export const bodies = { CreateVolume, ResizeVolume, SetVolume, ...pastBodies };
 
 export type ApiVolume = typeof Volume.Type;
 export type ApiConnection = typeof Connection.Type;
 export type ApiStatus = typeof Status.Type;
+export type ApiPolicy = Pick<typeof SetVolume.Type, keyof typeof policyFields>;
 export type ApiImageReport = typeof ImageReport.Type;
 
 const params = { name: Schema.String };
@@ -149,6 +99,8 @@ const server = HttpApiGroup.make("server").add(
 
 export const varveApi = HttpApi.make("varve")
   .add(volumes)
+  .add(past)
+  .add(jobs)
   .add(server)
   .annotateMerge(
     OpenApi.annotations({

@@ -2,7 +2,8 @@
  * A volume in the JSON form of the HTTP API (shared/api/http-api.ts). The server answers with it (services/api/routes.ts);
  * the CLI makes the same of a volume that it opened itself, so that --json is the same with --api and with --data.
  */
-import type { VolumeView } from "#shared/ports/volume-administration.ts";
+import { timeSpanText } from "#shared/domain/time-span.ts";
+import type { VolumePastView, VolumeView } from "#shared/ports/volume-administration.ts";
 import { errorBody } from "./error-body.ts";
 import type { ApiVolume } from "./http-api.ts";
 
@@ -20,5 +21,25 @@ export function volumeBody(view: VolumeView, uris: readonly string[]): ApiVolume
     imagePath: view.imagePath,
     logPath: view.logPath,
     figures: view.figures,
+    past: view.past === null ? null : pastBody(view.past),
+  };
+}
+
+function pastBody(past: VolumePastView): NonNullable<ApiVolume["past"]> {
+  const { historyMs, residency, coldAfterMs, bucketAway } = past.policy;
+  return {
+    history: timeSpanText(historyMs),
+    residency,
+    coldAfter: timeSpanText(coldAfterMs),
+    bucketAway,
+    origin: past.origin,
+    snapshots: past.snapshots,
+    pins: past.pins,
+    archive: past.archive,
+    archivedLsn: past.archivedLsn,
+    heldLsn: past.heldLsn,
+    archiveError: past.archiveError === null ? null : errorBody(past.archiveError),
+    extents: past.extents,
+    job: past.job,
   };
 }

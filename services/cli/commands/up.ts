@@ -53,6 +53,7 @@ const serve = (config: UpConfig, json: boolean): Effect.Effect<void, VarveError,
       const startedAt = new Date().toISOString();
       const subject = {
         volumes: opened.host,
+        past: opened.host.past,
         connections: nbd,
         urisOf: (name: string) => config.nbd.map((address) => nbdUri(address, name)),
         process: async () => ({

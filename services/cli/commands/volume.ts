@@ -7,17 +7,55 @@ import { byteSizeFrom, exactByteSize, readableByteSize } from "#shared/domain/by
 import { durabilities, isDurability, type VolumeDurability } from "#shared/domain/volume.ts";
 import { type CommandLine, UsageError } from "../command-line.ts";
 import { pairs, printJson, printLine, table } from "../output.ts";
+import { PastAccess } from "../past-access.ts";
+import { policyOf } from "../policy-flags.ts";
 import { withVolumes } from "../volume-access.ts";
+import { finish } from "./past.ts";
 
 const nameOf = (line: CommandLine): string => line.args[0] ?? "";
 const wantsJson = (line: CommandLine): boolean => line.values.has("json");
 
 async function create(line: CommandLine): Promise<number> {
+  const from = line.values.get("from")?.[0];
+  if (from !== undefined) return await createFrom(line, from);
   const size = required(line, "size", "10G");
   const durability = durabilityOf(line) ?? "write";
-  const volume = { name: nameOf(line), sizeBytes: byteSizeFrom(size, "--size"), durability };
+  const sizeBytes = byteSizeFrom(size, "--size");
+  const volume = { name: nameOf(line), sizeBytes, durability, policy: policyOf(line) };
   const created = await withVolumes(line, async (volumes) => volumes.create(volume));
   printChanged(line, created, `created ${summary(created)}`);
+  return 0;
+}
+
+/** Clone or restore: by a server only, because it needs the parent's past. */
+async function createFrom(line: CommandLine, from: string): Promise<number> {
+  const at = from.indexOf("@");
+  if (at <= 0 || at === from.length - 1) {
+    throw new UsageError(
+      [`--from: "${from}" is not VOLUME@POINT`],
+      "For example: --from disk0@before-upgrade, disk0@lsn:120, disk0@2026-11-20T10:15:00Z.",
+    );
+  }
+  if (line.values.has("data")) {
+    throw new UsageError(
+      ["--from and --data exclude each other"],
+      "A past is read by a running server: start varve up, then leave out --data.",
+    );
+  }
+  const size = line.values.get("size")?.[0];
+  const durability = durabilityOf(line);
+  const access = new PastAccess(line);
+  const started = await access.clone(from.slice(0, at), {
+    name: nameOf(line),
+    point: from.slice(at + 1),
+    ...(size === undefined ? {} : { size: byteSizeFrom(size, "--size") }),
+    ...(durability === null ? {} : { durability }),
+    ...policyOf(line),
+  });
+  if (!wantsJson(line))
+    printLine(`created ${summary(started.volume)}, from entry ${started.point.lsn} of ${from}`);
+  const job = await finish(line, access, started.job);
+  if (wantsJson(line)) printJson({ ...started, job });
   return 0;
 }
 
@@ -42,10 +80,18 @@ async function show(line: CommandLine): Promise<number> {
 }
 
 async function set(line: CommandLine): Promise<number> {
-  required(line, "durability", "write");
-  const durability = durabilityOf(line) ?? "write";
-  const changed = await withVolumes(line, async (volumes) => volumes.setDurability(nameOf(line), durability));
-  printChanged(line, changed, `${changed.name} has durability ${changed.durability}`);
+  const durability = durabilityOf(line);
+  const policy = policyOf(line);
+  if (durability === null && Object.keys(policy).length === 0) {
+    throw new UsageError(
+      [
+        `varve volume set ${nameOf(line)} sets nothing: give --durability, --history, --residency, --cold-after or --bucket-away`,
+      ],
+      "See: varve help volume set.",
+    );
+  }
+  const changed = await withVolumes(line, async (volumes) => volumes.set(nameOf(line), durability, policy));
+  printChanged(line, changed, `${changed.name} has durability ${changed.durability}${policyText(changed)}`);
   return 0;
 }
 
@@ -87,6 +133,12 @@ function durabilityOf(line: CommandLine): VolumeDurability | null {
   );
 }
 
+function policyText({ past }: ApiVolume): string {
+  if (past === null) return "";
+  const cold = past.residency === "tiered" ? `, cold after ${past.coldAfter}` : "";
+  return `, history ${past.history}, residency ${past.residency}${cold}, bucket away: ${past.bucketAway}`;
+}
+
 function printChanged(line: CommandLine, volume: ApiVolume, text: string): void {
   if (wantsJson(line)) printJson(volume);
   else printLine(text);
@@ -120,6 +172,29 @@ function volumeTable(volumes: readonly ApiVolume[]): string {
   );
 }
 
+function pastRows({ past }: ApiVolume): readonly (readonly [string, string | null])[] {
+  if (past === null) return [];
+  const { extents, origin } = past;
+  const archive =
+    past.archive === "running" ? `up to entry ${past.archivedLsn}, safe up to ${past.heldLsn}` : past.archive;
+  const tiered = past.residency === "tiered" ? `, cold after ${past.coldAfter}` : "";
+  const elsewhere = extents === null ? 0 : extents.total - extents.local;
+  return [
+    ["history", past.archive === "off" ? "none: no bucket" : `${past.history}, ${past.snapshots} snapshots`],
+    ["archive", past.archive === "off" ? null : archive],
+    ["archive trouble", past.archiveError === null ? null : past.archiveError.message],
+    ["residency", `${past.residency}${tiered}`],
+    ["origin", origin === null ? null : `${origin.name} at entry ${origin.lsn}`],
+    [
+      "extents",
+      elsewhere === 0 || extents === null
+        ? null
+        : `${extents.local} of ${extents.total} local (${elsewhere} in the bucket)`,
+    ],
+    ["job", past.job],
+  ];
+}
+
 function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
   const { figures, failure } = volume;
   const rows: (readonly [string, string | null])[] = [
@@ -134,6 +209,7 @@ function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
     ...volume.uris.map((uri) => ["uri", uri] as const),
     ["image", volume.imagePath],
     ["log", volume.logPath],
+    ...pastRows(volume),
   ];
   if (figures !== null) {
     rows.push(

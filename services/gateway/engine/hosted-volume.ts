@@ -102,7 +102,7 @@ export class HostedVolume {
       path: historyPathOf(paths),
       homes: setting.parts.homes,
       points: setting.points,
-      onFenced: (error) => this.fence(error),
+      onFenced: (reason) => this.fence(reason),
     });
   }
 
@@ -349,14 +349,14 @@ export class HostedVolume {
   }
 
   /** Rescued elsewhere: whatever is written here from now on would be lost. */
-  private fence(error: VarveError): void {
-    this.failure = error;
+  private fence(reason: VarveError): void {
+    this.failure = reason;
     const stop = this.whileBusy(async () => {
       await this.setting.disconnect(this);
       await this.closeKnown();
-      this.failure = error;
+      this.failure = reason;
       this.setting.parts.homes?.onNote(
-        `warning: volume ${this.name} stopped: ${error.message}\nhint: ${error.hint}`,
+        `warning: volume ${this.name} stopped: ${reason.message}\nhint: ${reason.hint}`,
       );
     });
     stop.catch(() => undefined); // the reason is kept; a close can only add to it
