@@ -5,17 +5,26 @@
 import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
 import type { InspectRequest } from "#shared/adapters/write-log/inspect.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
-import type { VolumePaths } from "#shared/domain/data-layout.ts";
+import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { decodeVolumeHistory } from "#shared/formats/volume-history.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
-import type { ImageOperation, ReplicaHome } from "#shared/ports/replica-home.ts";
+import type {
+  ImageOperation,
+  RemoteBeginning,
+  ReplicaHome,
+  ReplicaTending,
+  TendingOptions,
+} from "#shared/ports/replica-home.ts";
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
+import type { RemoteSources } from "#shared/ports/replica-residency.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
 import type { WriteLog } from "#shared/ports/write-log.ts";
+import { ExtentTending, NothingToTend } from "./engine/extent-tending.ts";
 import { ImageApplier } from "./engine/image-applier.ts";
 import type { LogItem } from "./engine/image-files.ts";
 import { SpaceReserve } from "./engine/space-reserve.ts";
@@ -64,18 +73,22 @@ export class RawReplicas implements ReplicaHome {
     await this.reserve.start();
   }
 
-  async create(volume: VolumeRecord, paths: VolumePaths): Promise<void> {
+  async create(volume: VolumeRecord, paths: VolumePaths, begin?: RemoteBeginning): Promise<void> {
+    const { point: remote, ...position } = begin ?? {};
     await RawFileImage.create({
       store: this.setup.store,
       directory: paths.directory,
       volumeId: volume.id,
       sizeBytes: volume.sizeBytes,
+      ...position,
+      ...(remote === undefined ? {} : { remote }),
     });
   }
 
-  async attach(volume: VolumeRecord, paths: VolumePaths): Promise<ReplicaImage> {
+  async attach(volume: VolumeRecord, paths: VolumePaths, sources?: RemoteSources): Promise<ReplicaImage> {
     const { store, clock } = this.setup;
-    const options = { store, clock, directory: paths.directory, volumeId: volume.id };
+    const place = { store, clock, directory: paths.directory, volumeId: volume.id };
+    const options = sources === undefined ? place : { ...place, sources };
     try {
       return await RawFileImage.attach(options);
     } catch (cause) {
@@ -84,6 +97,12 @@ export class RawReplicas implements ReplicaHome {
       if (!full || !(await this.reserve.makeRoom(() => false))) throw cause;
       return await RawFileImage.attach(options);
     }
+  }
+
+  tend(image: ReplicaImage, options: TendingOptions): ReplicaTending {
+    const { extents } = image;
+    if (extents === undefined) return new NothingToTend();
+    return new ExtentTending({ image, clock: this.setup.clock, admission: this.reserve }, extents, options);
   }
 
   feed<D extends BatchDraft>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
@@ -104,7 +123,10 @@ export class RawReplicas implements ReplicaHome {
     const repair = await repairs[operation]();
     const inspectLog = (fromLsn: number): AsyncIterable<LogItem> =>
       inspectLater({ store, directory: paths.log, volumeId: volume.id, fromLsn });
-    return await repair({ store, clock, volume, paths, log, inspectLog });
+    const history = await store.readWhole(historyPathOf(paths));
+    const origin =
+      history === null ? null : decodeVolumeHistory(history, historyPathOf(paths), volume.id).origin;
+    return await repair({ store, clock, volume, paths, log, origin, inspectLog });
   }
 
   async close(): Promise<void> {

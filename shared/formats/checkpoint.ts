@@ -5,15 +5,29 @@
  */
 import { isVolumeSize } from "#shared/domain/entry.ts";
 import { invariant } from "#shared/domain/invariant.ts";
+import { limits } from "#shared/domain/limits.ts";
 import { type BadBytes, bad, idPattern, readInteger, writeInteger } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
+import {
+  decodeExtents,
+  encodeExtents,
+  extentsMistake,
+  extentsOf,
+  type RecordedExtents,
+} from "./extent-table.ts";
 import { PackedReader, type PackedValue, packInto } from "./packed-header.ts";
 
 /** "VCKP" as bytes. */
 export const checkpointMagic = 0x504b_4356;
-export const checkpointVersion = 1;
-/** Far above what the fields can take (about 200 bytes); more is refused unread. */
-export const checkpointBytesMax = 4096;
+/** Of a wholly local replica, and of one with remote extents. */
+const localVersion = 1;
+const partialVersion = 2;
+/** Far above what the fields of version 1 can take (about 200 bytes); more is refused unread. */
+const localBytesMax = 4096;
+/** Version 2: the largest extent table that the limits allow, and as much again. */
+export const checkpointBytesMax = 64 * 1024 * 1024;
+/** Body of version 2: 200 bytes, and 28 for each point. */
+const bodyBytesMax = 256 + 28 * limits.remotePointsMax;
 const headBytes = 40;
 
 /** What the image file was when it was closed in good order. Another size, time or inode: somebody changed it since. */
@@ -47,8 +61,8 @@ export interface Checkpoint {
   readonly batchChecksum: bigint;
   /** The volume's size after appliedLsn. */
   readonly sizeBytes: number;
-  /** "full": every extent is local. Other values come with a higher version. */
-  readonly residency: "full";
+  /** "full": every extent is local. Else where each one is. */
+  readonly residency: "full" | RecordedExtents;
   /** Where the log held the batch behind appliedLsn; a hint, to be checked. */
   readonly position: { readonly sequence: number; readonly offset: number } | null;
   /** Null while Varve holds the image ("attached"): the file may be ahead of appliedLsn. Else a clean detach. */
@@ -74,14 +88,13 @@ export type BadCheckpoint = BadBytes<CheckpointFault>;
 export function encodeCheckpoint(checkpoint: Checkpoint): Buffer {
   const mistake = fieldMistake(checkpoint);
   invariant(mistake === null, `a checkpoint is valid: ${mistake}`);
-  const bytes = Buffer.alloc(checkpointBytesMax);
-  const { position, detached } = checkpoint;
-  const body: PackedValue = [
+  const { position, detached, residency } = checkpoint;
+  const body: PackedValue[] = [
     checkpoint.volumeId,
     checkpoint.line ?? "",
     checkpoint.epoch,
     checkpoint.sizeBytes,
-    checkpoint.residency,
+    residency === "full" ? "full" : "partial",
     position === null ? [] : [position.sequence, position.offset],
     detached === null
       ? ["attached"]
@@ -93,10 +106,14 @@ export function encodeCheckpoint(checkpoint: Checkpoint): Buffer {
           String(detached.inode),
         ],
   ];
-  const bodyBytes = packInto(bytes, headBytes, body);
-  const fileBytes = headBytes + bodyBytes;
+  if (residency !== "full") body.push(residency.points.map(({ volumeId, lsn }) => [volumeId, lsn]));
+  const table = residency === "full" ? Buffer.alloc(0) : encodeExtents(residency);
+  const bytes = Buffer.alloc(headBytes + bodyBytesMax + table.length);
+  const tableAt = headBytes + packInto(bytes, headBytes, body);
+  bytes.set(table, tableAt);
+  const fileBytes = tableAt + table.length;
   bytes.writeUInt32LE(checkpointMagic, 8);
-  bytes.writeUInt16LE(checkpointVersion, 12);
+  bytes.writeUInt16LE(residency === "full" ? localVersion : partialVersion, 12);
   bytes.writeUInt16LE(0, 14);
   writeInteger(bytes, 16, fileBytes);
   writeInteger(bytes, 24, checkpoint.appliedLsn);
@@ -116,14 +133,15 @@ export function decodeCheckpoint(bytes: Buffer): Checkpoint | BadCheckpoint {
     return bad("checksum", "the checkpoint's checksum does not match its bytes");
   }
   const version = bytes.readUInt16LE(12);
-  if (version !== checkpointVersion) return bad("version", `checkpoint version ${version}`);
+  if (version !== localVersion && version !== partialVersion) {
+    return bad("version", `checkpoint version ${version}`);
+  }
   const flags = bytes.readUInt16LE(14);
   if (flags !== 0) return bad("flags", `checkpoint flags ${flags}`);
   if (bytes.length !== fileBytes) return bad("fields", `${bytes.length} bytes instead of ${fileBytes}`);
-  const checkpoint = readBody(new PackedReader(bytes, headBytes, fileBytes), {
-    appliedLsn: readInteger(bytes, 24),
-    batchChecksum: bytes.readBigUInt64LE(32),
-  });
+  if (version === localVersion && bytes.length > localBytesMax) return bad("fields", `${bytes.length} bytes`);
+  const head = { appliedLsn: readInteger(bytes, 24), batchChecksum: bytes.readBigUInt64LE(32) };
+  const checkpoint = readBody(bytes, version, head);
   if (checkpoint === null) return bad("fields", "the checkpoint's body is not valid");
   const mistake = fieldMistake(checkpoint);
   return mistake === null ? checkpoint : bad("fields", mistake);
@@ -134,15 +152,17 @@ export function isBadCheckpoint(value: Checkpoint | BadCheckpoint): value is Bad
 }
 
 function readBody(
-  reader: PackedReader,
+  bytes: Buffer,
+  version: number,
   head: Pick<Checkpoint, "appliedLsn" | "batchChecksum">,
 ): Checkpoint | null {
+  const reader = new PackedReader(bytes, headBytes, bytes.length);
   const partCount = reader.array();
   const volumeId = reader.text();
   const line = reader.text();
   const epoch = reader.number();
   const sizeBytes = reader.number();
-  const residency = reader.text();
+  const residencyText = reader.text();
   const positionParts = reader.array();
   const position = positionParts === 2 ? { sequence: reader.number(), offset: reader.number() } : null;
   const stateParts = reader.array();
@@ -150,18 +170,33 @@ function readBody(
   const attached = state === "attached" && stateParts === 1;
   if (!attached && !(state === "detached" && stateParts === 5)) return null;
   const detached = attached ? null : readDetached(reader);
-  const shapeHolds = partCount === 7 && residency === "full" && (positionParts === 2 || positionParts === 0);
-  if (!shapeHolds || !reader.complete || (!attached && detached === null)) return null;
+  if (!attached && detached === null) return null;
+  if (positionParts !== 2 && positionParts !== 0) return null;
+  const whole = version === localVersion;
+  if (partCount !== (whole ? 7 : 8) || residencyText !== (whole ? "full" : "partial")) return null;
+  const residency = whole ? "full" : readExtents(reader, bytes, sizeBytes);
+  if (residency === null || !reader.ok || (whole && !reader.complete)) return null;
   return {
     volumeId,
     line: line === "" ? null : line,
     epoch,
     ...head,
     sizeBytes,
-    residency: "full",
+    residency,
     position,
     detached,
   };
+}
+
+function readExtents(reader: PackedReader, bytes: Buffer, sizeBytes: number): RecordedExtents | null {
+  const count = reader.array();
+  if (count > limits.remotePointsMax || !isVolumeSize(sizeBytes)) return null;
+  const points = [];
+  for (let index = 0; index < count; index += 1) {
+    if (reader.array() !== 2) return null;
+    points.push({ volumeId: reader.text(), lsn: reader.number() });
+  }
+  return reader.ok ? decodeExtents(bytes, reader.offset, points, extentsOf(sizeBytes)) : null;
 }
 
 function readDetached(reader: PackedReader): DetachedFile | null {
@@ -197,10 +232,20 @@ function fieldMistake(checkpoint: Checkpoint): string | null {
     return `applied LSN ${appliedLsn} without line or epoch`;
   if (!isVolumeSize(checkpoint.sizeBytes)) return `size ${checkpoint.sizeBytes}`;
   if (position !== null && !(isCount(position.sequence) && isCount(position.offset))) return "log position";
+  const extents = residencyMistake(checkpoint);
+  if (extents !== null) return extents;
   if (detached === null) return null;
   const { sizeBytes, mtimeNs, ctimeNs, inode } = detached;
   const fileHolds = isCount(sizeBytes) && isWide(mtimeNs) && isWide(ctimeNs) && isWide(inode);
   return fileHolds ? null : "detached file's size, times or inode";
+}
+
+function residencyMistake({ residency, sizeBytes }: Checkpoint): string | null {
+  if (residency === "full") return null;
+  for (const { volumeId, lsn } of residency.points) {
+    if (!idPattern.test(volumeId) || !isCount(lsn)) return `point ${JSON.stringify(volumeId)} at ${lsn}`;
+  }
+  return extentsMistake(residency, extentsOf(sizeBytes));
 }
 
 function isCount(value: number): boolean {

@@ -40,6 +40,11 @@ export class PackedReader {
     return this.ok && this.position === this.end;
   }
 
+  /** Where the next value starts. */
+  get offset(): number {
+    return this.position;
+  }
+
   /** The element count of an array; its elements follow. -1 for anything else. */
   array(): number {
     const token = this.take(1);

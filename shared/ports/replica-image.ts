@@ -5,6 +5,7 @@
  */
 import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import type { ReplicaExtents } from "./replica-residency.ts";
 import type { Slab } from "./slab.ts";
 
 /** What allocation() reports: maximal runs, in order, covering the range asked for. */
@@ -27,6 +28,8 @@ export interface ReplicaState {
 }
 
 export interface ReplicaImage {
+  /** Residency of its extents; not there where every extent is always local (the memory twin). */
+  readonly extents?: ReplicaExtents;
   state(): ReplicaState;
   /** Reads page-cached bytes on the caller's thread; -1 where that would block (see BlockFile.readInline). Holes read as zero. */
   readInline(slab: Slab, start: number, length: number, offset: number): number;

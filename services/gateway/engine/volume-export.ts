@@ -84,8 +84,8 @@ export class VolumeExport implements BlockExport {
     this.writer.flush(done);
   }
 
-  cache(_offset: number, _length: number, done: Completion): void {
-    this.reader.cache(done);
+  cache(offset: number, length: number, done: Completion): void {
+    this.reader.cache(offset, length, done);
   }
 
   blockStatus(offset: number, length: number, runsMax: number): readonly AllocationRun[] {

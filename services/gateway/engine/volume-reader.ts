@@ -155,9 +155,17 @@ export class VolumeReader {
     return hole;
   }
 
-  /** See BlockExport.cache: every extent is local, so there is nothing to fetch; the range's data is not touched. */
-  cache(done: Completion): void {
-    queueMicrotask(() => done.complete(null));
+  /** See BlockExport.cache: remote extents become local; where all are, the data is not touched. */
+  cache(offset: number, length: number, done: Completion): void {
+    const { extents } = this.image;
+    if (extents === undefined || extents.isRangeLocal(offset, length)) {
+      queueMicrotask(() => done.complete(null));
+      return;
+    }
+    extents.cache(offset, length).then(
+      () => done.complete(null),
+      (cause: unknown) => done.complete(toVarveError(cause, "cache")),
+    );
   }
 
   /**

@@ -315,6 +315,8 @@ export class VolumeSession {
 
   /** Whether a write of the range can do with the blocks it has, whatever of what was taken in before it is applied when. */
   private holdsSpace(offset: number, length: number): boolean {
+    // What is in the bucket has no blocks here.
+    if (this.image.extents?.isRangeLocal(offset, length) === false) return false;
     const now = this.image.allocation(offset, length, 1)[0];
     if (now?.allocated !== true || now.length < length) return false;
     const then = this.reader.blockStatus(offset, length, 1)[0];

@@ -76,11 +76,11 @@ export class FileFold {
         break;
       case "rebase":
         throw new VarveError(
-          "ReplicaEntryError",
+          "LogHoldsRebase",
           "Invalid",
-          "the log holds an entry that this version can't apply",
+          `the volume was rolled back to LSN ${entry.lsn}: its log alone does not hold the disk`,
           {
-            hint: "The log was written by a newer Varve: use that version.",
+            hint: "Make a new volume of a point: varve volume create NEW --from NAME@POINT. Nothing was changed.",
           },
         );
     }

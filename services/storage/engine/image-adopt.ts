@@ -21,6 +21,7 @@ import {
   type RepairSetup,
   removeRebuild,
   requireOwn,
+  requireWhole,
   withSlabs,
   writeCheckpoint,
 } from "./image-files.ts";
@@ -104,6 +105,7 @@ function requireAdoptable(setup: RepairSetup, look: ImageLook): Checkpoint {
   const { paths, volume } = setup;
   const { checkpoint, facts } = look;
   requireOwn(setup, checkpoint);
+  requireWhole(setup, look);
   if (checkpoint === null || isBadCheckpoint(checkpoint)) {
     const why = checkpoint === null ? "does not exist" : `is damaged (${checkpoint.detail})`;
     throw new VarveError(

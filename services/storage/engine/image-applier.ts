@@ -23,6 +23,7 @@ export interface ImageApplierOptions {
 const gatherBytes = 1024 * 1024;
 const gatherMs = 10;
 const applyBatchesMax = 256;
+const crowdedMs = 100;
 
 export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {
   private readonly options: ImageApplierOptions;
@@ -106,6 +107,7 @@ export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {
 
   private async run(): Promise<void> {
     while (this.queue.length > 0 && this.halted === null) {
+      await this.roomInTable();
       const drafts = this.queue.splice(0, applyBatchesMax);
       for (const draft of drafts) this.queuedBytes -= draft.payloadBytes;
       try {
@@ -130,6 +132,16 @@ export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {
         const error = toVarveError(cause, what);
         if (error.kind !== "Full" || !(await this.options.makeRoom(() => !this.closing))) throw error;
       }
+    }
+  }
+
+  /** The table of partly local extents is bounded: the filler makes room in it. Writes wait at their overlay meanwhile. */
+  private async roomInTable(): Promise<void> {
+    const { image, clock } = this.options;
+    while (image.extents?.crowded === true && !this.closing && this.halted === null) {
+      await new Promise<void>((resolve) => {
+        clock.after(crowdedMs, resolve);
+      });
     }
   }
 

@@ -5,6 +5,7 @@
  */
 import { checkpointPathOf } from "#shared/domain/data-layout.ts";
 import { type Checkpoint, isAdoptBegun, isBadCheckpoint } from "#shared/formats/checkpoint.ts";
+import type { RecordedExtents } from "#shared/formats/extent-table.ts";
 import type { FileFacts, FileStore } from "#shared/ports/file-store.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
 import { type ImageLook, lookAtImage, type RepairSetup, rebuildPathOf } from "./image-files.ts";
@@ -12,10 +13,10 @@ import { type ImageLook, lookAtImage, type RepairSetup, rebuildPathOf } from "./
 type Fields = Record<string, string | number | boolean>;
 
 export async function checkImage(setup: RepairSetup): Promise<ImageReport> {
-  const { store, volume, paths } = setup;
+  const { store, volume } = setup;
   const look = await lookAtImage(setup);
-  const fields: Fields = { image: paths.image };
-  if (look.facts !== null) await countFile(store, paths.image, look.facts, fields);
+  const fields: Fields = { image: look.path };
+  if (look.facts !== null) await countFile(store, look.path, look.facts, fields);
   const checkpoint = isReadable(look.checkpoint) ? look.checkpoint : null;
   const log = await lookAtLog(setup, checkpoint);
   fields["logOldestLsn"] = log.oldestLsn;
@@ -66,6 +67,7 @@ function fileFindings(setup: RepairSetup, look: ImageLook, canDiscard: boolean, 
   if (isBadCheckpoint(checkpoint)) return [`${path} is damaged (${checkpoint.detail}): ${rebuild}`];
   fields["appliedLsn"] = checkpoint.appliedLsn;
   fields["detached"] = checkpoint.detached !== null;
+  if (checkpoint.residency !== "full") countExtents(checkpoint.residency, fields);
   if (checkpoint.volumeId !== id) return [`${path} belongs to volume id ${checkpoint.volumeId}, not ${id}`];
   if (facts === null) return [`${setup.paths.image} does not exist: ${rebuild}`];
   if (isAdoptBegun(checkpoint)) {
@@ -86,6 +88,18 @@ function fileFindings(setup: RepairSetup, look: ImageLook, canDiscard: boolean, 
     `the image was changed while Varve did not hold it (${changed.join(", ")}): ` +
       `\`varve image adopt ${name}\` keeps the change, ${discard}`,
   ];
+}
+
+function countExtents({ runs, parts }: RecordedExtents, fields: Fields): void {
+  let local = 0;
+  let remote = 0;
+  for (const run of runs) {
+    if (run.place === 0) local += run.extents;
+    else remote += run.extents;
+  }
+  fields["localExtents"] = local;
+  fields["partialExtents"] = parts.length;
+  fields["remoteExtents"] = remote - parts.length;
 }
 
 /** Allocated runs of the file, as the file system tells them. */

@@ -4,6 +4,7 @@
  * in one step, so a discard that stops anywhere leaves the old state or the new one. Called by services/storage/layer.ts; the
  * log is folded by file-fold.ts. docs/specs/space-and-repair.md.
  */
+import type { VolumeOrigin } from "#shared/domain/archive.ts";
 import type { Batch } from "#shared/domain/batch.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -21,6 +22,7 @@ import {
   rebuildPathOf,
   removeRebuild,
   requireOwn,
+  requireWhole,
   withSlabs,
   writeCheckpoint,
 } from "./image-files.ts";
@@ -101,8 +103,11 @@ async function takePlace(
 
 /** The checkpoint, where it can be read. */
 async function knownCheckpoint(setup: RepairSetup): Promise<Checkpoint | null> {
-  const { checkpoint } = await lookAtImage(setup);
+  const look = await lookAtImage(setup);
+  const { checkpoint } = look;
   requireOwn(setup, checkpoint);
+  requireWhole(setup, look);
+  if (setup.origin !== undefined && setup.origin !== null) throw beganElsewhere(setup, setup.origin);
   if (checkpoint === null || isBadCheckpoint(checkpoint)) return null;
   if (!isAdoptBegun(checkpoint)) return checkpoint;
   const { name } = setup.volume;
@@ -124,6 +129,21 @@ async function openWholeLog(setup: RepairSetup, knownLsn: number): Promise<LogWr
   }
   if (log.state().oldestLsn > 1) throw logTooShort(setup, undefined);
   return log;
+}
+
+function beganElsewhere(setup: RepairSetup, origin: VolumeOrigin): VarveError {
+  const { name } = setup.volume;
+  return new VarveError(
+    "LogOfClone",
+    "Invalid",
+    `volume ${name} began as ${origin.name} at LSN ${origin.lsn}, so its image can't be built from its own log`,
+    {
+      hint:
+        `Keep the image as it is with varve image adopt ${name}, or make a new volume of a point: ` +
+        `varve volume create NEW --from ${name}@POINT. Nothing was changed.`,
+      fields: { name, origin: origin.volumeId, lsn: origin.lsn },
+    },
+  );
 }
 
 function logTooShort(setup: RepairSetup, cause: unknown): VarveError {

@@ -3,8 +3,9 @@
  * the memory that content passes through. Given by services/storage/layer.ts; the way of a repair goes on in image-check.ts,
  * image-adopt.ts and image-discard.ts. Rules: docs/specs/space-and-repair.md.
  */
+import type { VolumeOrigin } from "#shared/domain/archive.ts";
 import type { Batch } from "#shared/domain/batch.ts";
-import { checkpointPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
+import { checkpointPathOf, partialImagePathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import {
@@ -39,21 +40,29 @@ export interface RepairSetup {
   readonly paths: VolumePaths;
   /** Not open; the repair opens and closes it. */
   readonly log: WriteLog;
+  /** Where a clone began: its log alone does not hold the disk. */
+  readonly origin?: VolumeOrigin | null;
   /** Reads the closed log without changing it, records from `fromLsn` on. */
   readonly inspectLog: (fromLsn: number) => AsyncIterable<LogItem>;
 }
 
 /** Image and checkpoint as they lie there. */
 export interface ImageLook {
+  /** The name that the file has: `.partial` where extents are remote. */
+  readonly path: string;
   readonly facts: FileFacts | null;
   /** Null: there is none. */
   readonly checkpoint: Checkpoint | BadCheckpoint | null;
 }
 
 export async function lookAtImage(setup: RepairSetup): Promise<ImageLook> {
-  const bytes = await setup.store.readWhole(checkpointPathOf(setup.paths.image));
+  const { image } = setup.paths;
+  const bytes = await setup.store.readWhole(checkpointPathOf(image));
+  const whole = await setup.store.facts(image);
+  const partial = whole === null ? await setup.store.facts(partialImagePathOf(image)) : null;
   return {
-    facts: await setup.store.facts(setup.paths.image),
+    path: partial === null ? image : partialImagePathOf(image),
+    facts: whole ?? partial,
     checkpoint: bytes === null ? null : decodeCheckpoint(bytes),
   };
 }
@@ -83,6 +92,25 @@ export function requireOwn(setup: RepairSetup, checkpoint: ImageLook["checkpoint
     {
       hint: "Put this volume's own files back. Nothing was changed.",
       fields: { path, found: checkpoint.volumeId, volumeId: id },
+    },
+  );
+}
+
+/** Stops at an image that is not the disk: a part of its bytes is in the bucket only. */
+export function requireWhole(setup: RepairSetup, { checkpoint, path }: ImageLook): void {
+  const partial = path !== setup.paths.image;
+  const recorded = checkpoint !== null && !isBadCheckpoint(checkpoint) && checkpoint.residency !== "full";
+  if (!partial && !recorded) return;
+  const { name } = setup.volume;
+  throw new VarveError(
+    "ImagePartial",
+    "Invalid",
+    `${path} holds only a part of the disk: the rest is in the bucket`,
+    {
+      hint:
+        `Start varve up; if it takes the image, varve volume fill ${name} makes it whole. If it does not, bring the volume back from the ` +
+        `bucket: varve volume create NEW --from ${name}@POINT, or varve rescue into another data directory. Nothing was changed.`,
+      fields: { path },
     },
   );
 }

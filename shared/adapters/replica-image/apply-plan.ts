@@ -22,11 +22,22 @@ export interface ReplicaPosition {
   readonly sizeBytes: number;
 }
 
+/** A rebase entry among the operations of a plan: the disk is what it was at `toLsn` again. */
+export interface Rebase {
+  /** Operations of the plan that stand before it. */
+  readonly operationsBefore: number;
+  readonly toLsn: number;
+  /** The entry's own. */
+  readonly lsn: number;
+}
+
 type MutablePiece = { -readonly [K in keyof SlabPiece]: SlabPiece[K] };
 
 /** Operations of a run of batches, and where the replica stands after them. */
 export class ApplyPlan {
   readonly operations: FileOperation[] = [];
+  /** Nothing for the file: what they change is where bytes are read from (image-extents.ts). */
+  readonly rebases: Rebase[] = [];
   position: ReplicaPosition;
   /** Payload that the file takes: what a checkpoint will have to sync. */
   writtenBytes = 0;
@@ -69,7 +80,8 @@ export class ApplyPlan {
         case entryKind.mark:
           break;
         case entryKind.rebase:
-          throw this.#unknownEntry(draft.firstLsn + index);
+          this.#rebase(Number(draft.values.get(index)), draft.firstLsn + index);
+          break;
       }
     }
     this.#take(draft, draft.lastLsn, this.position.line);
@@ -104,7 +116,8 @@ export class ApplyPlan {
       case "mark":
         break;
       case "rebase":
-        throw this.#unknownEntry(lsn);
+        this.#rebase(entry.lsn, lsn);
+        break;
     }
   }
 
@@ -135,6 +148,12 @@ export class ApplyPlan {
     this.#lastPiece = null;
     this.operations.push({ kind: "truncate", sizeBytes });
     this.#sizeBytes = sizeBytes;
+  }
+
+  #rebase(toLsn: number, lsn: number): void {
+    if (toLsn >= lsn) throw laterRebase(toLsn, lsn);
+    this.#lastPiece = null;
+    this.rebases.push({ operationsBefore: this.operations.length, toLsn, lsn });
   }
 
   #checkFit(
@@ -191,18 +210,18 @@ export class ApplyPlan {
       },
     );
   }
+}
 
-  #unknownEntry(lsn: number): VarveError {
-    return new VarveError(
-      "ReplicaEntryError",
-      "Invalid",
-      `entry ${lsn} is of a kind that this version can't apply`,
-      {
-        hint: "The log was written by a newer Varve: use that version.",
-        fields: { lsn },
-      },
-    );
-  }
+function laterRebase(toLsn: number, lsn: number): VarveError {
+  return new VarveError(
+    "ReplicaEntryError",
+    "Corrupt",
+    `entry ${lsn} goes back to LSN ${toLsn}, which is not before it`,
+    {
+      hint: "No Varve writes such an entry. Nothing was applied.",
+      fields: { lsn, toLsn },
+    },
+  );
 }
 
 export function isDraft(batch: Batch | BatchDraft<Slab>): batch is BatchDraft<Slab> {

@@ -60,6 +60,11 @@ export function writeCheckpoint(store: FileStore, imagePath: string, checkpoint:
   return store.replaceWhole(checkpointPathOf(imagePath), encodeCheckpoint(checkpoint));
 }
 
+/** The same with bytes that encodeCheckpoint() made before. */
+export function writeCheckpointBytes(store: FileStore, imagePath: string, bytes: Buffer): Promise<void> {
+  return store.replaceWhole(checkpointPathOf(imagePath), bytes);
+}
+
 export function detachedFileOf(facts: FileFacts): DetachedFile {
   return {
     sizeBytes: facts.sizeBytes,

@@ -8,51 +8,53 @@
 
 import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
-import { dataLayout } from "#shared/domain/data-layout.ts";
-import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
-import type { Checkpoint } from "#shared/formats/checkpoint.ts";
-import type { Clock } from "#shared/ports/clock.ts";
-import type { BlockFile, FileFacts, FileStore } from "#shared/ports/file-store.ts";
+import { type Checkpoint, encodeCheckpoint } from "#shared/formats/checkpoint.ts";
+import type { BlockFile, FileFacts, FileOperation } from "#shared/ports/file-store.ts";
 import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
+import type { RemotePoint } from "#shared/ports/replica-residency.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { ApplyPlan, isDraft, type ReplicaPosition } from "./apply-plan.ts";
+import { detachedFileOf, writeCheckpoint, writeCheckpointBytes } from "./checkpoint-file.ts";
+import { ExtentTable } from "./extent-table.ts";
+import { ImageExtents, type NotedExtents } from "./image-extents.ts";
 import {
-  changeSince,
-  detachedFileOf,
-  imageChanged,
-  readCheckpoint,
-  writeCheckpoint,
-} from "./checkpoint-file.ts";
+  createImage,
+  type ImagePlace,
+  type OpenedImage,
+  openImage,
+  type RawImageOptions,
+} from "./image-opening.ts";
 import { PacedWriteback } from "./paced-writeback.ts";
+import { type PartialReadParts, partialRuns, readPartial } from "./partial-read.ts";
 import { returnPayloadSlab, takePayloadSlab } from "./payload-slab.ts";
+import { RemoteReader } from "./remote-reader.ts";
 import { residentRuns } from "./residency.ts";
+import { Turns } from "./turns.ts";
 
-export interface RawImageOptions {
-  readonly store: FileStore;
-  /** The volume's directory: image and checkpoint stand in it. */
-  readonly directory: string;
-  readonly volumeId: string;
-  /** Paces the writeback before a checkpoint; without it slices follow each other at once. */
-  readonly clock?: Clock;
-}
+export type { RawImageOptions } from "./image-opening.ts";
 
-interface Place {
-  readonly store: FileStore;
-  readonly path: string;
-  readonly volumeId: string;
-  readonly clock: Clock | null;
-}
-
-function placeOf({ store, directory, volumeId, clock }: RawImageOptions): Place {
-  return { store, path: `${directory}/${dataLayout.image}`, volumeId, clock: clock ?? null };
+interface Noted {
+  readonly position: ReplicaPosition;
+  readonly dirtyBytes: number;
+  readonly extents: NotedExtents;
+  /** The checkpoint, made before the sync: what changes meanwhile is not in it. */
+  readonly bytes: Buffer;
 }
 
 export class RawFileImage implements ReplicaImage {
-  readonly #place: Place;
+  readonly extents: ImageExtents;
+  readonly #place: ImagePlace;
   readonly #file: BlockFile;
   readonly #writeback: PacedWriteback;
+  readonly #turns = new Turns();
+  readonly #table: ExtentTable;
+  readonly #remote: RemoteReader;
+  readonly #partial: PartialReadParts;
+  /** Extents are followed although all are local: somebody gave sources, so they may be evicted. */
+  readonly #follows: boolean;
   #position: ReplicaPosition;
   /** Greatest LSN whose apply had begun; a failed run is repeated from its start. */
   #begunLsn: number;
@@ -65,47 +67,56 @@ export class RawFileImage implements ReplicaImage {
   /** The clean checkpoint that attach() found, until something is applied: abandon() puts it back. */
   #untouched: Checkpoint | null;
   #failure: VarveError | null = null;
+  #closing = false;
   #closed = false;
 
-  private constructor(place: Place, file: BlockFile, checkpoint: Checkpoint, facts: FileFacts) {
+  private constructor(options: RawImageOptions, { place, file, checkpoint, facts }: OpenedImage) {
+    const { clock, store } = place;
     this.#place = place;
     this.#file = file;
-    this.#writeback = new PacedWriteback({
-      file,
-      clock: place.clock,
-      sliceBytes: limits.writebackSliceBytes,
-    });
+    this.#writeback = new PacedWriteback({ file, clock, sliceBytes: limits.writebackSliceBytes });
     this.#position = checkpoint;
     this.#begunLsn = checkpoint.appliedLsn;
     this.#checkpointLsn = checkpoint.appliedLsn;
     this.#untouched = checkpoint.detached === null ? null : checkpoint;
     this.#allocatedBytes = facts.allocatedBytes;
+    const { sizeBytes, residency } = checkpoint;
+    const table = residency === "full" ? new ExtentTable(sizeBytes) : ExtentTable.of(residency, sizeBytes);
+    const sources = options.sources ?? null;
+    const remote = new RemoteReader({ store, sources, clock });
+    this.#table = table;
+    this.#remote = remote;
+    this.#follows = sources !== null;
+    this.extents = new ImageExtents({
+      file,
+      place,
+      table,
+      remote,
+      turns: this.#turns,
+      attachedLsn: checkpoint.appliedLsn,
+      changedExtents: (toLsn, lsn) => sources?.changedExtents?.(toLsn, lsn) ?? null,
+      requireOpen: () => this.#requireOpen(),
+      onWritten: (operations) => this.#wrote(operations),
+      checkpoint: () => this.#checkpointIfOpen(),
+    });
+    const onRemoteRead = (extent: number): void => this.extents.noteRemoteRead(extent);
+    this.#partial = { file, table, remote, onRemoteRead };
   }
 
-  /** Makes an empty thin image that follows a log from its first entry. Durable, detached when it resolves. */
-  static async create(options: RawImageOptions & { readonly sizeBytes: number }): Promise<void> {
-    const { store, path, volumeId } = placeOf(options);
-    const file = await store.open(path, { create: true, access: "buffered" });
-    try {
-      // A leftover of an earlier attempt counts for nothing.
-      await file.truncate(0);
-      await file.truncate(options.sizeBytes);
-      await file.syncWithTimes();
-      await store.syncDirectory(options.directory);
-      await writeCheckpoint(store, path, {
-        volumeId,
-        line: null,
-        epoch: 0,
-        appliedLsn: 0,
-        batchChecksum: 0n,
-        sizeBytes: options.sizeBytes,
-        residency: "full",
-        position: null,
-        detached: detachedFileOf(await file.facts()),
-      });
-    } finally {
-      await file.close();
-    }
+  /**
+   * Makes a thin image that follows a log from its first entry, or, with `remote`, one whose extents are all read from there
+   * and that goes on behind an LSN. Durable, detached when it resolves.
+   */
+  static async create(
+    options: RawImageOptions & {
+      readonly sizeBytes: number;
+      readonly remote?: RemotePoint;
+      readonly appliedLsn?: number;
+      readonly line?: string | null;
+      readonly epoch?: number;
+    },
+  ): Promise<void> {
+    await createImage(options, options);
   }
 
   /**
@@ -114,25 +125,15 @@ export class RawFileImage implements ReplicaImage {
    * refusal changes nothing.
    */
   static async attach(options: RawImageOptions): Promise<RawFileImage> {
-    const place = placeOf(options);
-    const { store, path, volumeId } = place;
-    const checkpoint = await readCheckpoint(store, path, volumeId);
-    const file = await openImage(store, path);
+    const opened = await openImage(options);
     try {
-      file.lockAsImageWriter();
-      const facts = await file.facts();
-      const change = checkpoint.detached === null ? null : changeSince(checkpoint.detached, facts);
-      if (change !== null) throw imageChanged(path, change);
-      // On disk before the first byte changes: a crash from here on is a replay, not a foreign change.
-      if (checkpoint.detached !== null) {
-        await writeCheckpoint(store, path, { ...checkpoint, detached: null });
-      } else if (facts.sizeBytes !== checkpoint.sizeBytes) {
-        // A crash kept or lost a resize that the replay will bring again.
-        await file.truncate(checkpoint.sizeBytes);
-      }
-      return new RawFileImage(place, file, checkpoint, facts);
+      const image = new RawFileImage(options, opened);
+      const { checkpoint } = opened;
+      if (checkpoint.detached === null) await image.extents.punchAll();
+      if (image.#follows) await image.extents.loadLastUse();
+      return image;
     } catch (cause) {
-      await file.close();
+      await opened.file.close();
       throw cause;
     }
   }
@@ -149,12 +150,25 @@ export class RawFileImage implements ReplicaImage {
   }
 
   readInline(slab: Slab, start: number, length: number, offset: number): number {
-    return this.#failure === null ? this.#file.readInline(slab, start, length, offset) : -1;
+    if (this.#failure !== null) return -1;
+    if (this.extents.watchesReads) {
+      if (!this.#table.isRangeLocal(offset, length)) return -1;
+      this.extents.noteRead(offset, length);
+    }
+    return this.#file.readInline(slab, start, length, offset);
   }
 
   async read(slab: Slab, start: number, length: number, offset: number): Promise<void> {
     this.#requireGood();
-    await this.#file.read(slab, start, length, offset);
+    const { departed } = this.#table;
+    if (this.extents.watchesReads) {
+      this.extents.noteRead(offset, length);
+      await readPartial(this.#partial, slab, start, length, offset);
+    } else await this.#file.read(slab, start, length, offset);
+    // Evicted or rolled back meanwhile: the file's bytes may be gone.
+    if (this.#table.departedSince(departed, offset, length)) {
+      await readPartial(this.#partial, slab, start, length, offset);
+    }
     // A sync that failed meanwhile may have made the pages fall back to what they were before.
     this.#requireGood();
   }
@@ -164,75 +178,133 @@ export class RawFileImage implements ReplicaImage {
     invariant(!this.#applying && !this.#closed, "applies follow one another on an open image");
     this.#applying = true;
     try {
-      let plan = new ApplyPlan(this.#position);
-      let payloadBytes = 0;
-      for (const batch of batches) {
-        if (isDraft(batch as BatchDraft<Slab>)) {
-          plan.addDraft(batch as BatchDraft<Slab>);
-          continue;
-        }
-        const readBack = batch as Batch;
-        const slab = (this.#payloadSlab ??= takePayloadSlab(this.#place.store));
-        if (payloadBytes + readBack.payload.byteLength > slab.bytes.byteLength) {
-          await this.#carryOut(plan);
-          plan = new ApplyPlan(plan.position);
-          payloadBytes = 0;
-        }
-        slab.bytes.set(readBack.payload, payloadBytes);
-        plan.addBatch(readBack, slab, payloadBytes);
-        payloadBytes += readBack.payload.byteLength;
-      }
-      await this.#carryOut(plan);
-      // Only now: a run that failed half-way is repeated from its start.
-      this.#position = plan.position;
+      await this.#turns.take(() => this.#apply(batches));
     } finally {
       this.#applying = false;
     }
   }
 
+  async #apply(batches: readonly (Batch | BatchDraft)[]): Promise<void> {
+    this.#requireGood();
+    let plan = new ApplyPlan(this.#position);
+    let payloadBytes = 0;
+    for (const batch of batches) {
+      if (isDraft(batch as BatchDraft<Slab>)) {
+        plan.addDraft(batch as BatchDraft<Slab>);
+        continue;
+      }
+      const readBack = batch as Batch;
+      const slab = (this.#payloadSlab ??= takePayloadSlab(this.#place.store));
+      if (payloadBytes + readBack.payload.byteLength > slab.bytes.byteLength) {
+        await this.#carryOut(plan);
+        plan = new ApplyPlan(plan.position);
+        payloadBytes = 0;
+      }
+      slab.bytes.set(readBack.payload, payloadBytes);
+      plan.addBatch(readBack, slab, payloadBytes);
+      payloadBytes += readBack.payload.byteLength;
+    }
+    await this.#carryOut(plan);
+    // Only now: a run that failed half-way is repeated from its start.
+    this.#position = plan.position;
+  }
+
   async #carryOut(plan: ApplyPlan): Promise<void> {
-    this.#begunLsn = Math.max(this.#begunLsn, plan.position.appliedLsn);
-    if (plan.operations.length === 0) return;
+    const { operations, rebases, position } = plan;
+    this.#begunLsn = Math.max(this.#begunLsn, position.appliedLsn);
+    if (operations.length > 0) {
+      this.#untouched = null;
+      await this.#file.applyAll(operations);
+      this.#dirtyBytes += plan.writtenBytes;
+      this.#writeback.wrote(operations, position.sizeBytes);
+    }
+    if (this.#follows || rebases.length > 0 || !this.#table.allLocal) {
+      this.#untouched = null;
+      this.extents.applied(operations, rebases, position.appliedLsn);
+    } else if (position.sizeBytes !== this.#table.sizeBytes) this.#table.resize(position.sizeBytes);
+  }
+
+  #wrote(operations: readonly FileOperation[]): void {
     this.#untouched = null;
-    await this.#file.applyAll(plan.operations);
-    this.#dirtyBytes += plan.writtenBytes;
-    this.#writeback.wrote(plan.operations, plan.position.sizeBytes);
+    for (const operation of operations) {
+      if (operation.kind === "write") this.#dirtyBytes += operation.piece.length;
+    }
+    this.#writeback.wrote(operations, this.#position.sizeBytes);
   }
 
   allocation(offset: number, length: number, runsMax: number): readonly AllocationRun[] {
     // Holes of an image that lost pages may be lost data.
     if (this.#failure !== null) return [{ offset, length, allocated: true }];
-    return residentRuns(this.#file, offset, length, runsMax);
+    if (this.#table.allLocal) return residentRuns(this.#file, offset, length, runsMax);
+    return partialRuns(this.#partial, offset, length, runsMax);
   }
 
   checkpoint(): Promise<number> {
     return this.#afterCheckpoints(async () => {
-      if (this.#checkpointLsn < this.#position.appliedLsn) await this.#takeCheckpoint();
+      if (this.#checkpointLsn < this.#position.appliedLsn || !this.extents.recorded)
+        await this.#takeCheckpoint();
       return this.#checkpointLsn;
     });
   }
 
+  #checkpointIfOpen(): Promise<void> {
+    return this.#afterCheckpoints(async () => {
+      this.#requireOpen();
+      await this.#takeCheckpoint();
+    });
+  }
+
   async #takeCheckpoint(): Promise<void> {
-    const position = this.#position;
-    const dirtyBytes = this.#dirtyBytes;
+    const { store, path, name } = this.#place;
+    const noted = await this.#turns.take(async () => this.#note());
+    const { residency } = noted.extents;
     await this.#sync(async () => {
       await this.#writeback.run();
       await this.#file.sync();
     });
-    await this.#writeCheckpoint(position, null);
-    this.#checkpointLsn = position.appliedLsn;
-    this.#dirtyBytes -= dirtyBytes;
+    // A name may promise less than the checkpoint says, never more.
+    if (residency !== "full") await name.become(true);
+    this.#untouched = null;
+    await writeCheckpointBytes(store, path, noted.bytes);
+    this.#checkpointLsn = noted.position.appliedLsn;
+    this.#dirtyBytes -= noted.dirtyBytes;
+    await this.#turns.take(() => this.extents.recordedAs(noted.extents));
+    if (residency === "full") await name.become(false);
     this.#allocatedBytes = (await this.#file.facts()).allocatedBytes;
+  }
+
+  #note(): Noted {
+    const position = this.#position;
+    const extents = this.extents.note();
+    const bytes = encodeCheckpoint(this.#checkpointOf(position, extents, null));
+    return { position, dirtyBytes: this.#dirtyBytes, extents, bytes };
+  }
+
+  #checkpointOf(position: ReplicaPosition, extents: NotedExtents, facts: FileFacts | null): Checkpoint {
+    return {
+      volumeId: this.#place.volumeId,
+      ...position,
+      residency: extents.residency,
+      position: null,
+      detached: facts === null ? null : detachedFileOf(facts),
+    };
   }
 
   async detach(): Promise<void> {
     if (this.#closed) return;
+    await this.#stopFilling();
     await this.#afterCheckpoints(async () => {
       invariant(!this.#applying, "an image is detached when nothing is being applied");
       try {
+        this.extents.settle();
+        // Names and holes follow the record, so that nothing is left to do behind the last one.
+        if (!this.extents.recorded) await this.#takeCheckpoint();
+        await this.extents.saveLastUse();
         await this.#sync(() => this.#file.syncWithTimes());
         const facts = await this.#file.facts();
-        await this.#writeCheckpoint(this.#position, facts);
+        const { store, path } = this.#place;
+        this.#untouched = null;
+        await writeCheckpoint(store, path, this.#checkpointOf(this.#position, this.extents.note(), facts));
         this.#checkpointLsn = this.#position.appliedLsn;
       } finally {
         await this.#close();
@@ -241,6 +313,7 @@ export class RawFileImage implements ReplicaImage {
   }
 
   async abandon(): Promise<void> {
+    await this.#stopFilling();
     await this.#afterCheckpoints(async () => {
       const { store, path } = this.#place;
       try {
@@ -250,6 +323,13 @@ export class RawFileImage implements ReplicaImage {
         await this.#close();
       }
     }).catch(() => undefined);
+  }
+
+  /** Whoever waits for the bucket is refused; a fill or punch that is at the file ends. */
+  async #stopFilling(): Promise<void> {
+    this.#closing = true;
+    await this.#remote.close();
+    await this.#turns.take(async () => undefined);
   }
 
   /** One at a time; whatever became of the one before. */
@@ -283,16 +363,10 @@ export class RawFileImage implements ReplicaImage {
     if (this.#failure !== null) throw this.#failure;
   }
 
-  #writeCheckpoint(position: ReplicaPosition, facts: FileFacts | null): Promise<void> {
-    const { store, path, volumeId } = this.#place;
-    this.#untouched = null;
-    return writeCheckpoint(store, path, {
-      volumeId,
-      ...position,
-      residency: "full",
-      position: null,
-      detached: facts === null ? null : detachedFileOf(facts),
-    });
+  #requireOpen(): void {
+    this.#requireGood();
+    if (!this.#closing) return;
+    throw new VarveError("ReplicaClosing", "Retry", `${this.#place.path} is being closed`);
   }
 
   async #close(): Promise<void> {
@@ -301,18 +375,5 @@ export class RawFileImage implements ReplicaImage {
     await this.#file.close();
     if (this.#payloadSlab !== null) returnPayloadSlab(this.#place.store, this.#payloadSlab);
     this.#payloadSlab = null;
-  }
-}
-
-async function openImage(store: FileStore, path: string): Promise<BlockFile> {
-  try {
-    return await store.open(path, { access: "buffered" });
-  } catch (cause) {
-    if (!(cause instanceof FileStoreError) || cause.code !== "ENOENT") throw cause;
-    throw new VarveError("ImageMissing", "Invalid", `the image ${path} does not exist`, {
-      hint: "Put it back, or build it again from the log: `varve image discard NAME`.",
-      fields: { path },
-      cause,
-    });
   }
 }

@@ -48,6 +48,15 @@ export class BatchMaker {
     return this.#finish(draft, 1);
   }
 
+  /** Back to `toLsn`, when the disk had so many bytes. */
+  rebase(toLsn: number, sizeBytes: number): MadeBatch {
+    const draft = this.#newDraft(4096);
+    if (sizeBytes !== this.sizeBytes) draft.addValue(entryKind.resize, sizeBytes);
+    draft.addValue(entryKind.rebase, toLsn);
+    this.sizeBytes = sizeBytes;
+    return this.#finish(draft, 1);
+  }
+
   write(offset: number, bytes: Uint8Array): MadeBatch {
     const draft = this.#newDraft(bytes.length);
     draft.slab.bytes.set(bytes, draft.addWrite(offset, bytes.length));
@@ -119,6 +128,7 @@ function entryOf(draft: BatchDraft<Slab>, index: number): Entry {
   if (kind === entryKind.epoch) return { kind: "epoch", writer: "test" };
   if (kind === entryKind.mark) return { kind: "mark", name: "m" };
   if (kind === entryKind.resize) return { kind: "resize", sizeBytes: Number(draft.values.get(index)) };
+  if (kind === entryKind.rebase) return { kind: "rebase", lsn: Number(draft.values.get(index)) };
   if (kind === entryKind.zero) return { kind: "zero", offset, length };
   return { kind: kind === entryKind.trim ? "trim" : "zeroAllocated", offset, length };
 }
