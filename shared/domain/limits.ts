@@ -224,6 +224,8 @@ export const limits = {
   nbdRequestsInFlightMax: 1024,
   nbdReplyBytesQueuedMax: 40 * MiB,
   nbdExtentsMax: 4096,
+  /** Contexts of changed ranges in one session: each holds its ranges in memory. */
+  nbdChangedContextsMax: 4,
   /** Options longer than nbdOptionBytesMax are skipped up to this; a client that claims more is closed. */
   nbdSkippedOptionBytesMax: 1 * MiB,
   /** One read of a socket: 9,000 small requests or two payloads of 128 KiB. The spare takes what arrives after a stop. */

@@ -68,6 +68,9 @@ export interface BlockExport {
   /** Maximal allocation runs that start at `offset`, at most `runsMax`, covering at most `length`; at least one. */
   blockStatus(offset: number, length: number, runsMax: number): readonly AllocationRun[];
 
+  /** Whether every byte of an extent (limits.extentBytes) is on this machine. Not there where all always are. */
+  isLocal?(extent: number): boolean;
+
   /**
    * Where the export, as it is at the call, may differ from an earlier (or later) point of its volume: ascending, merged. Not there
    * for exports without a past. Rejects Invalid where the point does not open.

@@ -201,8 +201,11 @@ export class HostedVolume {
 
   openExport(): BlockExport {
     this.requireIdle();
-    if (this.session === null) throw this.whyClosed();
-    return this.session.openExport(this.description);
+    const { session } = this;
+    if (session === null) throw this.whyClosed();
+    return session.openExport(this.description, async (since) =>
+      this.past.changesSince(since, session.hotLog().state().durableLsn),
+    );
   }
 
   /** A point as a read-only export; also of a volume that is not open, as far as the bucket has it. */

@@ -8,7 +8,7 @@ import { type NbdReplyStyle, nbdCommand, nbdCommandFlag } from "#shared/formats/
 import type { RequestHeader } from "#shared/formats/nbd-transmission.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { NbdCounters } from "./nbd-counters.ts";
-import { contextKind, type MetaContextChoice, residencyLocal } from "./nbd-meta-contexts.ts";
+import { changedRuns, contextKind, type MetaContextChoice, residencyRuns } from "./nbd-meta-contexts.ts";
 import type { NbdOutput } from "./nbd-output.ts";
 import type { NbdPayload } from "./nbd-payload.ts";
 import type { NbdReadStream } from "./nbd-read-stream.ts";
@@ -146,11 +146,16 @@ export class NbdCommands {
     const runsMax = (header.flags & nbdCommandFlag.requestOne) !== 0 ? 1 : limits.nbdExtentsMax;
     for (const [index, context] of session.contexts.entries()) {
       const last = index === session.contexts.length - 1;
-      if (context.id === contextKind.allocation) {
+      if (context.kind === contextKind.allocation) {
         const runs = this.volume.blockStatus(header.offset, header.length, runsMax);
         replies.allocation(header, context.id, runs, last);
       } else {
-        replies.uniformStatus(header, context.id, residencyLocal, last);
+        const { offset, length } = header;
+        const runs =
+          context.kind === contextKind.changed
+            ? changedRuns(context.ranges, offset, length, runsMax)
+            : residencyRuns(this.volume, offset, length, runsMax);
+        replies.flagged(header, context.id, runs, last);
       }
     }
   }

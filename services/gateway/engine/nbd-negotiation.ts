@@ -37,7 +37,7 @@ import { transmissionFlags } from "#shared/formats/nbd-transmission.ts";
 import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
 import type { Session } from "./nbd-commands.ts";
 import type { NbdInput } from "./nbd-input.ts";
-import { chooseContexts, listContexts, type MetaContextChoice } from "./nbd-meta-contexts.ts";
+import { type MetaContextChoice, matchContexts } from "./nbd-meta-contexts.ts";
 
 /** more: needs input. waiting: an export is being opened. agreed: `session` is set. closed: hang up. */
 export type NegotiationProgress = "more" | "waiting" | "agreed" | "closed";
@@ -254,13 +254,30 @@ export class NbdNegotiation {
         this.refuseExport(option, query.exportName, error);
         return;
       }
-      const contexts = setting ? chooseContexts(query.queries) : listContexts(query.queries);
-      for (const { id, name } of contexts) {
-        this.reply(option, nbdOptionReply.metaContext, encodeMetaContext(setting ? id : 0, name));
-      }
-      if (setting) this.chosen = { exportName: query.exportName, contexts };
-      this.reply(option, nbdOptionReply.ack);
+      const answer = (contexts: readonly MetaContextChoice[]): void => {
+        for (const { id, name } of contexts) {
+          this.reply(option, nbdOptionReply.metaContext, encodeMetaContext(setting ? id : 0, name));
+        }
+        if (setting) this.chosen = { exportName: query.exportName, contexts };
+        this.reply(option, nbdOptionReply.ack);
+      };
+      this.later(matchContexts(volume, query.queries, setting), answer);
     });
+  }
+
+  /** Handles nothing more until the contexts are known: those of a point need its history. */
+  private later(
+    found: Promise<readonly MetaContextChoice[]>,
+    then: (contexts: readonly MetaContextChoice[]) => void,
+  ): void {
+    this.state = "waiting";
+    const arrived = (contexts: readonly MetaContextChoice[]): void => {
+      if (this.state === "closed") return;
+      this.state = "option";
+      then(contexts);
+      this.host.inputMayContinue();
+    };
+    found.then(arrived, () => arrived([]));
   }
 
   /** Calls back with the export, with null for an unknown name, or with null and why it can't be served now. */

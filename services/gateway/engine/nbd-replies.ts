@@ -16,6 +16,7 @@ import {
   structuredReplyBytes,
 } from "#shared/formats/nbd-transmission.ts";
 import type { AllocationRun } from "#shared/ports/replica-image.ts";
+import type { FlaggedRun } from "./nbd-meta-contexts.ts";
 import type { NbdOutput } from "./nbd-output.ts";
 import type { ReplySlab, ReplySpace } from "./nbd-reply-memory.ts";
 import { errnoOf } from "./nbd-request-rules.ts";
@@ -124,12 +125,12 @@ export class NbdReplies {
     this.pushStatus(slab, runs.length);
   }
 
-  /** One block status chunk with one descriptor over the whole range. */
-  uniformStatus(request: Readonly<RequestHeader>, id: number, flags: number, last: boolean): void {
-    const slab = this.statusChunk(request, id, 1, last);
-    const at = this.space.start + this.headerBytes + (this.style === "extended" ? 8 : 4);
-    this.descriptor(slab.view, at, request.length, flags);
-    this.pushStatus(slab, 1);
+  /** One block status chunk with the runs as descriptors; they begin at the request's offset and end within it. */
+  flagged(request: Readonly<RequestHeader>, id: number, runs: readonly FlaggedRun[], last: boolean): void {
+    const slab = this.statusChunk(request, id, runs.length, last);
+    let at = this.space.start + this.headerBytes + (this.style === "extended" ? 8 : 4);
+    for (const { length, flags } of runs) at = this.descriptor(slab.view, at, length, flags);
+    this.pushStatus(slab, runs.length);
   }
 
   private statusBytes(descriptors: number): number {

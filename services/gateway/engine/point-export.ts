@@ -91,6 +91,11 @@ export class PointExport implements BlockExport {
     return this.source.allocation(offset, length, runsMax);
   }
 
+  /** Nothing of a point is kept on this machine. */
+  isLocal(): boolean {
+    return false;
+  }
+
   async changesSince(point: string): Promise<readonly ByteRange[]> {
     return await this.options.changes(point);
   }

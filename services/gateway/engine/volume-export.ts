@@ -4,6 +4,7 @@
  */
 import { entryKind } from "#shared/domain/entry.ts";
 import type { BlockExport, Completion, WriteSlot } from "#shared/ports/block-export.ts";
+import type { ByteRange } from "#shared/ports/history.ts";
 import type { AllocationRun } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeReader } from "./volume-reader.ts";
@@ -18,7 +19,12 @@ export interface VolumeExportOptions {
   readonly writer: VolumeWriter;
   readonly onRoom: (callback: () => void) => void;
   readonly onClose: (closed: VolumeExport) => void;
+  readonly isLocal: ((extent: number) => boolean) | undefined;
+  /** Where the volume differs from a point; see BlockExport.changesSince. */
+  readonly changesSince: ChangesSince | undefined;
 }
+
+export type ChangesSince = (point: string) => Promise<readonly ByteRange[]>;
 
 export class VolumeExport implements BlockExport {
   readonly name: string;
@@ -26,6 +32,8 @@ export class VolumeExport implements BlockExport {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   readonly preferredBlockBytes = 4096;
+  readonly isLocal?: (extent: number) => boolean;
+  readonly changesSince?: ChangesSince;
   private readonly options: VolumeExportOptions;
   private readonly reader: VolumeReader;
   private readonly writer: VolumeWriter;
@@ -36,6 +44,8 @@ export class VolumeExport implements BlockExport {
     this.description = options.description;
     this.sizeBytes = options.sizeBytes;
     this.readOnly = options.readOnly;
+    if (options.isLocal !== undefined) this.isLocal = options.isLocal;
+    if (options.changesSince !== undefined) this.changesSince = options.changesSince;
     this.options = options;
     this.reader = options.reader;
     this.writer = options.writer;

@@ -22,7 +22,7 @@ import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/wr
 import { LogRelease } from "./log-release.ts";
 import { Overlay } from "./overlay.ts";
 import { PendingBatch } from "./pending-batch.ts";
-import { VolumeExport } from "./volume-export.ts";
+import { type ChangesSince, VolumeExport } from "./volume-export.ts";
 import { VolumeReader } from "./volume-reader.ts";
 import { VolumeWriter } from "./volume-writer.ts";
 
@@ -118,11 +118,12 @@ export class VolumeSession {
     return this.exports.size;
   }
 
-  openExport(description: string): BlockExport {
+  openExport(description: string, changesSince?: ChangesSince): BlockExport {
     invariant(this.volumeWriter !== null, "an export is opened on a started session");
     if (this.closing !== null) {
       throw new VarveError("VolumeClosing", "Retry", `volume ${this.options.name} is closing`);
     }
+    const { extents } = this.image;
     const opened = new VolumeExport({
       name: this.options.name,
       description,
@@ -134,6 +135,8 @@ export class VolumeSession {
       onClose: (closed) => {
         this.exports.delete(closed);
       },
+      isLocal: extents === undefined ? undefined : (extent) => extents.isLocal(extent),
+      changesSince,
     });
     this.exports.add(opened);
     return opened;
