@@ -1,9 +1,9 @@
 /*
- * The heavy work of the archiver: compression and hashing, on one thread of lower priority so that the data path does not feel
- * it. Adapters: adapters/archive-worker/{thread,inline}.ts. Memory is handed over, not copied: an ArrayBuffer that was passed
- * in is empty here until it comes back.
+ * The heavy work of the archiver: compression, hashing and large JSON, on one thread of lower priority so that the data path
+ * does not feel it. Adapters: adapters/archive-worker/{thread,inline}.ts. Memory is handed over, not copied: an ArrayBuffer
+ * that was passed in is empty here until it comes back.
  */
-import type { SegmentRef, SegmentSummary } from "#shared/domain/archive.ts";
+import type { ExtentRun, IndexPageRef, SegmentRef, SegmentSummary } from "#shared/domain/archive.ts";
 
 /** Records of one segment as they stand in the log, one after the other in [0, recordBytes). */
 export interface SegmentRecords {
@@ -27,18 +27,37 @@ export interface SealedSegment {
   readonly memory: ArrayBuffer;
 }
 
+/** A published segment and its bytes from `ref.footerStart` to its end. */
+export interface SegmentTail {
+  readonly ref: SegmentRef;
+  readonly tail: Uint8Array;
+}
+
+export interface BuiltPage {
+  readonly object: Uint8Array;
+  readonly ref: IndexPageRef;
+}
+
 export interface HashedExtent {
   /** SHA-256 of the content, hex; null where it is all zero. */
   readonly hash: string | null;
-  /** The chunk object of the content. Once, and not after drop(). */
+  /** The chunk object of the content. At most once, before release(). */
   build(level: number): Promise<Uint8Array>;
-  /** The content's memory, to be used again; after build() or instead of it. */
-  drop(): Promise<ArrayBuffer>;
+  /** The content's memory, to be used again. */
+  release(): Promise<ArrayBuffer>;
 }
 
+/** Every call rejects Corrupt where the bytes are not what they should be. */
 export interface ArchiveWorker {
-  /** Rejects Corrupt where the records are not what a log holds. */
   seal(records: SegmentRecords, level: number): Promise<SealedSegment>;
+  /** The index page of these segments, under that key. */
+  page(volumeId: string, key: string, segments: readonly SegmentTail[]): Promise<BuiltPage>;
+  /** Extents that segments past `afterLsn` touch, merged: of single ones, and of those that an index page names. */
+  touched(
+    segments: readonly SegmentTail[],
+    pages: readonly Uint8Array[],
+    afterLsn: number,
+  ): Promise<readonly ExtentRun[]>;
   /** `content` is one extent, zeroes behind the disk's end. */
   hash(content: ArrayBuffer): Promise<HashedExtent>;
   close(): Promise<void>;

@@ -1,0 +1,317 @@
+/*
+ * Cuts one volume's durable log into segments and uploads them: several at once, handed to the publisher in order. Told of each
+ * durable batch (counters only); reads the log when a segment's worth is there, when its oldest entry is a minute old, or when
+ * somebody asks. Idle it has no timer and no memory. Next: manifest-publisher.ts.
+ *
+ *   durable ─8 MiB, 60 s or demand─► gathered ─archive thread─► sealed ─PUT─► uploaded ─takeReady(), in order─► published
+ */
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { SegmentBuilder, type SegmentStream } from "#shared/formats/segment-object.ts";
+import type { ArchivedLog } from "#shared/ports/archive.ts";
+import type { SealedSegment } from "#shared/ports/archive-worker.ts";
+import type { Timer } from "#shared/ports/clock.ts";
+import type { ArchiveParts } from "./archive-parts.ts";
+import type { BucketPatience } from "./bucket-patience.ts";
+
+/** A sealed segment without its bytes. */
+export type UploadedSegment = Omit<SealedSegment, "object" | "memory"> & {
+  /** Its last 32 bytes: the SHA-256 of the rest. */
+  readonly digest: Uint8Array;
+};
+
+export interface SealerOptions {
+  readonly parts: ArchiveParts;
+  readonly patience: BucketPatience;
+  readonly log: ArchivedLog;
+  readonly volumeId: string;
+  readonly archiverEpoch: number;
+  /** The oldest segment that was not taken is in the bucket. */
+  readonly onReady: () => void;
+  readonly onFailed: (error: VarveError) => void;
+}
+
+interface SegmentJob {
+  readonly firstLsn: number;
+  readonly lastLsn: number;
+  uploaded: UploadedSegment | null;
+}
+
+export class LogSealer {
+  private readonly options: SealerOptions;
+  /** First entry that is in no job. */
+  private nextLsn = 1;
+  /** Checksum of the record before it; null where the log before it is unknown (a gap). */
+  private chain: bigint | null = 0n;
+  private jobs: SegmentJob[] = [];
+  /** Batches from here on were told to follow(); those in no job yet have so many bytes. */
+  private countedFromLsn = Number.POSITIVE_INFINITY;
+  private countedBytes = 0;
+  /** The same of what is in no job and came before; null where it was not read yet. */
+  private backlogBytes: number | null = null;
+  private demandLsn = 0;
+  private timer: Timer | null = null;
+  private running = false;
+  private stopped = false;
+  /** Grows when jobs are thrown away (drop history). */
+  private generation = 0;
+  readonly counters = { segments: 0, segmentBytes: 0, recordBytes: 0 };
+
+  constructor(options: SealerOptions) {
+    this.options = options;
+  }
+
+  /** Everything up to `lsn` is archived or given up; jobs under way are thrown away. */
+  begin(lsn: number, chain: bigint | null): void {
+    this.generation += 1;
+    this.jobs = [];
+    this.nextLsn = lsn + 1;
+    this.chain = chain;
+    this.countedFromLsn = this.options.log.state().durableLsn + 1;
+    this.countedBytes = 0;
+    this.backlogBytes = null;
+    this.pump();
+  }
+
+  /** A batch became durable. */
+  follow(batch: BatchDraft): void {
+    if (batch.firstLsn < this.countedFromLsn) return;
+    this.countedBytes += batch.recordBytes;
+    if (this.running) return;
+    if (this.isWanted()) this.pump();
+    else this.armTimer();
+  }
+
+  /** Seals everything up to `lsn` without waiting for more. */
+  demand(lsn: number): void {
+    this.demandLsn = Math.max(this.demandLsn, lsn);
+    this.pump();
+  }
+
+  /** Uploaded segments that continue the log at `fromLsn` without a hole; they are the caller's now. */
+  takeReady(fromLsn: number): readonly UploadedSegment[] {
+    const ready: UploadedSegment[] = [];
+    for (let next = fromLsn; ; ) {
+      const job = this.jobs[0];
+      if (job === undefined || job.uploaded === null || job.firstLsn !== next) return ready;
+      ready.push(job.uploaded);
+      next = job.lastLsn + 1;
+      this.jobs.shift();
+    }
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.generation += 1;
+    this.timer?.cancel();
+    this.timer = null;
+  }
+
+  /** The same segment again, from the log: what a store lost after it said that it had it. */
+  async sealAgain(firstLsn: number, lastLsn: number, archiverEpoch: number): Promise<SealedSegment> {
+    const { parts } = this.options;
+    const release = await parts.segmentSlots.take();
+    try {
+      const gathered = await this.gather(firstLsn, lastLsn, null, () => this.stopped);
+      if (gathered.lastLsn !== lastLsn) throw logBreaks(lastLsn + 1, gathered.lastLsn + 1);
+      return await parts.worker.seal({ ...gathered.take(), archiverEpoch }, parts.options.level);
+    } finally {
+      release();
+    }
+  }
+
+  private pump(): void {
+    if (this.running || this.stopped) return;
+    this.running = true;
+    this.run().then(
+      () => {
+        this.running = false;
+        if (this.isWanted()) this.pump();
+      },
+      (cause: unknown) => {
+        this.running = false;
+        if (!this.stopped) this.options.onFailed(toVarveError(cause, "sealing the log"));
+      },
+    );
+  }
+
+  private isWanted(): boolean {
+    const { durableLsn } = this.options.log.state();
+    if (this.stopped || this.nextLsn > durableLsn) return false;
+    if (this.backlogBytes === null || this.demandLsn >= this.nextLsn) return true;
+    return this.backlogBytes + this.countedBytes >= this.options.parts.options.segmentRecordBytes;
+  }
+
+  private async run(): Promise<void> {
+    const { segmentSlots } = this.options.parts;
+    while (this.isWanted()) {
+      const release = await segmentSlots.take();
+      try {
+        if (this.isWanted() && (await this.cutNext(release))) continue;
+      } catch (cause) {
+        release();
+        throw cause;
+      }
+      release();
+    }
+    this.timer?.cancel();
+    this.timer = null;
+    if (this.nextLsn <= this.options.log.state().durableLsn) this.armTimer();
+  }
+
+  /** Gathers one segment; true where it became a job, which then owns the slot. */
+  private async cutNext(release: () => void): Promise<boolean> {
+    const { generation } = this;
+    const from = this.nextLsn;
+    const untilLsn = this.options.log.state().durableLsn;
+    const gathered = await this.gather(from, untilLsn, this.chain, () => generation !== this.generation);
+    if (generation !== this.generation || gathered.empty) return false;
+    const { lastLsn } = gathered;
+    if (!this.isWhole(gathered) && this.demandLsn < from) {
+      // All there is, and not enough: now it is known how much.
+      this.backlogBytes = gathered.backlogBytes;
+      return false;
+    }
+    const job: SegmentJob = { firstLsn: from, lastLsn, uploaded: null };
+    this.jobs.push(job);
+    this.nextLsn = lastLsn + 1;
+    this.chain = gathered.chain;
+    this.countedBytes -= gathered.recordBytes - gathered.backlogBytes;
+    this.backlogBytes = this.nextLsn >= this.countedFromLsn ? 0 : null;
+    void this.finish(job, gathered.take(), generation, release);
+    return true;
+  }
+
+  private isWhole(gathered: GatheredLog): boolean {
+    return gathered.full || gathered.recordBytes >= this.options.parts.options.segmentRecordBytes;
+  }
+
+  private async gather(
+    fromLsn: number,
+    untilLsn: number,
+    chain: bigint | null,
+    isUnwanted: () => boolean,
+  ): Promise<GatheredLog> {
+    const { log, parts, volumeId, archiverEpoch } = this.options;
+    const gathered = new GatheredLog(
+      { volumeId, line: log.line, archiverEpoch },
+      chain,
+      fromLsn,
+      this.countedFromLsn,
+    );
+    const memory = parts.segmentSlots.takeMemory();
+    if (memory !== null) gathered.reuse(memory);
+    for await (const batch of log.read(fromLsn)) {
+      if (isUnwanted() || batch.firstLsn > untilLsn) break;
+      gathered.add(batch);
+      if (this.isWhole(gathered) || gathered.lastLsn >= untilLsn) break;
+    }
+    return gathered;
+  }
+
+  /** Compresses and uploads; whatever fails for a while is repeated. */
+  private async finish(
+    job: SegmentJob,
+    stream: SegmentStream,
+    generation: number,
+    release: () => void,
+  ): Promise<void> {
+    const { parts, patience } = this.options;
+    const isUnwanted = (): boolean => generation !== this.generation;
+    let key: string | null = null;
+    try {
+      const { object, memory, ...sealed } = await this.sealed(job, stream, isUnwanted);
+      parts.segmentSlots.giveMemory(memory);
+      parts.failpoint("seal");
+      key = sealed.ref.key;
+      parts.uploads.begin(key);
+      await patience.run("upload a segment", () => parts.store.put(sealed.ref.key, object), isUnwanted);
+      parts.failpoint("upload");
+      this.counters.segments += 1;
+      this.counters.segmentBytes += sealed.ref.bytes;
+      this.counters.recordBytes += sealed.ref.recordBytes;
+      job.uploaded = { ...sealed, digest: Uint8Array.from(object.subarray(object.length - 32)) };
+    } catch (cause) {
+      if (key !== null) parts.uploads.end(key);
+      if (!isUnwanted()) this.options.onFailed(toVarveError(cause, "upload a segment"));
+      return;
+    } finally {
+      release();
+    }
+    if (!isUnwanted() && this.jobs[0] === job) this.options.onReady();
+  }
+
+  /** The thread may end under way, with the records: they are gathered again. */
+  private async sealed(
+    job: SegmentJob,
+    stream: SegmentStream,
+    isUnwanted: () => boolean,
+  ): Promise<SealedSegment> {
+    const { worker, options } = this.options.parts;
+    let next = stream;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await worker.seal(next, options.level);
+      } catch (cause) {
+        const error = toVarveError(cause, "sealing");
+        if (error.kind !== "Retry" || attempt === sealAttemptsMax || isUnwanted()) throw error;
+        next = (await this.gather(job.firstLsn, job.lastLsn, null, isUnwanted)).take();
+      }
+    }
+  }
+
+  private armTimer(): void {
+    if (this.timer !== null || this.stopped) return;
+    const { clock, options } = this.options.parts;
+    this.timer = clock.after(options.segmentAgeMs, () => {
+      this.timer = null;
+      this.demand(this.options.log.state().durableLsn);
+    });
+  }
+}
+
+const sealAttemptsMax = 3;
+
+/** A segment builder that says Corrupt, not "broken invariant", where the log does not continue what is archived. */
+class GatheredLog extends SegmentBuilder {
+  /** Checksum of the last batch; before the first, what that must continue. */
+  chain: bigint | null;
+  /** Bytes of records from before counting began. */
+  backlogBytes = 0;
+  private nextLsn: number;
+  private readonly countedFromLsn: number;
+
+  constructor(
+    owner: ConstructorParameters<typeof SegmentBuilder>[0],
+    chain: bigint | null,
+    fromLsn: number,
+    countedFromLsn: number,
+  ) {
+    super(owner);
+    this.chain = chain;
+    this.nextLsn = fromLsn;
+    this.countedFromLsn = countedFromLsn;
+  }
+
+  override add(batch: Parameters<SegmentBuilder["add"]>[0]): void {
+    const follows =
+      batch.firstLsn === this.nextLsn && (this.chain ?? batch.previousChecksum) === batch.previousChecksum;
+    if (!follows) throw logBreaks(this.nextLsn, batch.firstLsn);
+    super.add(batch);
+    if (batch.firstLsn < this.countedFromLsn) this.backlogBytes += batch.record.length;
+    this.chain = batch.checksum;
+    this.nextLsn = batch.firstLsn + batch.entries.length;
+  }
+}
+
+export function logBreaks(expectedLsn: number, foundLsn: number): VarveError {
+  return new VarveError(
+    "ArchiveChainError",
+    "Corrupt",
+    `the log does not continue the archived history: expected the batch at LSN ${expectedLsn}, found one at LSN ${foundLsn} of another chain`,
+    {
+      hint: "Data directory and bucket do not belong together. Was one of them put back from a backup? See `varve rescue`.",
+      fields: { expectedLsn, foundLsn },
+    },
+  );
+}

@@ -1,0 +1,67 @@
+/*
+ * What an archiver finds when it opens: whose volume this is, how far it is archived, whether this machine's log continues that. Judged
+ * before anything is written. Called by volume-archiver.ts; the order of questions is in docs/specs/archive.md#opening.
+ */
+import { lineMarkerKey } from "#shared/domain/archive.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import type { ArchiveSubject } from "#shared/ports/archive.ts";
+import type { ObjectStore } from "#shared/ports/object-store.ts";
+import { findJoint, type LogJoint } from "./archive-gap.ts";
+import { logBreaks } from "./log-sealer.ts";
+import { type FoundManifest, findManifest } from "./manifest-finder.ts";
+import { otherArchiver, rescuedElsewhere } from "./manifest-publisher.ts";
+
+export interface ArchiveStart {
+  readonly found: FoundManifest | null;
+  readonly lineNumber: number;
+  /** The log begins after what is archived: it goes on from here, with a gap before. */
+  readonly gap: LogJoint | null;
+}
+
+/** Rejects Fenced or Corrupt where this log must not be archived under the volume's id. */
+export async function findStart(store: ObjectStore, subject: ArchiveSubject): Promise<ArchiveStart> {
+  const { record, log, archiverEpoch } = subject;
+  const found = await findManifest(store, record.id);
+  const manifest = found?.manifest ?? null;
+  const lineNumber = manifest?.lineNumber ?? 1;
+  if (manifest !== null) {
+    if (manifest.line !== log.line) throw rescuedElsewhere(record.name);
+    if (manifest.archiverEpoch >= archiverEpoch) throw otherArchiver(record.name, found?.key ?? "");
+  }
+  const marker = await store.head(lineMarkerKey(record.id, lineNumber + 1));
+  if (marker !== null) throw rescuedElsewhere(record.name);
+
+  const archivedLsn = manifest?.archivedLsn ?? 0;
+  const { oldestLsn, durableLsn } = log.state();
+  if (archivedLsn > durableLsn) throw logEndsEarly(record.name, durableLsn, archivedLsn);
+  if (oldestLsn > archivedLsn + 1) {
+    return { found, lineNumber, gap: await findJoint(log, oldestLsn - 1) };
+  }
+  if (archivedLsn < durableLsn) {
+    const next = await findJointAfter(subject, archivedLsn);
+    if (next !== BigInt(`0x${manifest?.archivedChecksum ?? "0"}`))
+      throw logBreaks(archivedLsn + 1, archivedLsn + 1);
+  }
+  return { found, lineNumber, gap: null };
+}
+
+/** The previous checksum of the record that begins right after `lsn`. */
+async function findJointAfter({ log }: ArchiveSubject, lsn: number): Promise<bigint> {
+  for await (const batch of log.read(lsn + 1)) {
+    if (batch.firstLsn !== lsn + 1) throw logBreaks(lsn + 1, batch.firstLsn);
+    return batch.previousChecksum;
+  }
+  throw logBreaks(lsn + 1, lsn + 1);
+}
+
+function logEndsEarly(name: string, lastLsn: number, archivedLsn: number): VarveError {
+  return new VarveError(
+    "LogEndsBeforeArchive",
+    "Corrupt",
+    `volume ${name}: the log on this machine ends at entry ${lastLsn}, the bucket has entries up to ${archivedLsn}`,
+    {
+      hint: "The data directory is older than the bucket. To go on from what the bucket has: varve rescue, into a new directory.",
+      fields: { name, lastLsn, archivedLsn },
+    },
+  );
+}

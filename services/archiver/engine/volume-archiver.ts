@@ -1,0 +1,462 @@
+/*
+ * The archiver of one open volume: follows its log into the bucket (log-sealer), publishes manifests in order (manifest-publisher), lets
+ * log go when the bucket holds it (held-ledger), takes bases (base-builder). Opened by services/archiver/layer.ts beside a volume
+ * session; rules, states and what a crash leaves are in docs/specs/archive.md.
+ *
+ *   opening ─manifest found, log continues it─► running ⇄ waiting for the bucket      any ─rescued elsewhere, damage, close()─► stopped
+ */
+import type { BaseRef, VolumeManifest } from "#shared/domain/archive.ts";
+import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import { entryKind } from "#shared/domain/entry.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { invariant } from "#shared/domain/invariant.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { ArchiveStatus, ArchiveSubject, VolumeArchive } from "#shared/ports/archive.ts";
+import type { StoreCapabilities } from "#shared/ports/object-store.ts";
+import { ArchiveGap, findJoint, type LogJoint } from "./archive-gap.ts";
+import type { ArchiveParts } from "./archive-parts.ts";
+import { BaseBuilder } from "./base-builder.ts";
+import { BaseSchedule } from "./base-schedule.ts";
+import { givenUp } from "./base-writer.ts";
+import { BucketPatience } from "./bucket-patience.ts";
+import { HeldBases } from "./held-bases.ts";
+import { HeldLedger } from "./held-ledger.ts";
+import { HeldObjects } from "./held-objects.ts";
+import { LogSealer, type UploadedSegment } from "./log-sealer.ts";
+import { LogWatch } from "./log-watch.ts";
+import {
+  checksumText,
+  type ManifestChange,
+  ManifestPublisher,
+  type StoredObject,
+  type StoredPage,
+} from "./manifest-publisher.ts";
+import { type ArchiveStart, findStart } from "./manifest-start.ts";
+
+interface Waiter {
+  readonly lsn: number;
+  readonly resolve: () => void;
+  readonly reject: (error: VarveError) => void;
+}
+
+export class VolumeArchiver implements VolumeArchive {
+  private readonly parts: ArchiveParts;
+  private readonly subject: ArchiveSubject;
+  private readonly patience: BucketPatience;
+  private readonly watch: LogWatch;
+  private readonly sealer: LogSealer;
+  private readonly schedule: BaseSchedule;
+  private readonly gap: ArchiveGap;
+  private readonly unfollow: () => void;
+  private leaveChunks: () => void = () => undefined;
+  private publisher: ManifestPublisher | null = null;
+  private ledger: HeldLedger | null = null;
+  private builder: BaseBuilder | null = null;
+  private heldObjects: HeldObjects | null = null;
+  private heldBases: HeldBases | null = null;
+  /** Entries that were in the log before follow() told of them. */
+  private openedLsn = 0;
+  private lastRebaseLsn = 0;
+  /** Segments of the manifest that is being published. */
+  private taken: UploadedSegment[] = [];
+  private waiters: Waiter[] = [];
+  private building: Promise<BaseRef | null> | null = null;
+  private publishing = false;
+  private failure: VarveError | null = null;
+  private stopped: VarveError | null = null;
+  private closing: Promise<void> | null = null;
+
+  constructor(parts: ArchiveParts, subject: ArchiveSubject) {
+    this.parts = parts;
+    this.subject = subject;
+    const { clock, random, store } = parts;
+    this.patience = new BucketPatience({
+      clock,
+      random,
+      place: store.place,
+      onNote: (text) => subject.onNote(text),
+    });
+    this.sealer = new LogSealer({
+      parts,
+      patience: this.patience,
+      log: subject.log,
+      volumeId: subject.record.id,
+      archiverEpoch: subject.archiverEpoch,
+      onReady: () => this.publishReady(),
+      onFailed: (error) => this.failed(error),
+    });
+    this.schedule = new BaseSchedule(parts, this.patience);
+    this.gap = new ArchiveGap();
+    this.watch = new LogWatch({
+      subject,
+      isAway: () => this.patience.isWaiting,
+      onDrop: () => this.dropHistory(),
+    });
+    this.unfollow = subject.log.follow((batch) => this.follow(batch));
+  }
+
+  /** Finds where to go on. Pending while the bucket is away; on rejection everything has stopped. */
+  async begin(probe: () => Promise<StoreCapabilities>): Promise<void> {
+    const { parts, subject, patience } = this;
+    const isUnwanted = (): boolean => subject.abandoned();
+    try {
+      const found = await patience.run("ask the bucket", probe, isUnwanted);
+      const start = await patience.run(
+        "read the manifest",
+        () => findStart(parts.store, subject),
+        isUnwanted,
+      );
+      if (isUnwanted()) throw closedError(subject.record.name);
+      this.run(found, start);
+    } catch (cause) {
+      const error = toVarveError(cause, "opening the archive");
+      this.stop(error);
+      throw error;
+    }
+  }
+
+  status(): ArchiveStatus {
+    const { publisher, ledger } = this;
+    const manifest = publisher?.present ?? null;
+    const state =
+      this.stopped !== null ? "stopped" : this.patience.isWaiting ? "waiting for the bucket" : "running";
+    return {
+      state,
+      archivedLsn: manifest?.archivedLsn ?? 0,
+      heldLsn: ledger?.heldLsn ?? 0,
+      lastBaseLsn: manifest?.bases.at(-1)?.s ?? 0,
+      error: this.failure ?? this.patience.error,
+      counters: {
+        ...this.sealer.counters,
+        ...publisher?.counters,
+        ...ledger?.counters,
+        ...this.builder?.counters,
+      },
+    };
+  }
+
+  manifest(): VolumeManifest | null {
+    return this.publisher?.present ?? null;
+  }
+
+  heldBase(): BaseRef | null {
+    return this.heldBases?.newest() ?? null;
+  }
+
+  archive(lsn: number): Promise<void> {
+    if (this.stopped !== null) return Promise.reject(this.stopped);
+    if ((this.manifest()?.archivedLsn ?? 0) >= lsn) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.waiters.push({ lsn, resolve, reject });
+      this.sealer.demand(lsn);
+    });
+  }
+
+  async factsChanged(): Promise<void> {
+    await this.amend((manifest) => manifest);
+  }
+
+  async amend(change: ManifestChange): Promise<VolumeManifest> {
+    return await this.publish(change);
+  }
+
+  async takeBase(): Promise<{ readonly s: number; readonly e: number }> {
+    const { appliedLsn } = this.subject.image.state();
+    await this.archive(appliedLsn);
+    for (;;) {
+      const there = this.baseSince(appliedLsn);
+      if (there !== null) return { s: there.s, e: there.e };
+      if (this.stopped !== null) throw this.stopped;
+      if (this.building !== null) await this.building.catch(() => null);
+      else await this.build(async () => this.requireBuilder().build());
+    }
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.finish();
+    return this.closing;
+  }
+
+  private run(capabilities: StoreCapabilities, start: ArchiveStart): void {
+    const { parts, subject, patience } = this;
+    const settleMs = parts.options.settleMs ?? (capabilities.durablePut ? 0 : limits.bucketSettleMs);
+    const onFailed = (error: VarveError): void => this.failed(error);
+    const { oldestLsn, durableLsn } = subject.log.state();
+    this.openedLsn = durableLsn;
+    const ledger = new HeldLedger(
+      { parts, patience, settleMs, onFailed, onHeld: (lsn) => subject.onHeld(lsn) },
+      Math.max(0, oldestLsn - 1),
+    );
+    const publisher = new ManifestPublisher(
+      {
+        parts,
+        patience,
+        subject,
+        conditionalPut: capabilities.conditionalPut,
+        lineNumber: start.lineNumber,
+        onPublished: (manifest, stored, pages) => this.published(manifest, stored, pages),
+      },
+      start.found?.manifest ?? null,
+    );
+    this.ledger = ledger;
+    this.publisher = publisher;
+    this.heldObjects = new HeldObjects({
+      parts,
+      subject,
+      sealer: this.sealer,
+      publish: async (change) => this.publish(change),
+      present: () => publisher.present,
+    });
+    this.builder = new BaseBuilder({
+      parts,
+      patience,
+      subject,
+      schedule: this.schedule,
+      present: () => {
+        invariant(publisher.present !== null, "bases are taken of archived volumes");
+        return publisher.present;
+      },
+      archive: (lsn) => this.archive(lsn),
+      publish: async (change) => this.publish(change),
+      lastRebaseLsn: () => Math.max(this.lastRebaseLsn, publisher.present?.rebases.at(-1)?.lsn ?? 0),
+      onBase: (base, stored) => this.baseTaken(base, stored),
+    });
+    this.heldBases = new HeldBases({ parts, patience, ledger, present: () => publisher.present });
+    this.leaveChunks = parts.chunks.join(subject.record.id, () => publisher.present);
+    this.adopt(start);
+  }
+
+  /** Goes on from what is in the bucket: all of it that the log still has is checked before the log lets go of it. */
+  private adopt(start: ArchiveStart): void {
+    const { found } = start;
+    if (found !== null) {
+      for (const text of found.damaged) this.subject.onNote(`an object of the history was lost: ${text}`);
+      this.schedule.published(found.manifest, []);
+      const { oldestLsn } = this.subject.log.state();
+      const objects = this.heldObjects?.ofEarlier(found, oldestLsn) ?? [];
+      this.ledger?.add(found.manifest.archivedLsn, objects);
+      this.heldBases?.earlier(found.manifest);
+    }
+    if (start.gap === null) this.goOn();
+    else this.giveUp(start.gap);
+  }
+
+  private follow(batch: BatchDraft): void {
+    if (this.stopped !== null) return;
+    if (batch.values.size > 0) {
+      const place = batch.kinds.lastIndexOf(entryKind.rebase);
+      if (place >= 0) this.lastRebaseLsn = batch.firstLsn + place;
+    }
+    if (this.publisher !== null) this.sealer.follow(batch);
+    this.watch.follow(batch);
+  }
+
+  /** Everything that is ready goes into the next manifest. */
+  private publishReady(): void {
+    if (this.publishing || this.stopped !== null) return;
+    this.publishing = true;
+    const change = (manifest: VolumeManifest): VolumeManifest => {
+      this.publishing = false;
+      const ready = this.sealer.takeReady(manifest.archivedLsn + 1);
+      this.taken.push(...ready);
+      return ready.reduce(withSegment, manifest);
+    };
+    this.publish(change).catch(() => undefined); // publish() has told of it
+  }
+
+  private async publish(change: ManifestChange): Promise<VolumeManifest> {
+    const { publisher } = this;
+    if (this.stopped !== null || publisher === null)
+      throw this.stopped ?? closedError(this.subject.record.name);
+    let refused = false;
+    try {
+      return await publisher.publish((manifest) => {
+        try {
+          return change(manifest);
+        } catch (cause) {
+          refused = true;
+          throw cause;
+        }
+      });
+    } catch (cause) {
+      if (!refused) this.failed(toVarveError(cause, "publishing"));
+      throw cause;
+    }
+  }
+
+  private published(manifest: VolumeManifest, stored: StoredObject, pages: readonly StoredPage[]): void {
+    // Of a manifest that failed, segments may be left; they come again.
+    const taken = this.taken.filter((segment) => segment.ref.lastLsn <= manifest.archivedLsn);
+    this.taken = this.taken.filter((segment) => segment.ref.lastLsn > manifest.archivedLsn);
+    this.failure = null;
+    this.gap.published(manifest);
+    this.schedule.published(
+      manifest,
+      taken.map((segment) => segment.summary),
+    );
+    for (const { ref } of taken) this.parts.uploads.end(ref.key);
+    this.ledger?.add(manifest.archivedLsn, this.heldObjects?.ofManifest(stored, taken, pages) ?? []);
+    const ready = this.waiters.filter((waiter) => waiter.lsn <= manifest.archivedLsn);
+    this.waiters = this.waiters.filter((waiter) => waiter.lsn > manifest.archivedLsn);
+    for (const { resolve } of ready) resolve();
+    this.considerBase(manifest);
+  }
+
+  private baseTaken(base: BaseRef, stored: readonly StoredObject[]): void {
+    const objects = this.heldObjects?.ofBase(base, stored) ?? [];
+    this.ledger?.add(this.manifest()?.archivedLsn ?? 0, objects, base.key);
+  }
+
+  private considerBase(manifest: VolumeManifest): void {
+    // Rebases in what was there before the archiver are known once it is archived.
+    if (this.building !== null || this.stopped !== null || manifest.archivedLsn < this.openedLsn) return;
+    this.build(async () =>
+      (await this.schedule.isDue(manifest)) ? await this.requireBuilder().build() : null,
+    ).catch((cause: unknown) => {
+      const error = toVarveError(cause, "taking a base");
+      if (error.kind !== "Retry" && this.stopped === null)
+        this.subject.onNote(`no base was taken: ${error.message}`);
+    });
+  }
+
+  /** One at a time. */
+  private async build(work: () => Promise<BaseRef | null>): Promise<BaseRef | null> {
+    invariant(this.building === null, "one base at a time");
+    this.building = work();
+    try {
+      return await this.building;
+    } finally {
+      this.building = null;
+    }
+  }
+
+  private baseSince(lsn: number): BaseRef | null {
+    return this.manifest()?.bases.findLast((base) => base.s >= lsn) ?? null;
+  }
+
+  private requireBuilder(): BaseBuilder {
+    if (this.builder === null || this.stopped !== null)
+      throw this.stopped ?? givenUp("the archiver is not open");
+    return this.builder;
+  }
+
+  /** The log is nearly full and the bucket away: what the image has needs no log, so its history goes. */
+  private dropHistory(): void {
+    const { appliedLsn } = this.subject.image.state();
+    if (this.stopped !== null || appliedLsn <= (this.ledger?.heldLsn ?? 0)) return;
+    // Before the first manifest is found nothing is sealed; what is missing then shows as a gap.
+    if (this.publisher !== null) this.giveUpTo(appliedLsn);
+    if (!this.gap.isOpen) {
+      this.subject.onNote(
+        `the log is nearly full: history that is not archived is given up, as of entry ${appliedLsn}`,
+      );
+    }
+    this.subject.onHeld(appliedLsn);
+  }
+
+  private giveUpTo(lsn: number): void {
+    findJoint(this.subject.log, lsn).then(
+      (joint) => {
+        if (joint !== null && this.stopped === null) this.giveUp(joint);
+      },
+      (cause: unknown) => this.failed(toVarveError(cause, "giving up history")),
+    );
+  }
+
+  private giveUp(joint: LogJoint): void {
+    const { gap, sealer } = this;
+    sealer.begin(joint.lsn, joint.checksum);
+    this.patience.wake();
+    if (!gap.extend(joint)) return;
+    this.publish((manifest) => gap.applyTo(manifest))
+      .then((manifest) => {
+        // What was archived meanwhile, although it was given up, is not sealed again.
+        if (manifest.gaps.at(-1)?.toLsn !== manifest.archivedLsn + 1) this.goOn();
+      })
+      .catch(() => undefined); // publish() has told of it
+  }
+
+  /** From the last manifest on. */
+  private goOn(): void {
+    const manifest = this.manifest();
+    this.sealer.begin(manifest?.archivedLsn ?? 0, BigInt(`0x${manifest?.archivedChecksum ?? "0"}`));
+  }
+
+  /** Fenced and damaged: for good. Anything else: from the last manifest on, after a while. */
+  private failed(error: VarveError): void {
+    if (this.stopped !== null) return;
+    this.failure = error;
+    const isFinal = error.kind === "Fenced" || error.kind === "Corrupt" || error.kind === "Internal";
+    if (isFinal) {
+      this.stop(error);
+      this.subject.onNote(`history is not archived any more: ${error.message}. ${error.hint}`);
+      if (error.kind === "Fenced") this.subject.onFenced(error);
+      return;
+    }
+    this.parts.clock.after(limits.archiveRetryFirstWaitMs, () => {
+      if (this.stopped === null && !this.gap.isOpen) this.goOn();
+    });
+  }
+
+  private stop(error: VarveError): void {
+    this.stopped ??= error;
+    this.unfollow();
+    this.leaveChunks();
+    this.sealer.stop();
+    this.builder?.stop();
+    this.ledger?.stop();
+    this.patience.stop(this.stopped);
+    const { waiters } = this;
+    this.waiters = [];
+    for (const { reject } of waiters) reject(this.stopped);
+  }
+
+  private async finish(): Promise<void> {
+    this.builder?.stop();
+    if (this.stopped === null && this.publisher !== null) {
+      const rest = this.archive(this.subject.log.state().durableLsn);
+      await this.within(rest.then(() => this.ledger?.settled()).catch(() => undefined));
+    }
+    this.stop(closedError(this.subject.record.name));
+    // No read of the image is under way when this resolves, unless an upload hangs.
+    if (this.building !== null) await this.within(this.building.catch(() => null));
+  }
+
+  private within(work: Promise<unknown>): Promise<void> {
+    const { clock, options } = this.parts;
+    return new Promise((resolve) => {
+      const timer = clock.after(options.closeMs, resolve);
+      void work.then(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
+  }
+}
+
+function withSegment(
+  manifest: VolumeManifest,
+  { ref, summary, lastChecksum, lastEpoch }: UploadedSegment,
+): VolumeManifest {
+  const rebases = [...manifest.rebases];
+  const resizes = [...manifest.resizes];
+  for (const event of summary.events) {
+    if (event.kind === "rebase") rebases.push({ lsn: event.lsn, toLsn: event.toLsn });
+    if (event.kind === "resize") resizes.push({ lsn: event.lsn, sizeBytes: event.sizeBytes });
+  }
+  return {
+    ...manifest,
+    segments: [...manifest.segments, ref],
+    rebases,
+    resizes,
+    sizeBytes:
+      resizes.length > manifest.resizes.length ? (resizes.at(-1)?.sizeBytes ?? 0) : manifest.sizeBytes,
+    archivedLsn: ref.lastLsn,
+    archivedEpoch: lastEpoch,
+    archivedChecksum: checksumText(lastChecksum),
+  };
+}
+
+function closedError(name: string): VarveError {
+  return new VarveError("ArchiveClosedError", "Retry", `the archive of volume ${name} is closed`);
+}

@@ -1,0 +1,41 @@
+/*
+ * What goes between the event loop and the archive thread: one request, one answer, matched by number. Used by thread.ts and
+ * worker-program.ts. ArrayBuffers are transferred.
+ */
+import type { ErrorKind } from "#shared/domain/errors.ts";
+import type { SegmentRecords, SegmentTail } from "#shared/ports/archive-worker.ts";
+
+export type ArchiveTask =
+  | { readonly kind: "seal"; readonly records: SegmentRecords; readonly level: number }
+  | {
+      readonly kind: "page";
+      readonly volumeId: string;
+      readonly key: string;
+      readonly segments: readonly SegmentTail[];
+    }
+  | {
+      readonly kind: "touched";
+      readonly segments: readonly SegmentTail[];
+      readonly pages: readonly Uint8Array[];
+      readonly afterLsn: number;
+    }
+  /** The content stays on the thread under the request's number until it is released. */
+  | { readonly kind: "hash"; readonly content: ArrayBuffer }
+  | { readonly kind: "build"; readonly of: number; readonly level: number }
+  | { readonly kind: "release"; readonly of: number };
+
+export interface ArchiveRequest {
+  readonly number: number;
+  readonly task: ArchiveTask;
+}
+
+export interface ArchiveFailure {
+  readonly tag: string;
+  readonly errorKind: ErrorKind;
+  readonly message: string;
+  readonly hint: string;
+}
+
+export type ArchiveAnswer =
+  | { readonly number: number; readonly result: unknown }
+  | { readonly number: number; readonly failure: ArchiveFailure };

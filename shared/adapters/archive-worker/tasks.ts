@@ -1,0 +1,86 @@
+/*
+ * What the archive thread does, as plain functions: seal segments, build index pages and chunks, collect touched extents.
+ * Called by worker-program.ts on the thread and by inline.ts in tests; the bytes are those of shared/formats.
+ */
+import type { ExtentRun } from "#shared/domain/archive.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { buildChunk, chunkHashOf } from "#shared/formats/chunk-object.ts";
+import { decodeIndexPage, encodeIndexPage, indexPageRefOf } from "#shared/formats/index-page.ts";
+import { isBadObject } from "#shared/formats/sealed-object.ts";
+import { summaryOf, touchedExtents } from "#shared/formats/segment-index.ts";
+import { readSegmentFooter, sealSegment } from "#shared/formats/segment-object.ts";
+import type { BuiltPage, SealedSegment, SegmentRecords, SegmentTail } from "#shared/ports/archive-worker.ts";
+
+function corrupt(what: string, detail: string): VarveError {
+  return new VarveError("ArchivedBytesError", "Corrupt", `${what}: ${detail}`, {
+    hint: "Nothing was published of it. Run `varve bucket check`, and check the disk's log with `varve log inspect`.",
+  });
+}
+
+export function seal(records: SegmentRecords, level: number): SealedSegment {
+  const sealed = sealSegment(records, level);
+  if (isBadObject(sealed)) throw corrupt(`log from LSN ${records.firstLsn}`, sealed.detail);
+  return { ...sealed, object: ownBytes(sealed.object), memory: records.records };
+}
+
+export function page(volumeId: string, key: string, segments: readonly SegmentTail[]): BuiltPage {
+  const summaries = segments.map(({ ref, tail }) => summaryOf(indexOf({ ref, tail }), ref));
+  const content = { volumeId, segments: summaries };
+  return { object: ownBytes(encodeIndexPage(content)), ref: indexPageRefOf(content, key) };
+}
+
+export function touched(
+  segments: readonly SegmentTail[],
+  pages: readonly Uint8Array[],
+  afterLsn: number,
+): readonly ExtentRun[] {
+  const runs: ExtentRun[] = [];
+  for (const segment of segments) {
+    if (segment.ref.lastLsn > afterLsn) runs.push(...touchedExtents(indexOf(segment)));
+  }
+  for (const bytes of pages) {
+    const content = decodeIndexPage(asBuffer(bytes));
+    if (isBadObject(content)) throw corrupt("an index page", content.detail);
+    for (const summary of content.segments) if (summary.lastLsn > afterLsn) runs.push(...summary.extents);
+  }
+  return merged(runs);
+}
+
+export function hashOf(content: ArrayBuffer): string | null {
+  return chunkHashOf(Buffer.from(content));
+}
+
+export function chunkOf(content: ArrayBuffer, hash: string, level: number): Uint8Array {
+  return ownBytes(buildChunk(Buffer.from(content), hash, level));
+}
+
+function indexOf({ ref, tail }: SegmentTail) {
+  const index = readSegmentFooter(asBuffer(tail), ref.bytes);
+  if (isBadObject(index)) throw corrupt(ref.key, index.detail);
+  if (index.firstLsn !== ref.firstLsn || index.lastLsn !== ref.lastLsn) {
+    throw corrupt(ref.key, `it holds LSN ${index.firstLsn} to ${index.lastLsn}`);
+  }
+  return index;
+}
+
+function merged(runs: ExtentRun[]): ExtentRun[] {
+  runs.sort((a, b) => a.first - b.first);
+  const result: { first: number; count: number }[] = [];
+  for (const { first, count } of runs) {
+    const last = result.at(-1);
+    if (last !== undefined && first <= last.first + last.count) {
+      last.count = Math.max(last.count, first + count - last.first);
+    } else result.push({ first, count });
+  }
+  return result;
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Bytes with an ArrayBuffer of their own, which can be handed to another thread; small Buffers share one. */
+function ownBytes(bytes: Buffer): Uint8Array {
+  const whole = bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength;
+  return whole ? bytes : Uint8Array.from(bytes);
+}
