@@ -87,6 +87,9 @@ export interface BaseContent {
 
 /** A page of a base: the chunk's name (`<sha256 hex>.<generation>`) of each extent, null where it is all zero. */
 export interface BasePage {
+  readonly volumeId: string;
+  /** As in its key (basePageKey): with the volume's id it tells this page from any other. */
+  readonly serial: number;
   readonly firstExtent: number;
   readonly chunks: readonly (string | null)[];
 }

@@ -3,11 +3,12 @@
  * writes pages, then the base, then the manifest that names it; point sources read a base and the pages they need.
  */
 import type { BaseContent, BasePage } from "#shared/domain/archive.ts";
-import { extentsPerBasePage } from "#shared/domain/archive.ts";
+import { basePageKey, extentsPerBasePage } from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { extentsMax, id, isBasePageKey, objectKey, volumeSize } from "./archive-shape.ts";
+import { bad } from "./binary-fields.ts";
 import { fields, integer, list, nullable, text } from "./json-shape.ts";
-import { type BadObject, type ObjectKind, openObject, sealObject } from "./sealed-object.ts";
+import { type BadObject, isBadObject, type ObjectKind, openObject, sealObject } from "./sealed-object.ts";
 
 export const baseVersion = 1;
 export const basePageVersion = 1;
@@ -34,6 +35,8 @@ const pageKind: ObjectKind<BasePage> = {
   version: basePageVersion,
   name: "base page",
   shape: fields<BasePage>({
+    volumeId: id,
+    serial: integer(),
     firstExtent: integer(0, extentsMax - 1),
     chunks: list(nullable(text(chunkNamePattern)), extentsPerBasePage, 1),
   }),
@@ -59,9 +62,14 @@ export function encodeBasePage(page: BasePage): Buffer {
   return sealObject(pageKind, page);
 }
 
-/** Reads a whole object. Never throws. */
-export function decodeBasePage(object: Buffer): BasePage | BadObject {
-  return openObject(pageKind, object);
+/** Reads a whole object, which must be the one that `key` names: pages look alike. Never throws. */
+export function decodeBasePage(object: Buffer, key: string): BasePage | BadObject {
+  const page = openObject(pageKind, object);
+  if (isBadObject(page)) return page;
+  const { volumeId, serial, firstExtent } = page;
+  const owner = { volumeId, line: "", archiverEpoch: 0 };
+  const [start = ""] = basePageKey(owner, serial, firstExtent / extentsPerBasePage).split(".", 1);
+  return key.startsWith(`${start}.`) ? page : bad("fields", `it is page ${start}`);
 }
 
 function baseMistake({ volumeId, s, e, sizeBytes, pages }: BaseContent): string | null {

@@ -15,10 +15,17 @@ interface Kind {
   readonly encode: (content: never) => Buffer;
 }
 
+const basePage = "volumes/5ca1ab1e00c0ffee/pages/0000081985529216-00000000.0f1e2d3c4b5a6978.00000003.page";
+
 const kinds: readonly Kind[] = [
   { page: "manifest.md", magic: "VMAN", decode: decodeManifest, encode: encodeManifest },
   { page: "index-page.md", magic: "VIDX", decode: decodeIndexPage, encode: encodeIndexPage },
-  { page: "base.md", magic: "VBPG", decode: decodeBasePage, encode: encodeBasePage },
+  {
+    page: "base.md",
+    magic: "VBPG",
+    decode: (page) => decodeBasePage(page, basePage),
+    encode: encodeBasePage,
+  },
 ];
 
 describe.each(kinds)("$page", ({ page, magic, decode, encode }) => {

@@ -71,9 +71,10 @@ class Bucket:
         folder = os.path.join(self.root, prefix)
         names = os.listdir(folder) if os.path.isdir(folder) else []
         need(names, f"volume {volume_id} has no manifest")
-        manifest = self.content(f"{prefix}/{max(names)}", b"VMAN")
-        need(manifest["volumeId"] == volume_id, f"{prefix}/{max(names)}: of another volume")
-        return manifest
+        m = self.content(f"{prefix}/{max(names)}", b"VMAN")
+        name = f"{m['lineNumber']:06}.{m['line']}.{m['archiverEpoch']:08}.{m['number']:010}"
+        need((m["volumeId"], name) == (volume_id, max(names)), f"{prefix}/{max(names)}: is another manifest")
+        return m
 
     def manifests(self):
         ids = sorted(os.listdir(os.path.join(self.root, "volumes")))
@@ -98,10 +99,10 @@ class Segment:
         need(data[at + 24:at + 28] == b"VSGE" and start + packed == at, f"{key}: no footer")
         footer = data[start:at] if coding == 1 else unzstd(data[start:at], raw)
         need(footer[:48] == data[8:56], f"{key}: head and footer differ")
-        self.volume_id, self.line = footer[:8].hex(), footer[8:16].hex()
+        self.line = footer[8:16].hex()
         self.first, self.last, self.previous = struct.unpack_from("<QQQ", footer, 16)
         size, frames, batches, entries, texts, _ = struct.unpack_from("<IIIIII", footer, 40)
-        same = (self.volume_id, self.first, self.last) == (volume_id, ref["firstLsn"], ref["lastLsn"])
+        same = (footer[:8].hex(), self.first, self.last) == (volume_id, ref["firstLsn"], ref["lastLsn"])
         need(same and len(data) == ref["bytes"], f"{key}: is not what its reference says")
         columns, place = [], 64
         for column in "bQ bQ bQ eQ eQ fQ bI bI eI fI fI eB fB".split():
@@ -109,8 +110,7 @@ class Segment:
             columns.append(struct.unpack_from("<" + column, footer, place))
             place += struct.calcsize("<" + column)
         need(place + texts == len(footer), f"{key}: the footer is not filled")
-        # Frames' own xxh64 are left out: the SHA-256 of the whole object has covered them.
-        self.times, _epochs, self.checksums, self.offsets, self.lengths, _xxh64 = columns[:6]
+        self.times, _epochs, self.checksums, self.offsets, self.lengths, _xxh64 = columns[:6]  # SHA-256 has covered it
         batch_places, self.batch_entries, self.places, frame_starts, frame_lengths, self.kinds, codings = columns[6:]
         pieces = []
         for number in range(frames):
@@ -173,10 +173,12 @@ def start_from_base(bucket, manifest, base, disk):
     content = bucket.content(base["key"], b"VBAS")
     need((content["s"], content["e"]) == (base["s"], base["e"]), f"{base['key']}: is not what its reference says")
     disk.resize(content["sizeBytes"], kept=0)
-    for number, page_key in enumerate(content["pages"]):
-        page = bucket.content(page_key, b"VBPG") if page_key is not None else {"chunks": []}
-        for place, name in enumerate(page["chunks"]):
-            offset = (number * 1024 + place) * EXTENT
+    for number, page_key in [(n, key) for n, key in enumerate(content["pages"]) if key is not None]:
+        page = bucket.content(page_key, b"VBPG")
+        own = f"volumes/{manifest['volumeId']}/pages/{page['serial']:016}-{number:08}."
+        need(page_key.startswith(own), f"{page_key}: is another page")
+        for extent, name in enumerate(page["chunks"], number * 1024):
+            offset = extent * EXTENT
             if name is not None and offset < disk.size:
                 disk.write(offset, chunk_content(bucket, name)[:disk.size - offset])
 

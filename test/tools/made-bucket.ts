@@ -96,6 +96,8 @@ export class MadeHotLog implements HotLog {
 export interface MadeVolumeOptions {
   readonly volumeId: string;
   readonly sizeBytes: number;
+  /** Of the first batch; each later one a second on. */
+  readonly wallTimeMs?: number;
   readonly parent?: { readonly volume: MadeVolume; readonly lsn: number };
 }
 
@@ -113,7 +115,7 @@ export class MadeVolume {
   epoch = 1;
   line = "1111111111111111";
   lineNumber = 1;
-  wallTimeMs = 1_700_000_000_000;
+  wallTimeMs: number;
   manifest: VolumeManifest | null = null;
   snapshots: SnapshotRecord[] = [];
   private readonly ancestors: { line: string; lastLsn: number }[] = [];
@@ -130,7 +132,8 @@ export class MadeVolume {
   private published = 0;
   private generation = 1;
 
-  constructor(store: ObjectStore, { volumeId, sizeBytes, parent }: MadeVolumeOptions) {
+  constructor(store: ObjectStore, { volumeId, sizeBytes, wallTimeMs, parent }: MadeVolumeOptions) {
+    this.wallTimeMs = wallTimeMs ?? 1_700_000_000_000;
     this.store = store;
     this.volumeId = volumeId;
     this.beginBytes = sizeBytes;
@@ -239,8 +242,11 @@ export class MadeVolume {
         pages.push(null);
         continue;
       }
-      const key = basePageKey(this.owner(), s, first / extentsPerBasePage);
-      await this.store.put(key, encodeBasePage({ firstExtent: first, chunks }));
+      const key = basePageKey(this.owner(), this.generation, first / extentsPerBasePage);
+      await this.store.put(
+        key,
+        encodeBasePage({ volumeId: this.volumeId, serial: this.generation, firstExtent: first, chunks }),
+      );
       pages.push(key);
     }
     const key = baseKey(this.owner(), s, e);

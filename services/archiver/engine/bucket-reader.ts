@@ -99,7 +99,7 @@ export class BucketReader {
   }
 
   async basePage(key: string): Promise<BasePage> {
-    return await this.decoded(key, decodeBasePage);
+    return await this.decoded(key, (object) => decodeBasePage(object, key));
   }
 
   async object(key: string): Promise<Buffer> {

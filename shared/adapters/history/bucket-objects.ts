@@ -42,7 +42,7 @@ export async function readBase(store: ObjectReads, volumeId: string, ref: BaseRe
 }
 
 export async function readBasePage(store: ObjectReads, key: string, firstExtent: number): Promise<BasePage> {
-  const page = decodeBasePage(await readObject(store, key));
+  const page = decodeBasePage(await readObject(store, key), key);
   if (isBadObject(page)) throw objectDamaged(store.place, key, page.fault, page.detail);
   if (page.firstExtent !== firstExtent) {
     throw objectDamaged(

@@ -188,7 +188,10 @@ export class SmallVolume {
   async baseOf(names: readonly (string | null)[], lsn: number): Promise<BaseRef> {
     this.serial += 1;
     const page = basePageKey(this.present, this.serial, 0);
-    await this.upload(page, encodeBasePage({ firstExtent: 0, chunks: names }));
+    await this.upload(
+      page,
+      encodeBasePage({ volumeId: this.present.volumeId, serial: this.serial, firstExtent: 0, chunks: names }),
+    );
     const key = baseKey(this.present, lsn, lsn);
     const { volumeId, sizeBytes } = this.present;
     await this.upload(key, encodeBase({ volumeId, s: lsn, e: lsn, sizeBytes, pages: [page] }));

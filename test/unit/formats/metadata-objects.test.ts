@@ -89,7 +89,12 @@ const baseContent: BaseContent = {
   sizeBytes: 5 * GiB,
   pages: [null, basePageKey(owner, 77, 1)],
 };
-const basePage: BasePage = { firstExtent: 1024, chunks: [null, `${"ab".repeat(32)}.281474976710655`] };
+const basePage: BasePage = {
+  volumeId,
+  serial: 77,
+  firstExtent: 1024,
+  chunks: [null, `${"ab".repeat(32)}.281474976710655`],
+};
 
 interface Kind<T extends object> {
   readonly name: string;
@@ -262,8 +267,8 @@ const basePages: Kind<BasePage> = {
   name: "base page",
   good: basePage,
   encode: encodeBasePage,
-  decode: decodeBasePage,
-  fine: [{ firstExtent: 0 }, { chunks: Array<null>(1024).fill(null) }],
+  decode: (object) => decodeBasePage(object, basePageKey(owner, 77, 1)),
+  fine: [{ chunks: Array<null>(1024).fill(null) }],
   mistakes: [
     ["no page's", { firstExtent: 1 }],
     ["firstExtent", { firstExtent: -0 }],
@@ -367,6 +372,19 @@ test("a small frame that unpacks to gigabytes is refused without unpacking it", 
   object.writeUInt32LE(1000, 12);
   writeDigest(object);
   const before = process.memoryUsage().arrayBuffers;
-  expect(decodeBasePage(object)).toMatchObject({ fault: "compression" });
+  expect(decodeBasePage(object, "x")).toMatchObject({ fault: "compression" });
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(8 * 1024 * 1024);
+});
+
+test("a base page under another page's key is refused", () => {
+  const object = encodeBasePage(basePage);
+  const others = [
+    basePageKey(owner, 78, 1),
+    basePageKey(owner, 77, 2),
+    basePageKey({ ...owner, volumeId: owner.line }, 77, 1),
+  ];
+  for (const key of [...others, "", "x"])
+    expect(decodeBasePage(object, key)).toMatchObject({ fault: "fields" });
+  // Line and epoch are those of whoever wrote it.
+  expect(decodeBasePage(object, basePageKey({ ...owner, archiverEpoch: 9 }, 77, 1))).toEqual(basePage);
 });
