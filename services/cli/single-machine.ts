@@ -12,10 +12,13 @@ import type { FileStore } from "#shared/ports/file-store.ts";
 import type { UpConfig } from "#shared/shell/config.ts";
 import { NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
 import { RawReplicas } from "../storage/layer.ts";
+import type { OpenBucket } from "./bucket-homes.ts";
 
 export interface VolumesSetup {
   readonly dataDirectory: string;
   readonly create: boolean;
+  /** As in UpConfig; not said: nothing is served, and no bucket is needed. */
+  readonly bucket?: string | null;
   readonly payloadBytesMax?: number;
   readonly logBytesMax?: number;
   readonly logRetainedBytes?: number;
@@ -41,6 +44,8 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   const store = await openStore(dataDirectory);
   const clock = new SystemClock();
   const note = setup.onNote ?? ((): void => {});
+  const random = new SystemRandom();
+  let bucket: OpenBucket | null = null;
   try {
     const replicas = new RawReplicas({
       store,
@@ -53,11 +58,12 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       create: setup.create,
       store,
       clock,
-      random: new SystemRandom(),
+      random,
       pool: new SlabPool(store, clock, setup.payloadBytesMax ?? limits.payloadBytesMax),
       replicas,
-      homes: null,
-      keepsLog: !setup.create,
+      homes: () => bucket?.homes ?? null,
+      // Commands that work on files know no bucket: the log waits for the next start.
+      keepsLog: setup.bucket !== null,
       writer: `${hostname()} pid ${process.pid}`,
       logBytesMax: setup.logBytesMax ?? limits.logBytesMaxDefault,
       logRetainedBytes: setup.logRetainedBytes ?? limits.logRetainedBytesDefault,
@@ -72,6 +78,18 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       host,
       serve: async () => {
         await replicas.start();
+        const { bucket: wanted = null } = setup;
+        if (wanted !== null) {
+          const { openBucket } = await import("./bucket-homes.ts");
+          bucket = await openBucket({
+            bucket: wanted,
+            dataDirectory,
+            files: store,
+            clock,
+            random,
+            onNote: note,
+          });
+        }
         await host.serve();
       },
       dataDirectory,
@@ -82,6 +100,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
         try {
           await host.close();
         } finally {
+          await bucket?.close();
           await replicas.close();
           await store.close();
         }

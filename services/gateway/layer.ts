@@ -19,7 +19,7 @@ import { VolumeHost } from "./engine/volume-host.ts";
 import type { PastHomes } from "./engine/volume-past.ts";
 import { VolumeSession } from "./engine/volume-session.ts";
 
-export type { VolumeHost };
+export type { PastHomes, VolumeHost };
 
 export interface GatewayEvents {
   /** Log or image of a served volume stopped. */
@@ -36,8 +36,11 @@ export interface GatewaySetup {
   readonly random: Random;
   readonly pool: SlabPool;
   readonly replicas: ReplicaHome;
-  /** Archiver and readers of the past; null with `--bucket none`, and for commands that work on files. */
-  readonly homes: PastHomes | null;
+  /**
+   * Archiver and readers of the past, asked for from host.serve() on; null with `--bucket none`, and for commands that work on
+   * files. Not there from the beginning, because a bucket inside the data directory waits for its lock.
+   */
+  readonly homes: () => PastHomes | null;
   /** The log waits for a bucket, also while nothing archives it (commands that work on files). */
   readonly keepsLog: boolean;
   /** Who writes, for the epoch entries: host and pid. */
@@ -75,7 +78,9 @@ function partsOf(setup: GatewaySetup): VolumeParts {
       options: { logBytesMax: setup.logBytesMax, retainedBytes: setup.logRetainedBytes },
     });
   return {
-    homes: setup.homes,
+    get homes() {
+      return setup.homes();
+    },
     keepsLog: setup.keepsLog,
     createImage: async (record: VolumeRecord, paths: VolumePaths, begin?: RemoteBeginning) =>
       replicas.create(record, paths, begin),

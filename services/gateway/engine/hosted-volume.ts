@@ -100,7 +100,7 @@ export class HostedVolume {
       store: setting.store,
       clock: setting.clock,
       path: historyPathOf(paths),
-      homes: setting.parts.homes,
+      homes: () => setting.parts.homes,
       points: setting.points,
       onFenced: (reason) => this.fence(reason),
     });

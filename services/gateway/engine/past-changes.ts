@@ -43,7 +43,7 @@ export interface PastHost {
   sizeIs(volume: HostedVolume, sizeBytes: number): Promise<void>;
   disconnect(volume: HostedVolume): Promise<number>;
   newId(): string;
-  readonly historyOn: boolean;
+  historyOn(): boolean;
 }
 
 export interface PastChangesOptions {
@@ -240,7 +240,7 @@ export class PastChanges implements PastAdministration {
 
   /** Resolves a point and sees to it that the bucket has everything up to it. */
   private async archivedPoint(volume: HostedVolume, text: string): Promise<ResolvedPoint> {
-    if (!this.host.historyOn) throw historyOff(volume.name);
+    if (!this.host.historyOn()) throw historyOff(volume.name);
     const point = await volume.past.resolve(text);
     const archived = volume.past.archiveStatus?.archivedLsn ?? 0;
     if (archived < point.lsn) await this.host.waitForBucket(volume.past.archiveAll());

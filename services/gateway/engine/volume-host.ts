@@ -94,7 +94,7 @@ export class VolumeHost implements VolumeAdministration {
         sizeIs: async (volume, sizeBytes) => this.record(volume, { sizeBytes }),
         disconnect: async (volume) => this.disconnect(volume),
         newId: () => options.random.hex(8),
-        historyOn: options.parts.homes !== null,
+        historyOn: () => options.parts.homes !== null,
       },
     });
   }

@@ -52,7 +52,7 @@ export interface VolumePastOptions {
   readonly store: FileStore;
   readonly clock: Clock;
   readonly path: string;
-  readonly homes: PastHomes | null;
+  readonly homes: () => PastHomes | null;
   readonly points: PointSources;
   readonly onFenced: (error: VarveError) => void;
 }
@@ -102,7 +102,7 @@ export class VolumePast {
   /** Opens the archive beside a session. Rejects Fenced where the volume was rescued elsewhere; a bucket that is away is waited for later. */
   async attach(session: PastSession): Promise<void> {
     this.session = session;
-    const { homes } = this.options;
+    const homes = this.options.homes();
     if (homes === null) return;
     const subject = this.subject();
     this.stopServing = homes.histories.serve(subject);
@@ -117,7 +117,10 @@ export class VolumePast {
     await this.link.start();
   }
 
-  /** Ends everything that reads the session's log or image. The session is drained, nobody is attached. */
+  /**
+   * Ends everything that reads the session's log or image. The session is drained, nobody is attached to it; points that are
+   * open go on by the bucket.
+   */
   async detach(): Promise<void> {
     const { link } = this;
     await link?.close();
@@ -126,7 +129,6 @@ export class VolumePast {
     this.stopServing = null;
     this.reader = null;
     this.session = null;
-    await this.options.points.closeVolume(this.record.id);
   }
 
   /** Changes the history file; see HistoryFile.change. */
@@ -169,7 +171,7 @@ export class VolumePast {
   }
 
   requireArchive(): VolumeArchive {
-    if (this.options.homes === null) throw historyOff(this.record.name);
+    if (this.options.homes() === null) throw historyOff(this.record.name);
     if (this.link !== null) return this.link.require();
     throw new VarveError("VolumeClosedError", "Retry", `volume ${this.record.name} is not open yet`, {
       hint: "Try again in a moment.",
@@ -194,7 +196,7 @@ export class VolumePast {
   }
 
   async createSnapshot(name: string): Promise<SnapshotRecord> {
-    if (this.options.homes === null) throw historyOff(this.record.name);
+    if (this.options.homes() === null) throw historyOff(this.record.name);
     const file = this.requireFile();
     checkNewSnapshot(file.current, this.record.name, name, limits.snapshotsMax);
     const lsn = await this.requireSession().mark(name);
@@ -221,7 +223,7 @@ export class VolumePast {
 
   /** The volume's history: of the session where it is open, else as the bucket has it. */
   async reading(): Promise<VolumeHistory> {
-    const { homes } = this.options;
+    const homes = this.options.homes();
     if (homes === null) throw historyOff(this.record.name);
     return this.reader ?? (await homes.histories.find(this.record.id));
   }
@@ -310,7 +312,7 @@ export class VolumePast {
       image: session.baseImage(),
       abandoned,
       onHeld: (lsn) => session.held(lsn),
-      onNote: (text) => this.options.homes?.onNote(`${this.record.name}: ${text}`),
+      onNote: (text) => this.options.homes()?.onNote(`${this.record.name}: ${text}`),
       onFenced: this.options.onFenced,
     });
   }

@@ -1,0 +1,62 @@
+/*
+ * The bucket of one process and what stands on it: object store, archiver, readers of the past. Opened by single-machine.ts
+ * before the volumes and closed after them. A store that opens was not asked anything yet, so a bucket that is away keeps
+ * nothing from starting.
+ */
+import { Histories } from "#shared/adapters/history/histories.ts";
+import { openObjectStore } from "#shared/adapters/object-store/open-object-store.ts";
+import { dataLayout } from "#shared/domain/data-layout.ts";
+import type { Clock, Random } from "#shared/ports/clock.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
+import type { ObjectStore } from "#shared/ports/object-store.ts";
+import { defaultBucket } from "#shared/shell/config.ts";
+import { failpointOf } from "#shared/shell/failpoint.ts";
+import { Archiver } from "../archiver/layer.ts";
+import type { PastHomes } from "../gateway/layer.ts";
+
+export interface BucketSetup {
+  /** As in UpConfig.bucket, but never null. */
+  readonly bucket: string;
+  /** Absolute. */
+  readonly dataDirectory: string;
+  readonly files: FileStore;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly onNote: (text: string) => void;
+}
+
+export interface OpenBucket {
+  readonly store: ObjectStore;
+  readonly archiver: Archiver;
+  readonly histories: Histories;
+  readonly homes: PastHomes;
+  /** After the volumes were closed. */
+  close(): Promise<void>;
+}
+
+/** The URL of the bucket that a setting means. */
+export function bucketUrl(bucket: string, dataDirectory: string): string {
+  if (bucket !== defaultBucket) return bucket;
+  const path = `${dataDirectory}/${dataLayout.bucket}`;
+  return `file://${path.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
+  const { clock, random, files, onNote } = setup;
+  const url = bucketUrl(setup.bucket, setup.dataDirectory);
+  const store = await openObjectStore(url, { clock, random, environment: process.env });
+  const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
+  const archiver = new Archiver({ store, clock, random, slabs: files, failpoint });
+  const histories = new Histories({ store, clock });
+  return {
+    store,
+    archiver,
+    histories,
+    homes: { archiver, histories, onNote },
+    close: async () => {
+      await archiver.close();
+      await histories.close();
+      await store.close();
+    },
+  };
+}
