@@ -28,6 +28,8 @@ export interface CollectorParts {
   onNote(text: string): void;
   /** Crash tests end the process here. */
   failpoint?(): void;
+  /** True: the process ends, delete nothing more. */
+  isStopped?(): boolean;
   readonly grace?: Partial<CollectorGrace>;
 }
 
@@ -249,6 +251,7 @@ class CollectorRun {
     let failed = false;
     const lane = async (): Promise<void> => {
       for (let one = waiting.shift(); one !== undefined && !failed; one = waiting.shift()) {
+        if (this.parts.isStopped?.() === true) return;
         this.parts.failpoint?.();
         try {
           await this.parts.reader.store.remove(one.key);

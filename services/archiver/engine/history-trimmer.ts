@@ -4,10 +4,11 @@
  * See docs/specs/retention.md, "How history leaves a manifest".
  */
 import type { BaseRef, VolumeManifest } from "#shared/domain/archive.ts";
-import { toVarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { dropsAnything, planRetention, type RetentionPlan } from "#shared/domain/retention-plan.ts";
 import type { VolumeArchive } from "#shared/ports/archive.ts";
 import type { BucketFinding, CollectReport } from "#shared/ports/bucket-administration.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 
 /** A volume that this process archives. */
 export interface ServedVolume {
@@ -18,12 +19,32 @@ export interface ServedVolume {
   pointsInUse(): readonly number[];
 }
 
-/** Makes an exact base of a point (s = e = lsn): its objects are in the bucket when it resolves. */
-export type ExactBaseBuilder = (volume: ServedVolume, lsn: number) => Promise<BaseRef>;
+/** A base whose objects are in the bucket, not named yet. */
+export interface ExactBase {
+  readonly ref: BaseRef;
+  /** Whether all that it borrowed from other bases is still named: asked at the moment of publishing. */
+  isSound(): boolean;
+  /** Whether the bucket still has all of it: asked when the settle time is over. */
+  isHeld(): Promise<boolean>;
+  /** It is published, or given up. */
+  end(): void;
+}
+
+/** Makes an exact base of a point (s = e = lsn). */
+export type ExactBaseBuilder = (volume: ServedVolume, lsn: number) => Promise<ExactBase>;
 
 export interface TrimmerParts {
+  readonly clock: Clock;
   served(): readonly ServedVolume[];
   readonly exactBase: ExactBaseBuilder;
+  /** How long the store may still lose what it acknowledged. */
+  readonly settleMs: number;
+}
+
+/** An exact base that is published and not held yet: nothing goes on the strength of it. */
+interface UnheldBase {
+  readonly base: ExactBase;
+  readonly builtMs: number;
 }
 
 export interface TrimRequest {
@@ -37,6 +58,7 @@ type Trimmed = CollectReport["trimmed"][number];
 
 export class HistoryTrimmer {
   private readonly parts: TrimmerParts;
+  private readonly unheld = new Map<string, readonly UnheldBase[]>();
   readonly findings: BucketFinding[] = [];
 
   constructor(parts: TrimmerParts) {
@@ -61,39 +83,81 @@ export class HistoryTrimmer {
   private async volume(volume: ServedVolume, request: TrimRequest): Promise<Trimmed | null> {
     const manifest = volume.archive.manifest();
     if (manifest === null) return null;
-    const first = plan(volume, manifest, request);
+    if (!request.dryRun) await this.settle(volume);
+    const first = this.plan(volume, manifest, request);
     if (first.unopenable.length > 0) {
       this.tell(volume, `nothing is trimmed: no way to open LSN ${first.unopenable.join(", ")}`);
       return null;
     }
     const exactBases = request.dryRun ? first.exactBasesDue : await this.exactBases(volume, first);
-    if (request.dryRun)
-      return dropsAnything(manifest, first) ? result(volume, manifest, first, exactBases) : null;
     const grown = volume.archive.manifest() ?? manifest;
-    if (!dropsAnything(grown, plan(volume, grown, request))) {
-      return exactBases.length === 0 ? null : result(volume, grown, plan(volume, grown, request), exactBases);
+    const second = this.plan(volume, grown, request);
+    const drops = dropsAnything(grown, second);
+    if (request.dryRun || !drops) {
+      return drops || exactBases.length > 0 ? result(volume, grown, second, exactBases) : null;
     }
     let before = grown;
-    let published: RetentionPlan = first;
+    let published = second;
     await volume.archive.amend((present) => {
       // Snapshots and pins as they are at this very moment: the plan is made again.
       before = present;
-      published = plan(volume, present, request);
+      published = this.plan(volume, present, request);
       return { ...present, ...keptBy(published) };
     });
     return result(volume, before, published, exactBases);
   }
 
+  /** What may go, without counting on bases that are not held. */
+  private plan(volume: ServedVolume, manifest: VolumeManifest, request: TrimRequest): RetentionPlan {
+    const unheld = new Set(this.unheldOf(volume).map(({ base }) => base.ref.key));
+    const pointsInUse = [...volume.pointsInUse(), ...originsIn(request.manifests, volume.volumeId)];
+    const held = manifest.bases.filter((base) => !unheld.has(base.key));
+    const plan = planRetention(
+      { ...manifest, bases: held },
+      { nowMs: request.nowMs, historyMs: manifest.historyMs, pointsInUse },
+    );
+    const kept = new Set(plan.bases.map((base) => base.key));
+    return { ...plan, bases: manifest.bases.filter((base) => kept.has(base.key) || unheld.has(base.key)) };
+  }
+
+  private unheldOf(volume: ServedVolume): readonly UnheldBase[] {
+    return this.unheld.get(volume.volumeId) ?? [];
+  }
+
+  /** Bases whose settle time is over count from now on, or leave the manifest where the store lost some of them. */
+  private async settle(volume: ServedVolume): Promise<void> {
+    const waiting: UnheldBase[] = [];
+    for (const one of this.unheldOf(volume)) {
+      const { ref } = one.base;
+      if (this.parts.clock.monotonicMs() - one.builtMs < this.parts.settleMs) waiting.push(one);
+      else if (!(await one.base.isHeld())) {
+        this.tell(volume, `the bucket lost the exact base of LSN ${ref.e}; it is built again`);
+        await volume.archive.amend((present) => ({
+          ...present,
+          bases: present.bases.filter((base) => base.key !== ref.key),
+        }));
+      }
+    }
+    this.unheld.set(volume.volumeId, waiting);
+  }
+
   /** Where one can't be built, what its snapshot needs stays, so it is only told. */
   private async exactBases(volume: ServedVolume, due: RetentionPlan): Promise<readonly number[]> {
     const built: number[] = [];
+    const waiting = new Set(this.unheldOf(volume).map(({ base }) => base.ref.e));
     for (const lsn of due.exactBasesDue) {
+      if (waiting.has(lsn)) continue;
       try {
         const base = await this.parts.exactBase(volume, lsn);
-        await volume.archive.amend((present) => ({
-          ...present,
-          bases: [...present.bases, base].sort(byRange),
-        }));
+        try {
+          await volume.archive.amend((present) => withBase(present, base));
+        } finally {
+          base.end();
+        }
+        const builtMs = this.parts.clock.monotonicMs();
+        if (this.parts.settleMs > 0) {
+          this.unheld.set(volume.volumeId, [...this.unheldOf(volume), { base, builtMs }]);
+        }
         built.push(lsn);
       } catch (cause) {
         this.tell(volume, `no exact base of LSN ${lsn} yet: ${toVarveError(cause, "exact base").message}`);
@@ -126,11 +190,6 @@ export function originsIn(manifests: readonly VolumeManifest[], volumeId: string
   });
 }
 
-function plan(volume: ServedVolume, manifest: VolumeManifest, request: TrimRequest): RetentionPlan {
-  const pointsInUse = [...volume.pointsInUse(), ...originsIn(request.manifests, volume.volumeId)];
-  return planRetention(manifest, { nowMs: request.nowMs, historyMs: manifest.historyMs, pointsInUse });
-}
-
 function result(
   volume: ServedVolume,
   before: VolumeManifest,
@@ -146,6 +205,15 @@ function result(
     bases: before.bases.length - after.bases.length,
     exactBases,
   };
+}
+
+function withBase(manifest: VolumeManifest, { ref, isSound }: ExactBase): VolumeManifest {
+  if (!isSound()) {
+    throw new VarveError("BaseGivenUp", "Retry", "a chunk that the base shares is not named any more", {
+      hint: "The next run builds it again.",
+    });
+  }
+  return { ...manifest, bases: [...manifest.bases, ref].sort(byRange) };
 }
 
 function byRange(a: BaseRef, b: BaseRef): number {

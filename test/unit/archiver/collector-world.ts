@@ -9,7 +9,11 @@ import type { ObjectStore } from "#shared/ports/object-store.ts";
 import { BucketReader } from "../../../services/archiver/engine/bucket-reader.ts";
 import { Collector } from "../../../services/archiver/engine/collector.ts";
 import { CollectorLease } from "../../../services/archiver/engine/collector-lease.ts";
-import { type ExactBaseBuilder, HistoryTrimmer } from "../../../services/archiver/engine/history-trimmer.ts";
+import {
+  type ExactBaseBuilder,
+  HistoryTrimmer,
+  type ServedVolume,
+} from "../../../services/archiver/engine/history-trimmer.ts";
 import { SteppedRandom } from "../file-store/stepped-clock.ts";
 import { HandClock, hour, SmallVolume, WatchedStore } from "./small-bucket.ts";
 
@@ -19,9 +23,10 @@ export class CollectorWorld {
   readonly store: WatchedStore;
   readonly volumes: SmallVolume[] = [];
   /** Served volumes only are trimmed. */
-  served: SmallVolume[] = [];
+  served: () => readonly ServedVolume[] = () => this.volumes.map((volume) => this.servedOf(volume));
   readonly notes: string[] = [];
   pointsInUse: (volumeId: string) => readonly number[] = () => [];
+  settleMs = 0;
   exactBase: ExactBaseBuilder = async () => {
     throw new Error("no point source here");
   };
@@ -36,8 +41,17 @@ export class CollectorWorld {
   volume(number: number, change: Partial<VolumeManifest> = {}): SmallVolume {
     const volume = new SmallVolume(this.memory, this.clock, number, change);
     this.volumes.push(volume);
-    this.served.push(volume);
     return volume;
+  }
+
+  servedOf(archive: SmallVolume): ServedVolume {
+    const { volumeId, name } = archive.present;
+    return { volumeId, name, archive, pointsInUse: () => this.pointsInUse(volumeId) };
+  }
+
+  /** From now on only these are served here. */
+  serveOnly(...volumes: readonly SmallVolume[]): void {
+    this.served = () => volumes.map((volume) => this.servedOf(volume));
   }
 
   /** A process's collector; another call is another process. */
@@ -54,13 +68,9 @@ export class CollectorWorld {
         conditionalPut: true,
       }),
       trimmer: new HistoryTrimmer({
-        served: () =>
-          this.served.map((archive) => ({
-            volumeId: archive.present.volumeId,
-            name: archive.present.name,
-            archive,
-            pointsInUse: () => this.pointsInUse(archive.present.volumeId),
-          })),
+        clock,
+        settleMs: this.settleMs,
+        served: () => this.served(),
         exactBase: async (volume, lsn) => this.exactBase(volume, lsn),
       }),
       uploadsInFlight: () => this.volumes.flatMap((volume) => [...volume.inFlight]),

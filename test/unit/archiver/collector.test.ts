@@ -158,7 +158,7 @@ describe("collection", () => {
     await volume.segment();
     await volume.base(["alone", null, null, null]);
     volume.inFlight.clear();
-    world.served = [];
+    world.serveOnly();
     const before = await world.keys();
     const report = await runFor(world, 120);
     expect(report.findings.map((one) => one.problem).join()).toContain("no manifest");
@@ -390,7 +390,7 @@ describe("deleted volumes", () => {
     const volume = world.volume(1);
     await threeDays(world, volume);
     await volume.publish({ deletedAtMs: world.clock.wallMs });
-    world.served = [];
+    world.serveOnly();
     const collector = world.collector();
     await runFor(world, 6 * 24, collector);
     expect(await world.dangling()).toEqual([]);
@@ -406,7 +406,7 @@ describe("deleted volumes", () => {
     const volume = world.volume(1);
     await threeDays(world, volume);
     await volume.publish({ deletedAtMs: world.clock.wallMs });
-    world.served = [];
+    world.serveOnly();
     const collector = world.collector();
     await runFor(world, 6 * 24, collector);
     volume.present = {
@@ -431,7 +431,7 @@ describe("deleted volumes", () => {
     await clone.segment();
     await clone.publish();
     await parent.publish({ deletedAtMs: world.clock.wallMs });
-    world.served = [clone];
+    world.serveOnly(clone);
     const collector = world.collector();
     await runFor(world, 20 * 24, collector);
     expect(await world.dangling()).toEqual([]);
@@ -439,7 +439,7 @@ describe("deleted volumes", () => {
     expect(kept.length).toBe(1);
     expect(await world.keys(`volumes/${origin.volumeId}/bases/`)).toHaveLength(2);
     await clone.publish({ deletedAtMs: world.clock.wallMs });
-    world.served = [];
+    world.serveOnly();
     await runFor(world, 30 * 24, collector);
     expect(await world.keys()).toEqual([]);
   });
@@ -458,7 +458,7 @@ describe("snapshots that outlive the window", () => {
     world.exactBase = async (_, lsn) => {
       const base = await volume.baseOf([null, null, null, null], lsn);
       volume.present = { ...volume.present, bases: volume.present.bases.filter((one) => one !== base) };
-      return base;
+      return { ref: base, isSound: () => true, isHeld: async () => true, end: () => undefined };
     };
     const second = await collector.run(sweep);
     expect(second.trimmed[0]?.exactBases).toEqual([25]);

@@ -1,0 +1,178 @@
+/*
+ * Volumes out of a bucket alone: takes the next line of a volume, so that whoever served it before stops, and says what its files
+ * on this machine begin with. `varve rescue` and `varve volume undelete` (services/cli) make the files. See docs/specs/retention.md,
+ * "Rescue".
+ */
+import { lineMarkerKey, manifestKey, type VolumeManifest } from "#shared/domain/archive.ts";
+import { bucketKeyOf } from "#shared/domain/bucket-keys.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { defaultHistoryPolicy, type HistoryRecord } from "#shared/domain/history-record.ts";
+import { encodeManifest } from "#shared/formats/manifest-object.ts";
+import type { RescuedVolume } from "#shared/ports/bucket-administration.ts";
+import type { Clock, Random } from "#shared/ports/clock.ts";
+import type { RemoteBeginning } from "#shared/ports/replica-home.ts";
+import type { RescuePlan } from "#shared/ports/rescue.ts";
+import type { BucketReader, PresentManifest } from "./bucket-reader.ts";
+import { isBuried } from "./volume-burial.ts";
+
+/** What a bucket holds for a rescue. */
+export interface FoundVolumes {
+  readonly live: readonly PresentManifest[];
+  readonly deleted: readonly PresentManifest[];
+}
+
+export interface RescuerParts {
+  readonly reader: BucketReader;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly conditionalPut: boolean;
+}
+
+const noChecksum = "0000000000000000";
+
+export class Rescuer {
+  private readonly parts: RescuerParts;
+
+  constructor(parts: RescuerParts) {
+    this.parts = parts;
+  }
+
+  /** All volumes of the bucket. Changes nothing. */
+  async find(): Promise<FoundVolumes> {
+    const live: PresentManifest[] = [];
+    const deleted: PresentManifest[] = [];
+    for (const { present } of await this.parts.reader.seenVolumes()) {
+      if (present === null || isBuried(present.manifest)) continue;
+      (present.manifest.deletedAtMs === null ? live : deleted).push(present);
+    }
+    return { live: live.sort(byName), deleted: deleted.sort(byName) };
+  }
+
+  /** What a rescue would reach. Changes nothing. */
+  preview(manifest: VolumeManifest): RescuedVolume {
+    return reachedOf(manifest);
+  }
+
+  /** Publishes the volume on a new line. From now on its old archiver stops, and this machine is to serve it. */
+  async takeLine(volumeId: string): Promise<RescuePlan> {
+    const { reader, clock, random } = this.parts;
+    const line = random.hex(8);
+    const lineNumber = await this.mark(volumeId, line);
+    // Read behind the marker: what the old archiver published before it saw the marker counts.
+    const key = await reader.presentKey(volumeId);
+    if (key === null) throw gone(volumeId);
+    const before = await reader.manifest(key);
+    if (before.lineNumber >= lineNumber) throw overtaken(before.name);
+    const { archivedLsn } = before;
+    const next: VolumeManifest = {
+      ...before,
+      sizeBytes: sizeAt(before, archivedLsn),
+      lineNumber,
+      line,
+      archiverEpoch: 1,
+      number: 1,
+      writtenAtMs: clock.wallTimeMs(),
+      ancestors: [...before.ancestors, { line: before.line, lastLsn: archivedLsn }],
+      archivedChecksum: noChecksum,
+      deletedAtMs: null,
+      // What names an entry that never reached the bucket names nothing.
+      snapshots: before.snapshots.filter((snapshot) => snapshot.lsn <= archivedLsn),
+      pins: before.pins.filter((pin) => pin.lsn <= archivedLsn),
+    };
+    await reader.store.put(manifestKey(next), encodeManifest(next));
+    return planOf(next);
+  }
+
+  /** Writes the marker of the line after all that were ever begun; of two rescues at once one gets it. */
+  private async mark(volumeId: string, line: string): Promise<number> {
+    const { reader, conditionalPut } = this.parts;
+    const presentKey = await reader.presentKey(volumeId);
+    if (presentKey === null) throw gone(volumeId);
+    const present = await reader.manifest(presentKey);
+    const lineNumber = Math.max(present.lineNumber, await this.greatestMarker(volumeId)) + 1;
+    const key = lineMarkerKey(volumeId, lineNumber);
+    const content = Buffer.from(line);
+    await reader.store.put(key, content, conditionalPut ? { onlyNew: true } : {});
+    // The store's own retry may have met our own object, so what counts is whose it is.
+    const found = await reader.object(key);
+    if (!found.equals(content)) throw overtaken(present.name);
+    return lineNumber;
+  }
+
+  private async greatestMarker(volumeId: string): Promise<number> {
+    let greatest = 0;
+    for await (const { key } of this.parts.reader.store.list(`volumes/${volumeId}/lines/`)) {
+      if (bucketKeyOf(key).kind !== "line") continue;
+      greatest = Math.max(greatest, Number(key.slice(key.lastIndexOf("/") + 1)));
+    }
+    return greatest;
+  }
+}
+
+function planOf(manifest: VolumeManifest): RescuePlan {
+  const { volumeId, name, durability, createdAtMs, origin, line, archivedLsn, archivedEpoch } = manifest;
+  const history: HistoryRecord = {
+    volumeId,
+    beginBytes: manifest.beginBytes,
+    archiverEpoch: manifest.archiverEpoch,
+    ...defaultHistoryPolicy,
+    historyMs: manifest.historyMs,
+    origin,
+    pins: manifest.pins.filter((pin) => pin.holder !== "reader"),
+    snapshots: manifest.snapshots,
+  };
+  return {
+    record: { id: volumeId, name, sizeBytes: manifest.sizeBytes, durability, createdAtMs, state: "active" },
+    history,
+    replica: beginningOf(manifest),
+    log: { line, lastLsn: archivedLsn, epoch: archivedEpoch },
+    reached: reachedOf(manifest),
+  };
+}
+
+/** Nothing archived: a new disk, or a clone that begins anew from its parent. */
+function beginningOf(manifest: VolumeManifest): RemoteBeginning | null {
+  const { volumeId, origin, line, archivedLsn, archivedEpoch } = manifest;
+  if (archivedLsn > 0) {
+    return { point: { volumeId, lsn: archivedLsn }, appliedLsn: archivedLsn, line, epoch: archivedEpoch };
+  }
+  if (origin === null) return null;
+  return { point: { volumeId: origin.volumeId, lsn: origin.lsn }, appliedLsn: 0, line: null, epoch: 0 };
+}
+
+function reachedOf(manifest: VolumeManifest): RescuedVolume {
+  const { name, volumeId, archivedLsn, line, lineNumber, pages, segments } = manifest;
+  const last = segments.at(-1) ?? pages.at(-1);
+  return {
+    name,
+    volumeId,
+    sizeBytes: sizeAt(manifest, archivedLsn),
+    lsn: archivedLsn,
+    reachedMs: archivedLsn === 0 ? null : (last?.wallMaxMs ?? manifest.writtenAtMs),
+    line,
+    lineNumber,
+  };
+}
+
+/** A resize that was not archived did not happen. */
+function sizeAt(manifest: VolumeManifest, lsn: number): number {
+  return manifest.resizes.findLast((resize) => resize.lsn <= lsn)?.sizeBytes ?? manifest.beginBytes;
+}
+
+function byName(a: PresentManifest, b: PresentManifest): number {
+  return a.manifest.name < b.manifest.name ? -1 : 1;
+}
+
+function gone(volumeId: string): VarveError {
+  return new VarveError("UnknownVolumeError", "Invalid", `the bucket has no volume ${volumeId}`, {
+    hint: "varve rescue --dry-run lists what it has.",
+    fields: { volumeId },
+  });
+}
+
+function overtaken(name: string): VarveError {
+  return new VarveError("RescuedElsewhereError", "Fenced", `volume ${name} is being rescued elsewhere`, {
+    hint: "Let that rescue end, or run this one again to take the volume over from it.",
+    fields: { name },
+  });
+}

@@ -1,0 +1,143 @@
+/*
+ * `varve scrub`: compares the local extents of an image with the volume's past in the bucket, extent by extent, at a limited
+ * rate. An extent that differs and that no entry touched meanwhile is damaged; with repair it becomes remote and is filled
+ * again. Called by bucket-keeper.ts; the volume host gives the subject. See docs/specs/retention.md, "Check, usage, scrub".
+ */
+import { limits } from "#shared/domain/limits.ts";
+import type { BaseImage } from "#shared/ports/archive.ts";
+import type { ScrubOptions, ScrubReport } from "#shared/ports/bucket-administration.ts";
+import type { Clock } from "#shared/ports/clock.ts";
+import type { PointSource, VolumeHistory } from "#shared/ports/history.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+
+/** A volume that is served, as the scrubber reads it. */
+export interface ScrubSubject {
+  readonly name: string;
+  /** The file itself, never through an overlay. */
+  readonly image: BaseImage;
+  readonly history: Pick<VolumeHistory, "open" | "changes">;
+  /** Takes the extent's bytes from the bucket again; false where that is not possible now. */
+  repair(extent: number): Promise<boolean>;
+}
+
+export interface ScrubberParts {
+  readonly clock: Clock;
+  allocateSlab(bytes: number): Slab;
+  onProgress?(doneBytes: number, totalBytes: number): void;
+  /** True: end with what was compared so far. */
+  isStopped?(): boolean;
+}
+
+/** An extent that changes under each look is written to all the time; the next scrub sees it again. */
+const looksMax = 3;
+/** A point is opened again after so many extents, so that what it holds on to stays small. */
+const extentsPerPoint = 256;
+
+type Outcome = "same" | "busy" | { readonly firstOffset: number };
+
+export class Scrubber {
+  private readonly parts: ScrubberParts;
+  private readonly subject: ScrubSubject;
+  private readonly mine: Slab;
+  private readonly theirs: Slab;
+  private source: PointSource | null = null;
+  private looked = 0;
+
+  constructor(parts: ScrubberParts, subject: ScrubSubject) {
+    this.parts = parts;
+    this.subject = subject;
+    this.mine = parts.allocateSlab(limits.extentBytes);
+    this.theirs = parts.allocateSlab(limits.extentBytes);
+  }
+
+  async scrub(options: ScrubOptions): Promise<ScrubReport> {
+    const { image, name } = this.subject;
+    const { sizeBytes, appliedLsn } = image.state();
+    const extents = Math.ceil(sizeBytes / limits.extentBytes);
+    const counts = { compared: 0, bytes: 0, remote: 0, busy: 0 };
+    const damaged: { extent: number; firstOffset: number; repaired: boolean }[] = [];
+    const startedMs = this.parts.clock.monotonicMs();
+    try {
+      for (let extent = 0; extent < extents && this.parts.isStopped?.() !== true; extent += 1) {
+        if (!image.isLocal(extent)) {
+          counts.remote += 1;
+          continue;
+        }
+        const outcome = await this.compare(extent);
+        if (outcome === "busy") counts.busy += 1;
+        else counts.compared += 1;
+        if (typeof outcome === "object") {
+          const repaired = options.repair && (await this.repair(extent));
+          damaged.push({ extent, firstOffset: outcome.firstOffset, repaired });
+        }
+        counts.bytes += limits.extentBytes;
+        this.parts.onProgress?.(counts.bytes, sizeBytes);
+        await this.keepPace(startedMs, counts.bytes, options.bytesPerSecond);
+      }
+    } finally {
+      await this.closeSource();
+    }
+    return { volume: name, lsn: appliedLsn, extents, ...counts, damaged };
+  }
+
+  private async compare(extent: number): Promise<Outcome> {
+    const { image, history } = this.subject;
+    for (let look = 0; look < looksMax; look += 1) {
+      const source = await this.point(look > 0);
+      const offset = extent * limits.extentBytes;
+      const length = Math.min(limits.extentBytes, source.sizeBytes - offset);
+      if (length <= 0) return "same";
+      await image.read(this.mine, 0, length, offset);
+      const { begunLsn } = image.state();
+      if (!image.isLocal(extent)) return "same";
+      await source.read(this.theirs, 0, length, offset);
+      const first = firstDifference(this.mine.bytes, this.theirs.bytes, length);
+      if (first < 0) return "same";
+      // Entries after the point may be in the file already; any that touch the extent explain the difference.
+      const touched = begunLsn > source.lsn ? await history.changes(source.lsn, begunLsn) : [];
+      const isTouched = touched.some(
+        (range) => range.offset < offset + length && range.offset + range.length > offset,
+      );
+      if (!isTouched) return { firstOffset: offset + first };
+    }
+    return "busy";
+  }
+
+  /** A point that the image has wholly. */
+  private async point(fresh: boolean): Promise<PointSource> {
+    this.looked += 1;
+    if (this.source !== null && (fresh || this.looked > extentsPerPoint)) await this.closeSource();
+    if (this.source === null) {
+      this.source = await this.subject.history.open(this.subject.image.state().appliedLsn);
+      this.looked = 0;
+    }
+    return this.source;
+  }
+
+  private async closeSource(): Promise<void> {
+    const { source } = this;
+    this.source = null;
+    await source?.close();
+  }
+
+  /** Repaired means: taken again, and now the same. */
+  private async repair(extent: number): Promise<boolean> {
+    if (!(await this.subject.repair(extent))) return false;
+    return (await this.compare(extent)) === "same";
+  }
+
+  private async keepPace(startedMs: number, bytes: number, bytesPerSecond: number): Promise<void> {
+    const dueMs = startedMs + (bytes / bytesPerSecond) * 1000;
+    const waitMs = dueMs - this.parts.clock.monotonicMs();
+    if (waitMs <= 0) return;
+    await new Promise<void>((resolve) => {
+      this.parts.clock.after(waitMs, resolve);
+    });
+  }
+}
+
+function firstDifference(mine: Buffer, theirs: Buffer, length: number): number {
+  if (mine.compare(theirs, 0, length, 0, length) === 0) return -1;
+  for (let at = 0; at < length; at += 1) if (mine[at] !== theirs[at]) return at;
+  return -1;
+}
