@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { limits } from "#shared/domain/limits.ts";
+import { checksumOf } from "#shared/formats/checksum.ts";
 import {
   buildChunk,
   type ChunkHead,
@@ -12,7 +13,7 @@ import {
   readChunkHead,
 } from "#shared/formats/chunk-object.ts";
 import { frameCoding, openFrame } from "#shared/formats/object-frame.ts";
-import { type BadObject, isBadObject } from "#shared/formats/sealed-object.ts";
+import { type BadObject, isBadObject, writeDigest } from "#shared/formats/sealed-object.ts";
 import { SeededRandom } from "../../tools/seeded-random.ts";
 
 function good<T extends object>(value: T | BadObject): T {
@@ -100,6 +101,30 @@ describe("bytes that are no chunk", () => {
 
   test("a content that is not what the name says", () => {
     expect(openChunk(buildChunk(raw, "ab".repeat(32), 3))).toMatchObject({ fault: "checksum" });
+  });
+
+  test("damage behind repaired checksums", () => {
+    const random = new SeededRandom(31);
+    const small = buildChunk(Buffer.alloc(100, 1), chunkHashOf(Buffer.alloc(100, 1)) ?? "", 3);
+    for (let round = 0; round < 1500; round += 1) {
+      const changed = Buffer.from(small);
+      const at = random.between(0, 504);
+      changed[at] = (changed[at] ?? 0) ^ random.between(1, 256);
+      changed.writeBigUInt64LE(checksumOf(changed.subarray(0, 504)), 504);
+      writeDigest(changed);
+      expect(isBadObject(openChunk(changed)), `byte ${at}`).toBe(true);
+    }
+    const flagged = (flags: number): Buffer => {
+      const changed = Buffer.from(small);
+      changed.writeUInt16LE(flags, 6);
+      changed.writeBigUInt64LE(checksumOf(changed.subarray(0, 504)), 504);
+      return changed;
+    };
+    expect(readChunkHead(flagged(1))).toMatchObject({
+      fault: "flags",
+      detail: expect.stringContaining("encrypted"),
+    });
+    expect(readChunkHead(flagged(4))).toMatchObject({ fault: "flags" });
   });
 
   test("another kind, random bytes", () => {
