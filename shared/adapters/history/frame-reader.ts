@@ -254,6 +254,7 @@ function frameKey(key: string, number: number): string {
   return `${key}#${number}`;
 }
 
+/** With the checksum: it chains over the whole line, so that nothing else can have this name. */
 function hotKey(place: HotPlace): string {
-  return `${place.log.line}@${place.firstLsn}`;
+  return `${place.log.line}@${place.firstLsn}#${place.checksum}`;
 }

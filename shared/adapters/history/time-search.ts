@@ -33,12 +33,16 @@ export async function findTime(
   view: VolumeView,
   fromLsn: number,
   wallTimeMs: number,
+  nowMs: number,
 ): Promise<TimeCandidates> {
   const lsns: number[] = [];
   let hole: TimeCandidates["hole"] = null;
   let before: Step | null = null;
   const judge = (step: Step, next: Step | null): void => {
-    if (step.side === "after" || !(next === null || isCandidate(step, next))) return;
+    if (step.side === "after") return;
+    // The last stretch goes on to now.
+    const isMeant = next === null ? step.side === "at" || wallTimeMs <= nowMs : isCandidate(step, next);
+    if (!isMeant) return;
     if (next !== null && next.firstLsn > step.lastLsn + 1) {
       hole = { fromLsn: step.lastLsn + 1, toLsn: next.firstLsn };
       return;

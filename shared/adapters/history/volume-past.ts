@@ -2,7 +2,7 @@
  * The past of one volume (port VolumeHistory): which points there are, opening them, timeline, differences. Each question
  * takes one view of the volume (volume-view.ts) and is answered from it. Made by histories.ts.
  */
-import type { SnapshotRecord, VolumeManifest } from "#shared/domain/archive.ts";
+import type { SnapshotRecord } from "#shared/domain/archive.ts";
 import { isVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Point } from "#shared/domain/point.ts";
@@ -131,13 +131,14 @@ export class VolumePast implements VolumeHistory {
 
   private async resolveTime(view: VolumeView, wallTimeMs: number): Promise<ResolvedPoint> {
     const fromLsn = oldestLsn(view);
-    const { lsns, hole } = await findTime(this.deps.reader, view, fromLsn, wallTimeMs);
+    const nowMs = this.deps.clock.wallTimeMs();
+    const { lsns, hole } = await findTime(this.deps.reader, view, fromLsn, wallTimeMs, nowMs);
     const lsn = lsns.at(-1);
     if (lsn === undefined && hole !== null) throw pointInGap(hole.fromLsn, hole);
     const range = await this.rangeOf(view);
-    if (range === null || lsn === undefined) throw pointNotThere("the volume has no point so early", range);
-    if (wallTimeMs > Math.max(this.deps.clock.wallTimeMs(), newestMs(view))) {
-      throw pointNotThere("that time is in the future", range);
+    if (range === null || lsn === undefined) {
+      const what = wallTimeMs > nowMs ? "that time is in the future" : "the volume has no point so early";
+      throw pointNotThere(what, range);
     }
     if (lsns.length > 1) throw timeAmbiguous(wallTimeMs, lsns.toReversed());
     return { volumeId: this.subject.volumeId, lsn, wallTimeMs: await this.timeNear(view, lsn) };
@@ -169,10 +170,4 @@ export class VolumePast implements VolumeHistory {
 
 function oldestLsn({ manifest }: VolumeView): number {
   return Math.max(1, manifest?.retainedFromLsn ?? 1);
-}
-
-function newestMs({ manifest, tail }: VolumeView): number {
-  const parts: VolumeManifest["pages"] = manifest?.pages ?? [];
-  const all = [...parts, ...(manifest?.segments ?? [])].map(({ wallMaxMs }) => wallMaxMs);
-  return Math.max(0, ...all, ...(tail?.batches ?? []).map(({ wallTimeMs }) => wallTimeMs));
 }
