@@ -153,10 +153,12 @@ describe("docs", () => {
   test("name only npm scripts that package.json has", () => {
     const scripts = Object.keys(packageJson().scripts ?? {});
     const bad = pages.flatMap((page) =>
-      [...read(page).matchAll(/\bnpm (?:run ([a-z][a-z:-]*)|(start|test)\b)/g)].flatMap(([, run, short]) => {
-        const name = run ?? short ?? "";
-        return scripts.includes(name) ? [] : [`${page}: npm run ${name}`];
-      }),
+      [...read(page).matchAll(/\bnpm (?:run ([a-z][a-z0-9:-]*)|(start|test)\b)/g)].flatMap(
+        ([, run, short]) => {
+          const name = run ?? short ?? "";
+          return scripts.includes(name) ? [] : [`${page}: npm run ${name}`];
+        },
+      ),
     );
     expect(bad).toEqual([]);
   });
@@ -211,7 +213,7 @@ describe("package.json", () => {
 
   test("has a program behind every script", () => {
     const bad = Object.entries(packageJson().scripts ?? {}).filter(([, command]) =>
-      [...command.matchAll(/(?:bin|scripts|test)\/[a-z/-]+(?:\.ts)?/g)].some(
+      [...command.matchAll(/(?:bin|scripts|test)\/[a-z0-9/-]+(?:\.ts)?/g)].some(
         ([path]) => !existsSync(join(root, path)),
       ),
     );

@@ -1,6 +1,6 @@
 // Starts, kills, restarts and stops real S3 servers on a free port of 127.0.0.1, with data in a temporary directory and one
 // bucket made. Callers: test/s3, e2e tests and benches that need a bucket on S3. No server outlives the process that started
-// it. The programs come from scripts/s3-server-binary.ts; a missing one fails the test that needs it.
+// it. How each kind runs is s3-server-programs.ts; a missing program fails the test that needs it, with the way out.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
@@ -8,9 +8,9 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
-import { type BuiltServer, serverBinary } from "../../scripts/s3-server-binary.ts";
+import { type S3ServerName, type ServerContext, serverPrograms } from "./s3-server-programs.ts";
 
-export type S3ServerName = BuiltServer;
+export type { S3ServerName } from "./s3-server-programs.ts";
 /** The one that `npm test` uses. */
 export const s3ServerDefault: S3ServerName = "versitygw";
 
@@ -20,33 +20,6 @@ const bucketName = "past";
 const outputBytesMax = 64 * 1024;
 const startMs = 60_000;
 
-interface Program {
-  readonly args: (dataDir: string, port: number) => readonly string[];
-  readonly env: Readonly<Record<string, string>>;
-  readonly healthPath: string;
-}
-
-const programs: Readonly<Record<S3ServerName, Program>> = {
-  versitygw: {
-    args: (dataDir, port) => {
-      const listen = ["--port", `127.0.0.1:${port}`, "--health", "/health", "--quiet"];
-      return [...listen, "posix", dataDir];
-    },
-    env: { ROOT_ACCESS_KEY: accessKeyId, ROOT_SECRET_KEY: secretAccessKey },
-    healthPath: "/health",
-  },
-  minio: {
-    args: (dataDir, port) => ["server", "--quiet", "--address", `127.0.0.1:${port}`, dataDir],
-    env: {
-      MINIO_ROOT_USER: accessKeyId,
-      MINIO_ROOT_PASSWORD: secretAccessKey,
-      MINIO_BROWSER: "off",
-      MINIO_UPDATE: "off",
-    },
-    healthPath: "/minio/health/ready",
-  },
-};
-
 const alive = new Set<ChildProcess>();
 process.on("exit", () => {
   for (const child of alive) child.kill("SIGKILL");
@@ -54,17 +27,19 @@ process.on("exit", () => {
 
 export class S3Server {
   readonly name: S3ServerName;
+  readonly version: string;
   readonly endpoint: string;
   /** Credentials, as `openObjectStore` and `varve up` read them. */
   readonly env = { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey };
   private readonly binary: string;
   private readonly port: number;
   private readonly directory: string;
-  private child: ChildProcess | undefined;
+  private children: ChildProcess[] = [];
   private output = "";
 
   private constructor(name: S3ServerName, binary: string, port: number, directory: string) {
     this.name = name;
+    this.version = serverPrograms[name].version;
     this.binary = binary;
     this.port = port;
     this.directory = directory;
@@ -72,12 +47,18 @@ export class S3Server {
   }
 
   static async start(name: S3ServerName = s3ServerDefault): Promise<S3Server> {
-    const binary = await serverBinary(name);
+    const binary = await serverPrograms[name].binary();
     const directory = await mkdtemp(join(tmpdir(), `varve-${name}-`));
     const server = new S3Server(name, binary, await freePort(), directory);
-    await mkdir(server.dataDir);
-    await server.run();
-    await server.makeBucket();
+    try {
+      await mkdir(join(directory, "data"));
+      await serverPrograms[name].prepare?.(server.context());
+      await server.run();
+      await server.makeBucket();
+    } catch (error) {
+      await server.stop();
+      throw error;
+    }
     return server;
   }
 
@@ -86,11 +67,12 @@ export class S3Server {
     return `s3://${bucketName}/${prefix}?endpoint=${this.endpoint}`;
   }
 
+  /** Of the process that listens. */
   get pid(): number {
-    return this.child?.pid ?? 0;
+    return this.children.at(-1)?.pid ?? 0;
   }
 
-  /** kill -9. Returns when it is gone. */
+  /** kill -9 of all its processes. Returns when they are gone. */
   async kill(): Promise<void> {
     await this.end("SIGKILL");
   }
@@ -109,21 +91,42 @@ export class S3Server {
 
   /** For tests that stop a server in its tracks: SIGSTOP and SIGCONT. */
   signal(signal: NodeJS.Signals): void {
-    this.child?.kill(signal);
-  }
-
-  private get dataDir(): string {
-    return join(this.directory, "data");
+    for (const child of this.children) child.kill(signal);
   }
 
   private async run(): Promise<void> {
-    const program = programs[this.name];
-    const child = spawn(this.binary, program.args(this.dataDir, this.port), {
+    await serverPrograms[this.name].run(this.context());
+    const endMs = performance.now() + startMs;
+    while (performance.now() < endMs && this.children.every(isRunning)) {
+      const answer = await fetch(this.endpoint + serverPrograms[this.name].healthPath).catch(() => null);
+      await answer?.arrayBuffer();
+      if (answer?.ok === true) return;
+      await new Promise((resolve) => {
+        setTimeout(resolve, 50);
+      });
+    }
+    await this.end("SIGKILL");
+    throw new Error(`${this.name} does not answer on ${this.endpoint}\n${this.output}`);
+  }
+
+  private context(): ServerContext {
+    return {
+      binary: this.binary,
+      directory: this.directory,
+      port: this.port,
+      accessKeyId,
+      secretAccessKey,
+      spawn: (command, args, env = {}) => this.spawn(command, args, env),
+    };
+  }
+
+  private spawn(command: string, args: readonly string[], env: Readonly<Record<string, string>>): void {
+    const child = spawn(command, args, {
       cwd: this.directory,
-      env: { ...process.env, ...program.env },
+      env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
-    this.child = child;
+    this.children.push(child);
     alive.add(child);
     child.once("close", () => alive.delete(child));
     child.once("error", (cause) => this.keep(`cannot spawn: ${cause.message}`));
@@ -131,21 +134,6 @@ export class S3Server {
       stream.setEncoding("utf8");
       stream.on("data", (text: string) => this.keep(text));
     }
-    await this.answers(child);
-  }
-
-  private async answers(child: ChildProcess): Promise<void> {
-    const endMs = performance.now() + startMs;
-    while (performance.now() < endMs && child.exitCode === null && child.signalCode === null) {
-      const answer = await fetch(this.endpoint + programs[this.name].healthPath).catch(() => null);
-      await answer?.arrayBuffer();
-      if (answer?.ok === true) return;
-      await new Promise((resolve) => {
-        setTimeout(resolve, 50);
-      });
-    }
-    child.kill("SIGKILL");
-    throw new Error(`${this.name} does not answer on ${this.endpoint}\n${this.output}`);
   }
 
   private async makeBucket(): Promise<void> {
@@ -159,21 +147,28 @@ export class S3Server {
     client.destroy();
   }
 
+  /** The last that was started ends first. */
   private async end(signal: NodeJS.Signals): Promise<void> {
-    const child = this.child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = new Promise((resolve) => {
-      child.once("close", resolve);
-    });
-    child.kill(signal);
-    const late = setTimeout(() => child.kill("SIGKILL"), 10_000);
-    await gone;
-    clearTimeout(late);
+    for (const child of this.children.toReversed().filter(isRunning)) {
+      const gone = new Promise((resolve) => {
+        child.once("close", resolve);
+      });
+      child.kill("SIGCONT");
+      child.kill(signal);
+      const late = setTimeout(() => child.kill("SIGKILL"), 10_000);
+      await gone;
+      clearTimeout(late);
+    }
+    this.children = [];
   }
 
   private keep(text: string): void {
     this.output = (this.output + text).slice(-outputBytesMax);
   }
+}
+
+function isRunning(child: ChildProcess): boolean {
+  return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
 }
 
 async function freePort(): Promise<number> {

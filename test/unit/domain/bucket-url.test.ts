@@ -16,16 +16,16 @@ describe("right URLs", () => {
       "s3://past at AWS",
     ],
     [
-      "s3://past/home/lab/?endpoint=http://10.0.0.5:8333&region=eu-central-1",
+      "s3://past/lab/disks/?endpoint=http://10.0.0.5:8333&region=eu-central-1",
       {
         kind: "s3",
         bucket: "past",
-        prefix: "home/lab/",
+        prefix: "lab/disks/",
         endpoint: "http://10.0.0.5:8333",
         region: "eu-central-1",
         pathStyle: true,
       },
-      "s3://past/home/lab at 10.0.0.5:8333",
+      "s3://past/lab/disks at 10.0.0.5:8333",
     ],
     [
       "s3://past/?endpoint=https%3A%2F%2Fs3.example.org%2F&path-style=false",
