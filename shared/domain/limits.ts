@@ -173,6 +173,8 @@ export const limits = {
   collectorSweepEveryMs: 12 * 3_600_000,
   /** Findings that a report carries; it counts all. */
   bucketFindingsMax: 1000,
+  /** Reports of finished checks, collections and scrubs that a server keeps: at most 1,000 findings of 200 bytes each. */
+  bucketReportsMax: 16,
   /** Objects fetched side by side by check, mark and exact bases: 4 of at most 8 MiB. */
   bucketReadsMax: 4,
   /** Scrub reads so fast by default: a 100 GiB image in 3.6 hours, without being felt. */

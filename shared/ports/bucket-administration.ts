@@ -2,6 +2,7 @@
  * What people ask of the bucket as a whole: is all there, what does it cost, what may go, which deleted volumes can come
  * back. The archiver's bucket keeper implements it (services/archiver); HTTP API and CLI call it. See docs/specs/retention.md.
  */
+import type { JobView } from "./past-administration.ts";
 
 /** One thing that is wrong, or worth telling. */
 export interface BucketFinding {
@@ -122,11 +123,20 @@ export interface RescuedVolume {
   readonly lineNumber: number;
 }
 
+export type BucketReport =
+  | { readonly kind: "check"; readonly report: BucketCheckReport }
+  | { readonly kind: "collect"; readonly report: CollectReport }
+  | { readonly kind: "scrub"; readonly report: ScrubReport };
+
+/** Long work begins at once and goes on as a job; its report is asked for when the job is done. */
 export interface BucketAdministration {
-  check(options: { readonly quick: boolean }): Promise<BucketCheckReport>;
+  check(options: { readonly quick: boolean }): JobView;
+  collect(options: CollectOptions): JobView;
+  /** Throws Invalid for a volume that is not served. */
+  scrub(volume: string, options: ScrubOptions): JobView;
+  /** Of a job that is done; throws Invalid for others. The last few are kept. */
+  report(jobId: string): BucketReport;
   usage(): Promise<BucketUsageReport>;
-  collect(options: CollectOptions): Promise<CollectReport>;
-  scrub(volume: string, options: ScrubOptions): Promise<ScrubReport>;
   deletedVolumes(): Promise<readonly DeletedVolume[]>;
   /** `name` may also be the volume's id. Throws Invalid where there is none, or the name is taken. */
   undelete(name: string): Promise<RescuedVolume>;

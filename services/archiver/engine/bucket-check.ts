@@ -24,8 +24,10 @@ import { KeySet } from "./key-set.ts";
 export interface CheckOptions {
   /** Only whether each object is there, with its size where a manifest says it. */
   readonly quick: boolean;
-  /** Called after each object that was looked at. */
-  onProgress?(objects: number, bytes: number): void;
+  /** Called with each name that is followed: objects, their bytes, and the bytes of all that were listed. */
+  onProgress?(objects: number, bytes: number, totalBytes: number): void;
+  /** True: the process ends; the check fails. */
+  isStopped?(): boolean;
   /** Awaited after each object that was hashed: on a server, others get their turn. */
   breathe?(): Promise<void>;
 }
@@ -44,6 +46,7 @@ class BucketCheck {
   private readonly sized = new KeySet();
   private readonly named = new KeySet();
   private namedAndThere = 0;
+  private readBytes = 0;
   private objects = 0;
   private bytes = 0;
 
@@ -126,6 +129,7 @@ class BucketCheck {
     if (this.options.quick) return;
     const object = await this.attempt(ref.key, () => this.reader.object(ref.key));
     if (object === null) return;
+    this.readBytes += object.length;
     const opened = openSegment(object);
     await this.options.breathe?.();
     if (isBadObject(opened)) {
@@ -177,6 +181,7 @@ class BucketCheck {
     if (!this.present(key) || isKnown || this.options.quick) return;
     const object = await this.attempt(key, () => this.reader.object(key));
     if (object === null) return;
+    this.readBytes += object.length;
     const opened = openChunk(object);
     await this.options.breathe?.();
     if (isBadObject(opened)) this.find(key, `is damaged: ${opened.detail}`);
@@ -188,7 +193,8 @@ class BucketCheck {
     const isThere = this.there.has(key);
     if (isThere && !this.named.has(key)) this.namedAndThere += 1;
     this.named.add(key);
-    this.options.onProgress?.(this.named.size, this.bytes);
+    if (this.options.isStopped?.() === true) throw stopped();
+    this.options.onProgress?.(this.named.size, this.readBytes, this.bytes);
     if (isThere) return true;
     this.find(key, "is named, but not in the bucket");
     return false;
@@ -215,6 +221,12 @@ class BucketCheck {
     this.problems += 1;
     if (this.findings.length < limits.bucketFindingsMax) this.findings.push({ key, problem });
   }
+}
+
+function stopped(): VarveError {
+  return new VarveError("StoppedError", "Retry", "the check was stopped: the process ends", {
+    hint: "Run it again.",
+  });
 }
 
 /** Each segment goes on where the one before ended, in LSN and in the chain of record checksums. */

@@ -6,19 +6,22 @@
 import type { BucketPrices } from "#shared/domain/bucket-prices.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type {
   BucketAdministration,
-  BucketCheckReport,
+  BucketReport,
   BucketUsageReport,
   CollectOptions,
   CollectReport,
   DeletedVolume,
   RescuedVolume,
   ScrubOptions,
-  ScrubReport,
 } from "#shared/ports/bucket-administration.ts";
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
+import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
+import type { JobView } from "#shared/ports/past-administration.ts";
+import type { RescuePlan } from "#shared/ports/rescue.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { checkBucket } from "./bucket-check.ts";
 import { BucketReader, type PresentManifest } from "./bucket-reader.ts";
@@ -29,26 +32,38 @@ import { type ExactBaseBuilder, HistoryTrimmer, type ServedVolume } from "./hist
 import { Rescuer } from "./rescuer.ts";
 import { Scrubber, type ScrubSubject } from "./scrubber.ts";
 
+/** A job as the gateway's register has it. */
+export interface JobHandle {
+  readonly id: string;
+  progress(doneBytes: number, totalBytes: number): void;
+  done(note: string): void;
+  stopped(note: string): void;
+  failed(cause: unknown): void;
+  view(): JobView;
+}
+
 export interface KeeperParts {
   readonly store: ObjectStore;
   readonly clock: Clock;
   readonly random: Random;
   /** For people: host and process. */
   readonly who: string;
-  readonly conditionalPut: boolean;
+  /** Whether the store's probe passed. */
+  conditionalPut(): Promise<boolean>;
   readonly settleMs: number;
   readonly prices: BucketPrices;
   readonly exactBase: ExactBaseBuilder;
-  served(): readonly ServedVolume[];
+  kept(): readonly KeptVolume[];
   uploadsInFlight(): Iterable<string>;
   pointsInUse(volumeId: string): readonly number[];
-  /** Throws Invalid for a volume that is not served. */
-  scrubSubject(volume: string): ScrubSubject;
   allocateSlab(bytes: number): Slab;
+  startJob(kind: "check" | "collect" | "scrub", volume: string): JobHandle;
   /** Makes the volume's record and files, and serves it; `takeLine` is called when its name is found to be free. */
-  bringBack(found: PresentManifest, rescuer: Rescuer): Promise<RescuedVolume>;
+  bringBack(record: VolumeRecord, takeLine: () => Promise<RescuePlan>): Promise<RescuedVolume>;
   onNote(text: string): void;
   failpoint?(): void;
+  /** The keeper closes: long work of its parts ends soon. */
+  onClose?(): void;
   readonly grace?: Partial<CollectorGrace>;
 }
 
@@ -61,6 +76,7 @@ export class BucketKeeper implements BucketAdministration {
   private readonly collector: Collector;
   private readonly rescuer: Rescuer;
   private readonly running = new Set<string>();
+  private readonly reports = new Map<string, BucketReport>();
   private timer: Timer | null = null;
   private closed = false;
   private lastRun: Promise<unknown> = Promise.resolve();
@@ -70,7 +86,8 @@ export class BucketKeeper implements BucketAdministration {
 
   constructor(parts: KeeperParts) {
     this.parts = parts;
-    const { store, clock, random, who, conditionalPut } = parts;
+    const { store, clock, random, who } = parts;
+    const conditionalPut = async (): Promise<boolean> => parts.conditionalPut();
     this.reader = new BucketReader(store);
     this.rescuer = new Rescuer({ reader: this.reader, clock, random, conditionalPut });
     this.collector = new Collector({
@@ -78,7 +95,7 @@ export class BucketKeeper implements BucketAdministration {
       lease: new CollectorLease({ store, clock, random, who, conditionalPut }),
       trimmer: new HistoryTrimmer({
         clock,
-        served: () => parts.served(),
+        served: () => this.served(),
         exactBase: parts.exactBase,
         settleMs: parts.settleMs,
       }),
@@ -99,33 +116,67 @@ export class BucketKeeper implements BucketAdministration {
   /** No further run begins; one under way deletes nothing more. Idempotent. */
   async close(): Promise<void> {
     this.closed = true;
+    this.parts.onClose?.();
     this.timer?.cancel();
     await this.lastRun;
   }
 
-  async check(options: { readonly quick: boolean }): Promise<BucketCheckReport> {
-    return await this.alone("check", async () =>
-      checkBucket(this.reader, { ...options, breathe: () => this.breathe() }),
-    );
+  check(options: { readonly quick: boolean }): JobView {
+    return this.begin("check", "", async (job) => {
+      const onProgress = (_objects: number, bytes: number, total: number): void => job.progress(bytes, total);
+      const report = await checkBucket(this.reader, {
+        ...options,
+        onProgress,
+        breathe: async () => this.breathe(),
+        isStopped: () => this.closed,
+      });
+      return {
+        result: { kind: "check", report },
+        note: `${report.problems} problems in ${report.objects} objects`,
+      };
+    });
+  }
+
+  collect(options: CollectOptions): JobView {
+    return this.begin("collect", "", async () => {
+      const report = await this.run({ ...options, sweep: true });
+      const what = options.dryRun ? "would go" : "deleted";
+      return {
+        result: { kind: "collect", report },
+        note: `${report.deleted} objects ${what}, ${report.waiting} wait`,
+      };
+    });
+  }
+
+  scrub(volume: string, options: ScrubOptions): JobView {
+    const subject = this.scrubSubject(volume);
+    return this.begin("scrub", volume, async (job) => {
+      const scrubber = new Scrubber(
+        {
+          clock: this.parts.clock,
+          allocateSlab: (bytes: number) => this.parts.allocateSlab(bytes),
+          onProgress: (done, total) => job.progress(done, total),
+          isStopped: () => this.closed,
+        },
+        subject,
+      );
+      const report = await scrubber.scrub(options);
+      const note = `${report.compared} extents compared, ${report.damaged.length} damaged`;
+      return { result: { kind: "scrub", report }, note };
+    });
+  }
+
+  report(jobId: string): BucketReport {
+    const found = this.reports.get(jobId);
+    if (found !== undefined) return found;
+    throw new VarveError("UnknownJobError", "Invalid", `there is no report of job ${JSON.stringify(jobId)}`, {
+      hint: "Only jobs that are done have one, the last few; GET /v1/jobs says how they ended.",
+      fields: { id: jobId },
+    });
   }
 
   async usage(): Promise<BucketUsageReport> {
-    return await this.alone("usage", async () => bucketUsage(this.reader, this.parts.prices, this.alarms));
-  }
-
-  async collect(options: CollectOptions): Promise<CollectReport> {
-    return await this.run({ ...options, sweep: true });
-  }
-
-  async scrub(volume: string, options: ScrubOptions): Promise<ScrubReport> {
-    return await this.alone(`scrub of ${volume}`, async () => {
-      const parts = {
-        clock: this.parts.clock,
-        allocateSlab: (bytes: number) => this.parts.allocateSlab(bytes),
-        isStopped: () => this.closed,
-      };
-      return await new Scrubber(parts, this.parts.scrubSubject(volume)).scrub(options);
-    });
+    return await bucketUsage(this.reader, this.parts.prices, this.alarms);
   }
 
   async deletedVolumes(): Promise<readonly DeletedVolume[]> {
@@ -142,14 +193,14 @@ export class BucketKeeper implements BucketAdministration {
   }
 
   async undelete(name: string): Promise<RescuedVolume> {
-    return await this.alone("undelete", async () => {
-      const { deleted } = await this.rescuer.find();
-      const found = deleted.filter(({ manifest }) => manifest.name === name || manifest.volumeId === name);
-      const [one] = found;
-      if (one === undefined) throw notDeleted(name, deleted);
-      if (found.length > 1) throw severalDeleted(name, found);
-      return await this.parts.bringBack(one, this.rescuer);
-    });
+    const { deleted } = await this.rescuer.find();
+    const found = deleted.filter(({ manifest }) => manifest.name === name || manifest.volumeId === name);
+    const [one] = found;
+    if (one === undefined) throw notDeleted(name, deleted);
+    if (found.length > 1) throw severalDeleted(name, found);
+    return await this.parts.bringBack(this.rescuer.recordOf(one.manifest), async () =>
+      this.rescuer.takeLine(one.manifest.volumeId),
+    );
   }
 
   private plan(delayMs: number): void {
@@ -182,19 +233,60 @@ export class BucketKeeper implements BucketAdministration {
     return report;
   }
 
-  private async alone<T>(what: string, work: () => Promise<T>): Promise<T> {
+  /** One of a kind, and of a volume, at a time. */
+  private begin(
+    kind: "check" | "collect" | "scrub",
+    volume: string,
+    work: (job: JobHandle) => Promise<{ readonly result: BucketReport; readonly note: string }>,
+  ): JobView {
+    const what = `${kind} ${volume}`.trimEnd();
     if (this.running.has(what)) {
       throw new VarveError("AlreadyRunningError", "Retry", `a ${what} is under way already`, {
-        hint: "Wait for it to end.",
+        hint: "Wait for it to end: varve job list.",
         fields: { what },
       });
     }
     this.running.add(what);
-    try {
-      return await work();
-    } finally {
-      this.running.delete(what);
+    const job = this.parts.startJob(kind, volume);
+    work(job)
+      .then(({ result, note }) => {
+        this.keep(job.id, result);
+        if (this.closed) job.stopped(note);
+        else job.done(note);
+      })
+      .catch((cause: unknown) => job.failed(cause))
+      .finally(() => this.running.delete(what))
+      .catch(() => undefined);
+    return job.view();
+  }
+
+  private keep(jobId: string, report: BucketReport): void {
+    this.reports.set(jobId, report);
+    for (const oldest of this.reports.keys()) {
+      if (this.reports.size <= limits.bucketReportsMax) return;
+      this.reports.delete(oldest);
     }
+  }
+
+  private served(): readonly ServedVolume[] {
+    return this.parts.kept().map((volume) => ({
+      ...volume,
+      pointsInUse: () => this.parts.pointsInUse(volume.volumeId),
+    }));
+  }
+
+  private scrubSubject(name: string): ScrubSubject {
+    const volume = this.parts.kept().find((one) => one.name === name);
+    if (volume !== undefined) return { ...volume, repair: async (extent) => volume.refill(extent) };
+    throw new VarveError(
+      "VolumeNotArchivedError",
+      "Invalid",
+      `there is no served volume ${JSON.stringify(name)}`,
+      {
+        hint: "Scrub compares a volume that is served with its history in the bucket: varve volume show says its state.",
+        fields: { name },
+      },
+    );
   }
 
   /** Others get their turn between two objects that were hashed on this thread. */

@@ -34,7 +34,8 @@ export interface LeaseParts {
   readonly random: Random;
   /** For people. */
   readonly who: string;
-  readonly conditionalPut: boolean;
+  /** Whether the store's probe passed; asked when it is needed, because the bucket may be away at the start. */
+  conditionalPut(): Promise<boolean>;
 }
 
 export class CollectorLease {
@@ -128,7 +129,7 @@ export class CollectorLease {
 
   private async write(number: number, state: LeaseContent["state"], time: RetentionTime): Promise<void> {
     const content = encodeLease({ number, holder: this.holder, who: this.parts.who, state, time });
-    const options = this.parts.conditionalPut ? { onlyNew: true } : {};
+    const options = (await this.parts.conditionalPut()) ? { onlyNew: true } : {};
     const result = await this.parts.store.put(leaseKey(number), content, options);
     if (result === "exists") {
       // An answer that was lost makes the store's own retry find our object.

@@ -207,13 +207,13 @@ function result(
   };
 }
 
-function withBase(manifest: VolumeManifest, { ref, isSound }: ExactBase): VolumeManifest {
-  if (!isSound()) {
+function withBase(manifest: VolumeManifest, base: ExactBase): VolumeManifest {
+  if (!base.isSound()) {
     throw new VarveError("BaseGivenUp", "Retry", "a chunk that the base shares is not named any more", {
       hint: "The next run builds it again.",
     });
   }
-  return { ...manifest, bases: [...manifest.bases, ref].sort(byRange) };
+  return { ...manifest, bases: [...manifest.bases, base.ref].sort(byRange) };
 }
 
 function byRange(a: BaseRef, b: BaseRef): number {

@@ -7,6 +7,7 @@ import { lineMarkerKey, manifestKey, type VolumeManifest } from "#shared/domain/
 import { bucketKeyOf } from "#shared/domain/bucket-keys.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { defaultHistoryPolicy, type HistoryRecord } from "#shared/domain/history-record.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { encodeManifest } from "#shared/formats/manifest-object.ts";
 import type { RescuedVolume } from "#shared/ports/bucket-administration.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
@@ -25,7 +26,8 @@ export interface RescuerParts {
   readonly reader: BucketReader;
   readonly clock: Clock;
   readonly random: Random;
-  readonly conditionalPut: boolean;
+  /** Whether the store's probe passed. */
+  conditionalPut(): Promise<boolean>;
 }
 
 const noChecksum = "0000000000000000";
@@ -46,6 +48,11 @@ export class Rescuer {
       (present.manifest.deletedAtMs === null ? live : deleted).push(present);
     }
     return { live: live.sort(byName), deleted: deleted.sort(byName) };
+  }
+
+  /** The catalogue record of a volume that comes back. */
+  recordOf(manifest: VolumeManifest): VolumeRecord {
+    return recordOf(manifest);
   }
 
   /** What a rescue would reach. Changes nothing. */
@@ -85,14 +92,14 @@ export class Rescuer {
 
   /** Writes the marker of the line after all that were ever begun; of two rescues at once one gets it. */
   private async mark(volumeId: string, line: string): Promise<number> {
-    const { reader, conditionalPut } = this.parts;
+    const { reader } = this.parts;
     const presentKey = await reader.presentKey(volumeId);
     if (presentKey === null) throw gone(volumeId);
     const present = await reader.manifest(presentKey);
     const lineNumber = Math.max(present.lineNumber, await this.greatestMarker(volumeId)) + 1;
     const key = lineMarkerKey(volumeId, lineNumber);
     const content = Buffer.from(line);
-    await reader.store.put(key, content, conditionalPut ? { onlyNew: true } : {});
+    await reader.store.put(key, content, (await this.parts.conditionalPut()) ? { onlyNew: true } : {});
     // The store's own retry may have met our own object, so what counts is whose it is.
     const found = await reader.object(key);
     if (!found.equals(content)) throw overtaken(present.name);
@@ -110,7 +117,7 @@ export class Rescuer {
 }
 
 function planOf(manifest: VolumeManifest): RescuePlan {
-  const { volumeId, name, durability, createdAtMs, origin, line, archivedLsn, archivedEpoch } = manifest;
+  const { volumeId, origin, line, archivedLsn, archivedEpoch } = manifest;
   const history: HistoryRecord = {
     volumeId,
     beginBytes: manifest.beginBytes,
@@ -122,12 +129,17 @@ function planOf(manifest: VolumeManifest): RescuePlan {
     snapshots: manifest.snapshots,
   };
   return {
-    record: { id: volumeId, name, sizeBytes: manifest.sizeBytes, durability, createdAtMs, state: "active" },
+    record: recordOf(manifest),
     history,
     replica: beginningOf(manifest),
     log: { line, lastLsn: archivedLsn, epoch: archivedEpoch },
     reached: reachedOf(manifest),
   };
+}
+
+function recordOf(manifest: VolumeManifest): VolumeRecord {
+  const { volumeId: id, name, durability, createdAtMs, archivedLsn } = manifest;
+  return { id, name, sizeBytes: sizeAt(manifest, archivedLsn), durability, createdAtMs, state: "active" };
 }
 
 /** Nothing archived: a new disk, or a clone that begins anew from its parent. */

@@ -12,10 +12,11 @@ import { timeText } from "#shared/domain/wall-time.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { RemoteBeginning, ReplicaTending, TendingPolicy } from "#shared/ports/replica-home.ts";
 import type { RemoteSources, ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { ImageReport, VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
-import { FillJobs } from "./fill-jobs.ts";
+import { FillJobs, type FillKind } from "./fill-jobs.ts";
 import type { JobRegister } from "./job-register.ts";
 import { PointExport } from "./point-export.ts";
 import type { PointSources } from "./point-sources.ts";
@@ -40,6 +41,7 @@ export type HostedSession = Pick<
   | "rollback"
   | "tend"
   | "residency"
+  | "refill"
 >;
 
 /** How a session is opened beside its record. */
@@ -135,6 +137,9 @@ export class HostedVolume {
   readsFrom(volumeId: string): boolean {
     return this.residency()?.points.some((point) => point.volumeId === volumeId) ?? this.session === null;
   }
+
+  /** What a fill at the next open is called: a new clone's is the clone's. */
+  fillKind: FillKind = "fill";
 
   /** `serve`: with its archive and background work, as clients will use it. */
   async open(serve: boolean): Promise<void> {
@@ -274,7 +279,7 @@ export class HostedVolume {
   }
 
   /** Fetches everything that is not local; the job of a fill that is under way already. */
-  fill(kind: "create from" | "rollback" | "fill"): string {
+  fill(kind: FillKind): string {
     const { tending, session } = this;
     if (session === null) throw this.whyClosed();
     return this.fills.start(kind, tending, session.residency());
@@ -285,7 +290,24 @@ export class HostedVolume {
     const { history } = this.past;
     if (history === null) return;
     this.tending?.setPolicy(this.tendingPolicy());
-    if (history.residency === "full" && this.session !== null) this.fillWhatIsRemote(this.session, "fill");
+    if (history.residency === "full" && this.session !== null) this.fillWhatIsRemote(this.session);
+  }
+
+  /** For the keeper of the bucket; null while nothing archives the volume. */
+  kept(): KeptVolume | null {
+    const { session, past } = this;
+    const open = past.opened;
+    if (session === null || open === null) return null;
+    return {
+      volumeId: this.record.id,
+      name: this.name,
+      ...open,
+      image: session.baseImage(),
+      refill: async (extent) => {
+        const base = past.heldBase();
+        return base === null ? false : await session.refill(base, extent);
+      },
+    };
   }
 
   view(): VolumeView {
@@ -315,13 +337,14 @@ export class HostedVolume {
       heldBase: () => this.past.heldBase(),
       onNote: (text) => this.setting.parts.homes?.onNote(`${this.name}: ${text}`),
     });
-    if (this.past.history?.residency === "full") this.fillWhatIsRemote(session, "fill");
+    if (this.past.history?.residency === "full") this.fillWhatIsRemote(session);
   }
 
-  private fillWhatIsRemote(session: HostedSession, kind: "fill"): void {
+  private fillWhatIsRemote(session: HostedSession): void {
     const residency = session.residency();
     if (residency === null || residency.localExtents === residency.extents) return;
-    this.fills.start(kind, this.tending, residency);
+    this.fills.start(this.fillKind, this.tending, residency);
+    this.fillKind = "fill";
   }
 
   private tendingPolicy(): TendingPolicy {

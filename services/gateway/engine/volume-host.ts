@@ -19,6 +19,7 @@ import {
 import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type {
@@ -135,6 +136,11 @@ export class VolumeHost implements VolumeAdministration {
   pointsInUse(): readonly { readonly volumeId: string; readonly lsn: number }[] {
     const replicas = [...this.volumes.values()].flatMap((volume) => volume.residency()?.points ?? []);
     return [...this.points.inUse(), ...replicas];
+  }
+
+  /** Volumes that are archived now, for the keeper of the bucket. */
+  kept(): readonly KeptVolume[] {
+    return [...this.volumes.values()].flatMap((volume) => volume.kept() ?? []);
   }
 
   list(): readonly VolumeView[] {
@@ -288,6 +294,7 @@ export class VolumeHost implements VolumeAdministration {
   ): Promise<HostedVolume> {
     await this.options.catalog.put({ ...record, state: "creating" });
     const hosted = this.hosted({ ...record, state: "active" });
+    if (history !== null && history.origin !== null) hosted.fillKind = "create from";
     const paths = this.directory.pathsOf(record.name);
     try {
       await this.directory.makeVolume(record.name);

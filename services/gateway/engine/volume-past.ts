@@ -91,6 +91,12 @@ export class VolumePast {
     return this.link !== null;
   }
 
+  /** Archive and reader, while both are there. */
+  get opened(): { readonly archive: VolumeArchive; readonly history: VolumeHistory } | null {
+    const archive = this.link?.current ?? null;
+    return archive === null || this.reader === null ? null : { archive, history: this.reader };
+  }
+
   get archiveStatus(): ArchiveStatus | null {
     return this.link?.current?.status() ?? null;
   }

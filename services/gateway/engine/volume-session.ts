@@ -16,7 +16,7 @@ import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaTending, TendingOptions } from "#shared/ports/replica-home.ts";
 import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
-import type { ResidencyState } from "#shared/ports/replica-residency.ts";
+import type { RemotePoint, ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { LogRelease } from "./log-release.ts";
@@ -181,6 +181,18 @@ export class VolumeSession {
   /** Where the image's extents are; null where all are always local. */
   residency(): ResidencyState | null {
     return this.image.extents?.residency() ?? null;
+  }
+
+  /** Gives an extent back to the bucket and fetches it again; false where the base does not have all of it. */
+  async refill(
+    base: { readonly baseLsn: number; readonly point: RemotePoint },
+    extent: number,
+  ): Promise<boolean> {
+    const { extents } = this.image;
+    if (extents === undefined) return false;
+    if ((await extents.evict({ ...base, extents: [extent] })) === 0) return false;
+    await extents.fill(extent);
+    return true;
   }
 
   /** Everything acknowledged so far is durable when it resolves. */

@@ -65,7 +65,7 @@ export class CollectorWorld {
         clock,
         random: new SteppedRandom(this.seed),
         who: `test ${this.seed}`,
-        conditionalPut: true,
+        conditionalPut: async () => true,
       }),
       trimmer: new HistoryTrimmer({
         clock,

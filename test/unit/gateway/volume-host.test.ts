@@ -26,6 +26,8 @@ class FakeSession implements HostedSession {
   readonly held = notHere;
   readonly mark = notHere;
   readonly rollback = notHere;
+  readonly refill = notHere;
+  readonly refill = notHere;
 
   sizeBytes: number;
   attachedClients = 0;
