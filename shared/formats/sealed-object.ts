@@ -126,7 +126,8 @@ export function sha256Hex(bytes: Uint8Array): string {
 
 /** A zstd frame. Two calls with the same bytes give the same frame only with the same version of the library. */
 export function compress(raw: Uint8Array, level: number): Buffer {
-  return zstdCompressSync(raw, { params: { [constants.ZSTD_c_compressionLevel]: level } });
+  const params = { [constants.ZSTD_c_compressionLevel]: level };
+  return zstdCompressSync(raw, { chunkSize: wholeOutput(raw.length), params });
 }
 
 /** Exactly `rawBytes` bytes, or null. Never allocates more, whatever the frame says of itself. */
@@ -150,9 +151,18 @@ export function decompressLater(packed: Uint8Array, rawBytes: number): Promise<B
 
 function decompressOptions(rawBytes: number) {
   return {
+    chunkSize: wholeOutput(rawBytes),
     maxOutputLength: Math.max(1, rawBytes),
     params: { [constants.ZSTD_d_windowLogMax]: zstdWindowLogMax },
   };
+}
+
+/**
+ * Room for the whole result at once: by the library's default of 16 KiB a frame of 256 KiB comes in 16 steps, each a turn of the
+ * thread pool (measured: 1.2 ms of processor time instead of 0.3).
+ */
+function wholeOutput(rawBytes: number): number {
+  return rawBytes + 64;
 }
 
 /** 32 MiB: what a frame may ask for as window; every level up to 19 stays below for objects of our sizes. */
