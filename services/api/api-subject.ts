@@ -3,6 +3,7 @@
  * routes.ts calls them; the JSON forms of what they say are those of shared/api/http-api.ts.
  */
 import type { ApiStatus } from "#shared/api/http-api.ts";
+import type { BucketAdministration } from "#shared/ports/bucket-administration.ts";
 import type { ConnectionRegister } from "#shared/ports/connection-register.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
 import type { VolumeAdministration } from "#shared/ports/volume-administration.ts";
@@ -10,6 +11,8 @@ import type { VolumeAdministration } from "#shared/ports/volume-administration.t
 export interface ApiSubject {
   readonly volumes: VolumeAdministration;
   readonly past: PastAdministration;
+  /** Null with `--bucket none`. */
+  readonly bucket: () => BucketAdministration | null;
   readonly connections: ConnectionRegister;
   /** NBD URIs of a volume, one per listening address. */
   readonly urisOf: (name: string) => readonly string[];

@@ -16,6 +16,7 @@ import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import { fromPort } from "#shared/shell/run-process.ts";
 import { answered } from "./answered.ts";
 import type { ApiSubject } from "./api-subject.ts";
+import { bucketRoutes } from "./bucket-routes.ts";
 import { metricsText } from "./metrics.ts";
 import { jobRoutes, pastRoutes } from "./past-routes.ts";
 import { readBody } from "./request-body.ts";
@@ -125,5 +126,11 @@ const isDown = (view: VolumeView): boolean => view.condition === "failed" || vie
 /** Every route of the API, and /openapi.json. */
 export const apiRoutes = (subject: ApiSubject) =>
   HttpApiBuilder.layer(varveApi, { openapiPath: "/openapi.json" }).pipe(
-    Layer.provide([volumeRoutes(subject), pastRoutes(subject), jobRoutes(subject), serverRoutes(subject)]),
+    Layer.provide([
+      volumeRoutes(subject),
+      pastRoutes(subject),
+      jobRoutes(subject),
+      bucketRoutes(subject),
+      serverRoutes(subject),
+    ]),
   );

@@ -11,8 +11,9 @@ import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import { defaultBucket } from "#shared/shell/config.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
+import { type BucketKeeper, type KeeperSetup, openKeeper } from "../archiver/keeper-layer.ts";
 import { Archiver } from "../archiver/layer.ts";
-import type { PastHomes } from "../gateway/layer.ts";
+import type { PastHomes, VolumeHost } from "../gateway/layer.ts";
 
 export interface BucketSetup {
   /** As in UpConfig.bucket, but never null. */
@@ -59,4 +60,36 @@ export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
       await store.close();
     },
   };
+}
+
+export interface KeeperHome {
+  readonly host: VolumeHost;
+  readonly files: FileStore;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** For people: who collects. */
+  readonly writer: string;
+  readonly bringBack: KeeperSetup["bringBack"];
+  readonly onNote: (text: string) => void;
+}
+
+/** Collects, checks and scrubs from now on; closed before the volumes are. */
+export function keepBucket(bucket: OpenBucket, home: KeeperHome): BucketKeeper {
+  const { host, files, clock, random, writer, bringBack } = home;
+  const { store, archiver, histories } = bucket;
+  return openKeeper({
+    store,
+    archiver,
+    histories,
+    clock,
+    random,
+    who: writer,
+    kept: () => host.kept(),
+    pointsInUse: (volumeId) =>
+      host.pointsInUse().flatMap((point) => (point.volumeId === volumeId ? [point.lsn] : [])),
+    startJob: (kind, volume) => host.jobs.start(kind, volume),
+    allocateSlab: (bytes) => files.allocateSlab(bytes),
+    bringBack,
+    onNote: home.onNote,
+  });
 }

@@ -3,6 +3,8 @@
  * called, because start-up time counts). main.ts reads a command line against this table (command-line.ts), help.ts prints
  * it. A flag that takes a value can also be given as VARVE_ and its name in capitals where `env` is set.
  */
+
+import { bucketCommands } from "./bucket-commands.ts";
 import { type Argument, type Command, type Flag, json, target, volumeName } from "./command.ts";
 import { detach, historyCommands, policyFlags } from "./history-commands.ts";
 
@@ -113,7 +115,12 @@ export const commands: readonly Command[] = [
       "POINT is a snapshot's name, lsn:N, or a time with its zone such as 2026-11-20T10:15:00Z.",
     ],
   ),
-  volumeCommand("list", "list the volumes", [], []),
+  volumeCommand(
+    "list",
+    "list the volumes",
+    [],
+    [{ name: "deleted", summary: "those that are deleted and can come back, by a server with a bucket" }],
+  ),
   volumeCommand("show", "show one volume: state, image file, log, clients", [volumeName], []),
   volumeCommand(
     "set",
@@ -143,6 +150,7 @@ export const commands: readonly Command[] = [
     ["Refused while a client is attached."],
   ),
   ...historyCommands,
+  ...bucketCommands,
   {
     path: ["log", "inspect"],
     summary: "read a volume's log and say what is in it",

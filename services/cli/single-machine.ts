@@ -6,11 +6,17 @@ import { hostname } from "node:os";
 import { resolve } from "node:path";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { BucketAdministration, RescuedVolume } from "#shared/ports/bucket-administration.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { RescuePlan } from "#shared/ports/rescue.ts";
 import type { UpConfig } from "#shared/shell/config.ts";
-import { NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
+import type { BucketKeeper } from "../archiver/keeper-layer.ts";
+import { type GatewayEvents, NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
+import { makeRescuedFiles, type RescuedVolumeParts } from "../gateway/rescued-volume.ts";
 import { RawReplicas } from "../storage/layer.ts";
 import type { OpenBucket } from "./bucket-homes.ts";
 
@@ -35,6 +41,10 @@ export interface OpenVolumes {
   /** Holds the reserve and opens every volume; offline commands do without. */
   serve(): Promise<void>;
   freeBytes(): Promise<number>;
+  /** The bucket's keeper; null without a bucket, and before serve(). */
+  bucket(): BucketAdministration | null;
+  /** Makes record and files of a volume that comes back from a bucket; `takeLine` is called when its name is found to be free. */
+  bringBack(record: VolumeRecord, takeLine: () => Promise<RescuePlan>): Promise<RescuedVolume>;
   /** Closes every volume and gives the data directory back. Rejects where a volume could not be closed cleanly. */
   close(): Promise<void>;
 }
@@ -45,7 +55,9 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   const clock = new SystemClock();
   const note = setup.onNote ?? ((): void => {});
   const random = new SystemRandom();
+  const writer = `${hostname()} pid ${process.pid}`;
   let bucket: OpenBucket | null = null;
+  let keeper: BucketKeeper | null = null;
   try {
     const replicas = new RawReplicas({
       store,
@@ -64,31 +76,24 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       homes: () => bucket?.homes ?? null,
       // Commands that work on files know no bucket: the log waits for the next start.
       keepsLog: setup.bucket !== null,
-      writer: `${hostname()} pid ${process.pid}`,
+      writer,
       logBytesMax: setup.logBytesMax ?? limits.logBytesMaxDefault,
       logRetainedBytes: setup.logRetainedBytes ?? limits.logRetainedBytesDefault,
-      events: {
-        halted: (volume, error) =>
-          note(`warning: volume ${volume} halted: ${error.message}\nhint: ${error.hint}`),
-        replaying: (volume, applied, last) =>
-          note(`${volume}: applying its log, entry ${applied} of ${last}`),
-      },
+      events: eventsOf(note),
     });
+    const bringBack = bringBackWith(host, { store, clock, random, replicas, writer });
     return {
       host,
+      bringBack,
+      bucket: () => keeper,
       serve: async () => {
         await replicas.start();
         const { bucket: wanted = null } = setup;
         if (wanted !== null) {
-          const { openBucket } = await import("./bucket-homes.ts");
-          bucket = await openBucket({
-            bucket: wanted,
-            dataDirectory,
-            files: store,
-            clock,
-            random,
-            onNote: note,
-          });
+          const { openBucket, keepBucket } = await import("./bucket-homes.ts");
+          const machine = { dataDirectory, files: store, clock, random, onNote: note };
+          bucket = await openBucket({ bucket: wanted, ...machine });
+          keeper = keepBucket(bucket, { host, writer, bringBack, ...machine });
         }
         await host.serve();
       },
@@ -98,6 +103,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       freeBytes: async () => (await store.freeSpace(dataDirectory)).freeBytes,
       close: async () => {
         try {
+          await keeper?.close();
           await host.close();
         } finally {
           await bucket?.close();
@@ -110,6 +116,28 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
     await store.close();
     throw cause;
   }
+}
+
+function eventsOf(note: (text: string) => void): GatewayEvents {
+  return {
+    halted: (volume, error) =>
+      note(`warning: volume ${volume} halted: ${error.message}\nhint: ${error.hint}`),
+    replaying: (volume, applied, last) => note(`${volume}: applying its log, entry ${applied} of ${last}`),
+  };
+}
+
+/** Record and files of a volume that comes back; see OpenVolumes.bringBack. */
+function bringBackWith(host: VolumeHost, parts: RescuedVolumeParts): OpenVolumes["bringBack"] {
+  return async (record, takeLine) => {
+    let reached: RescuedVolume | null = null;
+    await host.bringBack(record, async (paths) => {
+      const plan = await takeLine();
+      await makeRescuedFiles(parts, plan, paths);
+      reached = plan.reached;
+    });
+    invariant(reached !== null, "a volume that came back was prepared");
+    return reached;
+  };
 }
 
 /** Crash tests of the whole process put a layer in between that loses with kill -9 what a power cut would lose. */

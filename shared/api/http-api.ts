@@ -9,6 +9,7 @@ import * as HttpApiGroup from "effect/http-api/HttpApiGroup";
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema";
 import * as OpenApi from "effect/http-api/OpenApi";
 import * as Schema from "effect/Schema";
+import { bucket, bucketBodies } from "./bucket-api.ts";
 import { jobs, past, pastBodies, policyFields } from "./past-api.ts";
 import { Durability, errors, Fields, Size, Volume } from "./volume-schema.ts";
 
@@ -50,7 +51,7 @@ const ResizeVolume = Schema.Struct({ size: Size, shrink: Schema.optionalKey(Sche
 const SetVolume = Schema.Struct({ durability: Schema.optionalKey(Durability), ...policyFields });
 
 /** Bodies that the server checks by itself (services/api/request-body.ts), so that every mistake is named at once. */
-export const bodies = { CreateVolume, ResizeVolume, SetVolume, ...pastBodies };
+export const bodies = { CreateVolume, ResizeVolume, SetVolume, ...pastBodies, ...bucketBodies };
 
 export type ApiVolume = typeof Volume.Type;
 export type ApiConnection = typeof Connection.Type;
@@ -101,6 +102,7 @@ export const varveApi = HttpApi.make("varve")
   .add(volumes)
   .add(past)
   .add(jobs)
+  .add(bucket)
   .add(server)
   .annotateMerge(
     OpenApi.annotations({

@@ -18,7 +18,7 @@ const Snapshot = Schema.Struct({ name: Schema.String, lsn: Schema.Int, createdAt
 
 const ResolvedPoint = Schema.Struct({ lsn: Schema.Int, time: Time });
 
-const Job = Schema.Struct({
+export const Job = Schema.Struct({
   id: Schema.String,
   kind: Schema.String.annotate({
     description: "create from, rollback, fill, rescue, undelete, scrub, collect, check",

@@ -9,6 +9,7 @@ export const dataLayout = {
   lock: "varve.lock",
   reserve: "varve.reserve",
   volumes: "volumes",
+  rescue: "rescue.json",
   image: "disk.raw",
   log: "log",
   history: "history.json",

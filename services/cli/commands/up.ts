@@ -54,6 +54,7 @@ const serve = (config: UpConfig, json: boolean): Effect.Effect<void, VarveError,
       const subject = {
         volumes: opened.host,
         past: opened.host.past,
+        bucket: () => opened.bucket(),
         connections: nbd,
         urisOf: (name: string) => config.nbd.map((address) => nbdUri(address, name)),
         process: async () => ({

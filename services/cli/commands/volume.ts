@@ -60,6 +60,7 @@ async function createFrom(line: CommandLine, from: string): Promise<number> {
 }
 
 async function list(line: CommandLine): Promise<number> {
+  if (line.values.has("deleted")) return await (await import("./bucket.ts")).listDeleted(line);
   const found = await withVolumes(line, async (volumes) => volumes.list());
   if (wantsJson(line)) printJson(found);
   else

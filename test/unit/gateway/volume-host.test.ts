@@ -27,7 +27,6 @@ class FakeSession implements HostedSession {
   readonly mark = notHere;
   readonly rollback = notHere;
   readonly refill = notHere;
-  readonly refill = notHere;
 
   sizeBytes: number;
   attachedClients = 0;
