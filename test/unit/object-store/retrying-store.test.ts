@@ -122,8 +122,8 @@ describe("faults that stay", () => {
   });
 
   test("a listing goes on over pages and faults without losing or doubling a key", async () => {
-    setUp(5, { errorBefore: 0.2, errorAfter: 0.2 });
-    const keys = Array.from({ length: 2500 }, (_, index) => `list/${String(index).padStart(6, "0")}`);
+    setUp(5, { errorBefore: 0.1, errorAfter: 0.1 });
+    const keys = Array.from({ length: 1200 }, (_, index) => `list/${String(index).padStart(6, "0")}`);
     await clock.until(Promise.all(keys.map((key) => store.put(key, Buffer.from(key)))));
     const found: string[] = [];
     const listing = async (): Promise<void> => {
