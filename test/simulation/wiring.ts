@@ -73,6 +73,7 @@ export async function openVolume(
     }),
     writer: "simulated 1",
     onHalted: (error) => listener.halted(error),
+    replayBytesPerCheckpoint: 16 * 1024,
   });
   return { session, pool, reserve, store, ballastBytes };
 }
