@@ -31,7 +31,7 @@ export interface BaseBuilderOptions {
   /** The newest rebase entry that is durable, archived or not. */
   readonly lastRebaseLsn: () => number;
   /** The base is published; these objects are new with it. */
-  readonly onBase: (base: BaseRef, stored: readonly StoredObject[]) => void;
+  readonly onBase: (base: BaseRef, stored: readonly StoredObject[], borrowedKeys: readonly string[]) => void;
 }
 
 interface BegunBase {
@@ -134,7 +134,7 @@ export class BaseBuilder {
       this.counters.chunksNew += chunks.stored.length;
       this.counters.chunkBytesNew += chunks.newBytes;
       this.tellChunks(written.ref, names);
-      this.options.onBase(written.ref, [...chunks.stored, ...written.stored]);
+      this.options.onBase(written.ref, [...chunks.stored, ...written.stored], [...chunks.borrowedKeys]);
       return written.ref;
     } finally {
       chunks.end();

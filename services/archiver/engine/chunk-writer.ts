@@ -24,8 +24,9 @@ export class ChunkWriter {
   private readonly own = new Map<string, Promise<string>>();
   private spare: ArrayBuffer | null = null;
   private readonly keys = new Set<string>();
-  /** Bases of others whose chunks this one names. */
+  /** Bases of others whose chunks this one names, and which chunks. */
   readonly borrowed = new Map<string, ChunkHolder>();
+  readonly borrowedKeys = new Set<string>();
   /** New objects, in the bucket. */
   readonly stored: StoredObject[] = [];
   newBytes = 0;
@@ -76,6 +77,7 @@ export class ChunkWriter {
     const known = parts.chunks.find(hash);
     if (known !== null) {
       this.borrowed.set(known.baseKey, known);
+      this.borrowedKeys.add(chunkKey(known.name));
       this.register(chunkKey(known.name));
       return known.name;
     }

@@ -1,79 +1,97 @@
 /*
  * Which base of a volume is held: its objects, and the log up to its `e`. Extents are evicted only on the word of such a base
- * (docs/specs/residency.md). Bases of this process are in the ledger; one from
- * before is looked at once, when somebody asks.
+ * (docs/specs/residency.md). Bases of this process are in the ledger with what they stored; here are the questions about those from
+ * before, whose objects the bucket may still have lost: they are counted one by one, unless the bucket itself says that they are old.
  */
-import type { BaseRef, VolumeManifest } from "#shared/domain/archive.ts";
-import { chunkKey } from "#shared/domain/archive.ts";
+import { type BaseRef, chunkKey, type VolumeManifest } from "#shared/domain/archive.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import { fetchBase, fetchBasePage } from "./base-writer.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
-import type { HeldLedger } from "./held-ledger.ts";
+import type { HeldLedger, HeldObject } from "./held-ledger.ts";
 
 export interface HeldBasesOptions {
   readonly parts: ArchiveParts;
   readonly patience: BucketPatience;
   readonly ledger: HeldLedger;
+  readonly settleMs: number;
   readonly present: () => VolumeManifest | null;
+  /** The manifest without the base and all that came after it. */
+  readonly withoutBase: (key: string) => Promise<readonly HeldObject[]>;
 }
 
 export class HeldBases {
   private readonly options: HeldBasesOptions;
-  private readonly earlierKeys = new Set<string>();
-  private checking: string | null = null;
 
   constructor(options: HeldBasesOptions) {
     this.options = options;
   }
 
-  /** The manifest from before this process. */
-  earlier(manifest: VolumeManifest): void {
-    for (const base of manifest.bases) this.earlierKeys.add(base.key);
-  }
-
   newest(): BaseRef | null {
     const { ledger, present } = this.options;
-    const bases = present()?.bases ?? [];
-    const held = bases.findLast((base) => base.e <= ledger.heldLsn && ledger.heldBaseKeys.has(base.key));
-    const earlier = bases.findLast((base) => this.earlierKeys.has(base.key));
-    if (earlier !== undefined && earlier.s > (held?.s ?? -1)) this.check(earlier);
-    return held ?? null;
+    const isHeld = (base: BaseRef): boolean => base.e <= ledger.heldLsn && ledger.heldBaseKeys.has(base.key);
+    return present()?.bases.findLast(isHeld) ?? null;
   }
 
-  private check(base: BaseRef): void {
-    if (this.checking !== null) return;
-    this.checking = base.key;
-    this.isThere(base)
-      .then((isThere) => {
-        this.earlierKeys.delete(base.key);
-        if (isThere) this.options.ledger.heldBaseKeys.add(base.key);
-      })
-      .catch(() => undefined) // asked again by the next caller
-      .finally(() => {
-        this.checking = null;
-      });
+  /** Bases that an earlier process published, in a manifest with that key. */
+  earlier(manifest: VolumeManifest, manifestKey: string): void {
+    const { ledger, settleMs, withoutBase } = this.options;
+    for (const { key } of manifest.bases) {
+      if (settleMs === 0) {
+        // Where a PUT survives a power cut, what was published is there.
+        ledger.heldBaseKeys.add(key);
+        continue;
+      }
+      const object: HeldObject = {
+        key,
+        check: async () => (await this.isOld(key, manifestKey)) || (await this.isWhole(key)),
+        restore: () => withoutBase(key),
+      };
+      ledger.add(0, [object], key);
+    }
   }
 
-  private async isThere(base: BaseRef): Promise<boolean> {
+  /** By the bucket's own clock: long before the manifest that still names it, so somebody looked at it in between. */
+  private async isOld(baseKey: string, manifestKey: string): Promise<boolean> {
+    const { store } = this.options.parts;
+    const [base, manifest] = [await store.head(baseKey), await store.head(manifestKey)];
+    if (base === null || manifest === null) return false;
+    return manifest.modifiedMs - base.modifiedMs > oldSettleTimes * this.options.settleMs;
+  }
+
+  private async isWhole(key: string): Promise<boolean> {
     const { parts, patience } = this.options;
     const never = (): boolean => false;
-    const { pages } = await fetchBase(parts.store, patience, base.key, never);
-    for (const key of pages) {
-      if (key === null) continue;
-      const { chunks } = await fetchBasePage(parts.store, patience, key, never);
-      const names = chunks.filter((name) => name !== null);
-      let isWhole = true;
-      const lane = async (): Promise<void> => {
-        for (let name = names.shift(); name !== undefined && isWhole; name = names.shift()) {
-          const chunk = chunkKey(name);
-          const facts = await patience.run("check a chunk", () => parts.store.head(chunk));
-          if (facts === null || facts.bytes === 0) isWhole = false;
-        }
-      };
-      await Promise.all(Array.from({ length: limits.archiveRequestsAtOnceMax }, lane));
-      if (!isWhole) return false;
+    try {
+      const { pages } = await fetchBase(parts.store, patience, key, never);
+      for (const page of pages) {
+        if (page === null) continue;
+        const { chunks } = await fetchBasePage(parts.store, patience, page, never);
+        if (!(await this.areThere(chunks.filter((name) => name !== null)))) return false;
+      }
+      return true;
+    } catch (cause) {
+      if (cause instanceof VarveError && cause.kind === "Corrupt") return false;
+      throw cause;
     }
-    return true;
+  }
+
+  private async areThere(names: string[]): Promise<boolean> {
+    const { parts, patience } = this.options;
+    let areThere = true;
+    const lane = async (): Promise<void> => {
+      for (let name = names.shift(); name !== undefined && areThere; name = names.shift()) {
+        const key = chunkKey(name);
+        const facts = await patience.run("check a chunk", () => parts.store.head(key));
+        // A file system that lost power may keep a name and no bytes.
+        if (facts === null || facts.bytes === 0) areThere = false;
+      }
+    };
+    await Promise.all(Array.from({ length: limits.archiveRequestsAtOnceMax }, lane));
+    return areThere;
   }
 }
+
+/** Settle times between a base and a manifest after which it was certainly looked at. */
+const oldSettleTimes = 3;

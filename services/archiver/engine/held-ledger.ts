@@ -26,6 +26,8 @@ interface Waiting {
   readonly baseKey: string | null;
   objects: readonly HeldObject[];
   dueMs: number;
+  /** Every object was seen. */
+  isThere: boolean;
 }
 
 export interface LedgerOptions {
@@ -58,7 +60,7 @@ export class HeldLedger {
   /** Published now: `objects` and with them the log up to `lsn`. */
   add(lsn: number, objects: readonly HeldObject[], baseKey: string | null = null): void {
     const dueMs = this.options.parts.clock.monotonicMs() + this.options.settleMs;
-    this.waiting.push({ lsn, objects, dueMs, baseKey });
+    this.waiting.push({ lsn, objects, dueMs, baseKey, isThere: false });
     this.arm();
   }
 
@@ -73,9 +75,15 @@ export class HeldLedger {
   }
 
   private arm(): void {
-    const head = this.waiting[0];
-    if (head === undefined || this.stopped || this.running !== null || this.timer !== null) return;
-    const leftMs = head.dueMs - this.options.parts.clock.monotonicMs();
+    if (this.stopped || this.running !== null) return;
+    this.timer?.cancel();
+    this.timer = null;
+    const dueMs = this.waiting.reduce(
+      (least, item) => (item.isThere ? least : Math.min(least, item.dueMs)),
+      Number.POSITIVE_INFINITY,
+    );
+    if (dueMs === Number.POSITIVE_INFINITY) return;
+    const leftMs = dueMs - this.options.parts.clock.monotonicMs();
     if (leftMs > 0) {
       this.timer = this.options.parts.clock.after(leftMs, () => {
         this.timer = null;
@@ -94,28 +102,36 @@ export class HeldLedger {
       });
   }
 
+  /** Looks at all that is due. What comes later waits for what comes first only with being held. */
   private async run(): Promise<void> {
-    const { clock, failpoint } = this.options.parts;
+    const { clock } = this.options.parts;
     for (;;) {
-      const head = this.waiting[0];
-      if (head === undefined || this.stopped || head.dueMs > clock.monotonicMs()) return;
-      const missing = await this.missing(head.objects);
+      const item = this.waiting.find((one) => !one.isThere && one.dueMs <= clock.monotonicMs());
+      if (item === undefined || this.stopped) return;
+      const missing = await this.missing(item.objects);
       if (this.stopped) return;
-      if (missing.length > 0) {
-        const restored: HeldObject[] = [];
-        for (const object of missing) restored.push(...(await this.restore(object)));
-        this.counters.objectsRestored += missing.length;
-        head.objects = restored;
-        head.dueMs = clock.monotonicMs() + this.options.settleMs;
-        continue;
-      }
-      this.waiting.shift();
-      if (head.baseKey !== null) this.heldBaseKeys.add(head.baseKey);
-      if (head.lsn <= this.heldLsn) continue;
-      this.heldLsn = head.lsn;
-      failpoint("release");
-      this.options.onHeld(head.lsn);
+      const restored: HeldObject[] = [];
+      for (const object of missing) restored.push(...(await this.restore(object)));
+      this.counters.objectsRestored += missing.length;
+      item.objects = restored;
+      item.isThere = restored.length === 0;
+      item.dueMs = clock.monotonicMs() + this.options.settleMs;
+      this.advance();
     }
+  }
+
+  private advance(): void {
+    let lsn = this.heldLsn;
+    while (this.waiting[0]?.isThere) {
+      const { lsn: itsLsn, baseKey } = this.waiting[0];
+      this.waiting.shift();
+      if (baseKey !== null) this.heldBaseKeys.add(baseKey);
+      lsn = Math.max(lsn, itsLsn);
+    }
+    if (lsn === this.heldLsn) return;
+    this.heldLsn = lsn;
+    this.options.parts.failpoint("release");
+    this.options.onHeld(lsn);
   }
 
   private async restore(object: HeldObject): Promise<readonly HeldObject[]> {

@@ -45,12 +45,22 @@ export class HeldObjects {
     ];
   }
 
-  ofBase(base: BaseRef, stored: readonly StoredObject[]): readonly HeldObject[] {
-    return stored.map((object) => ({
-      key: object.key,
-      check: () => endsAs(this.options.parts.store, object),
-      restore: () => this.withoutBase(base.key),
-    }));
+  /** Its own objects, and those of other volumes' bases that it names, which may not be held yet themselves. */
+  ofBase(
+    base: BaseRef,
+    stored: readonly StoredObject[],
+    borrowedKeys: readonly string[],
+  ): readonly HeldObject[] {
+    const { store } = this.options.parts;
+    const restore = (): Promise<readonly HeldObject[]> => this.withoutBase(base.key);
+    return [
+      ...stored.map((object) => ({ key: object.key, check: () => endsAs(store, object), restore })),
+      ...borrowedKeys.map((key) => ({
+        key,
+        check: async () => ((await store.head(key))?.bytes ?? 0) > 0,
+        restore,
+      })),
+    ];
   }
 
   /** What an earlier process archived and the log still has from its first entry on. Nobody knows any more when it was stored. */
@@ -162,13 +172,14 @@ export class HeldObjects {
     };
   }
 
-  private async withoutBase(key: string): Promise<readonly HeldObject[]> {
-    const named = this.options.present()?.bases.some((base) => base.key === key) ?? false;
-    if (named) {
-      await this.options.publish((manifest) => ({
-        ...manifest,
-        bases: manifest.bases.filter((base) => base.key !== key),
-      }));
+  /** Without it and all that came after it: those may name what it lost. */
+  async withoutBase(key: string): Promise<readonly HeldObject[]> {
+    const isNamed = (base: BaseRef): boolean => base.key === key;
+    if (this.options.present()?.bases.some(isNamed) ?? false) {
+      await this.options.publish((manifest) => {
+        const from = manifest.bases.findIndex(isNamed);
+        return from < 0 ? manifest : { ...manifest, bases: manifest.bases.slice(0, from) };
+      });
     }
     return [];
   }

@@ -73,6 +73,11 @@ export class LogSealer {
     this.pump();
   }
 
+  /** Everything up to here is in a job, or was when it began. */
+  get sealedLsn(): number {
+    return this.nextLsn - 1;
+  }
+
   /** A batch became durable. */
   follow(batch: BatchDraft): void {
     if (batch.firstLsn < this.countedFromLsn) return;
@@ -86,6 +91,11 @@ export class LogSealer {
   demand(lsn: number): void {
     this.demandLsn = Math.max(this.demandLsn, lsn);
     this.pump();
+  }
+
+  /** Whether takeReady() would give any. */
+  isReady(fromLsn: number): boolean {
+    return this.jobs[0]?.firstLsn === fromLsn && this.jobs[0].uploaded !== null;
   }
 
   /** Uploaded segments that continue the log at `fromLsn` without a hole; they are the caller's now. */

@@ -65,9 +65,15 @@ export class ManifestPublisher {
   publish(change: ManifestChange): Promise<VolumeManifest> {
     return new Promise((resolve, reject) => {
       this.waiting.push({ change, resolve, reject });
-      this.running ??= this.run().finally(() => {
-        this.running = null;
-      });
+      this.start();
+    });
+  }
+
+  private start(): void {
+    this.running ??= this.run().finally(() => {
+      this.running = null;
+      // Somebody may have come after the last look and before this.
+      if (this.waiting.length > 0) this.start();
     });
   }
 

@@ -61,7 +61,10 @@ export class VolumeArchiver implements VolumeArchive {
   private taken: UploadedSegment[] = [];
   private waiters: Waiter[] = [];
   private building: Promise<BaseRef | null> | null = null;
+  /** Manifests came while a base was taken: another may be due. */
+  private reconsiders = false;
   private publishing = false;
+  private dropping = false;
   private failure: VarveError | null = null;
   private stopped: VarveError | null = null;
   private closing: Promise<void> | null = null;
@@ -219,9 +222,16 @@ export class VolumeArchiver implements VolumeArchive {
       archive: (lsn) => this.archive(lsn),
       publish: async (change) => this.publish(change),
       lastRebaseLsn: () => Math.max(this.lastRebaseLsn, publisher.present?.rebases.at(-1)?.lsn ?? 0),
-      onBase: (base, stored) => this.baseTaken(base, stored),
+      onBase: (base, stored, borrowedKeys) => this.baseTaken(base, stored, borrowedKeys),
     });
-    this.heldBases = new HeldBases({ parts, patience, ledger, present: () => publisher.present });
+    this.heldBases = new HeldBases({
+      parts,
+      patience,
+      ledger,
+      settleMs,
+      present: () => publisher.present,
+      withoutBase: async (key) => (await this.heldObjects?.withoutBase(key)) ?? [],
+    });
     this.leaveChunks = parts.chunks.join(subject.record.id, () => publisher.present);
     this.adopt(start);
   }
@@ -235,7 +245,7 @@ export class VolumeArchiver implements VolumeArchive {
       const { oldestLsn } = this.subject.log.state();
       const objects = this.heldObjects?.ofEarlier(found, oldestLsn) ?? [];
       this.ledger?.add(found.manifest.archivedLsn, objects);
-      this.heldBases?.earlier(found.manifest);
+      this.heldBases?.earlier(found.manifest, found.key);
     }
     if (start.gap === null) this.goOn();
     else this.giveUp(start.gap);
@@ -290,6 +300,9 @@ export class VolumeArchiver implements VolumeArchive {
     this.taken = this.taken.filter((segment) => segment.ref.lastLsn > manifest.archivedLsn);
     this.failure = null;
     this.gap.published(manifest);
+    if (this.gap.isOpen) this.publishGap();
+    // Ready before the gap was there that they come behind.
+    if (this.sealer.isReady(manifest.archivedLsn + 1)) this.publishReady();
     this.schedule.published(
       manifest,
       taken.map((segment) => segment.summary),
@@ -302,13 +315,14 @@ export class VolumeArchiver implements VolumeArchive {
     this.considerBase(manifest);
   }
 
-  private baseTaken(base: BaseRef, stored: readonly StoredObject[]): void {
-    const objects = this.heldObjects?.ofBase(base, stored) ?? [];
-    this.ledger?.add(this.manifest()?.archivedLsn ?? 0, objects, base.key);
+  private baseTaken(base: BaseRef, stored: readonly StoredObject[], borrowedKeys: readonly string[]): void {
+    const objects = this.heldObjects?.ofBase(base, stored, borrowedKeys) ?? [];
+    this.ledger?.add(0, objects, base.key);
   }
 
   private considerBase(manifest: VolumeManifest): void {
     // Rebases in what was there before the archiver are known once it is archived.
+    if (this.building !== null) this.reconsiders = true;
     if (this.building !== null || this.stopped !== null || manifest.archivedLsn < this.openedLsn) return;
     this.build(async () =>
       (await this.schedule.isDue(manifest)) ? await this.requireBuilder().build() : null,
@@ -327,6 +341,11 @@ export class VolumeArchiver implements VolumeArchive {
       return await this.building;
     } finally {
       this.building = null;
+      const manifest = this.manifest();
+      if (this.reconsiders && manifest !== null) {
+        this.reconsiders = false;
+        this.considerBase(manifest);
+      }
     }
   }
 
@@ -344,34 +363,43 @@ export class VolumeArchiver implements VolumeArchive {
   private dropHistory(): void {
     const { appliedLsn } = this.subject.image.state();
     if (this.stopped !== null || appliedLsn <= (this.ledger?.heldLsn ?? 0)) return;
-    // Before the first manifest is found nothing is sealed; what is missing then shows as a gap.
-    if (this.publisher !== null) this.giveUpTo(appliedLsn);
     if (!this.gap.isOpen) {
       this.subject.onNote(
         `the log is nearly full: history that is not archived is given up, as of entry ${appliedLsn}`,
       );
     }
-    this.subject.onHeld(appliedLsn);
+    // Before the first manifest is found nothing is sealed; what is missing then shows as a gap.
+    if (this.publisher === null) this.subject.onHeld(appliedLsn);
+    else if (!this.dropping) this.giveUpTo(appliedLsn);
   }
 
+  /** What the next record continues is read before the log lets go of it. */
   private giveUpTo(lsn: number): void {
-    findJoint(this.subject.log, lsn).then(
-      (joint) => {
-        if (joint !== null && this.stopped === null) this.giveUp(joint);
-      },
-      (cause: unknown) => this.failed(toVarveError(cause, "giving up history")),
-    );
+    this.dropping = true;
+    findJoint(this.subject.log, lsn)
+      .then((joint) => {
+        if (joint === null || this.stopped !== null) return;
+        this.giveUp(joint);
+        this.subject.onHeld(lsn);
+      })
+      .catch((cause: unknown) => this.failed(toVarveError(cause, "giving up history")))
+      .finally(() => {
+        this.dropping = false;
+      });
   }
 
   private giveUp(joint: LogJoint): void {
-    const { gap, sealer } = this;
-    sealer.begin(joint.lsn, joint.checksum);
+    this.sealer.begin(joint.lsn, joint.checksum);
     this.patience.wake();
-    if (!gap.extend(joint)) return;
-    this.publish((manifest) => gap.applyTo(manifest))
+    if (this.gap.extend(joint)) this.publishGap();
+  }
+
+  private publishGap(): void {
+    this.publish((manifest) => this.gap.applyTo(manifest))
       .then((manifest) => {
-        // What was archived meanwhile, although it was given up, is not sealed again.
-        if (manifest.gaps.at(-1)?.toLsn !== manifest.archivedLsn + 1) this.goOn();
+        // Archived meanwhile although it was given up: no gap, and sealing goes on behind what is archived.
+        const { sealedLsn } = this.sealer;
+        if (sealedLsn < manifest.archivedLsn) this.goOn();
       })
       .catch(() => undefined); // publish() has told of it
   }
