@@ -18,6 +18,7 @@ const statusByTag: Readonly<Record<string, number>> = {
   UnknownVolumeError: 404,
   UnknownSnapshotError: 404,
   UnknownJobError: 404,
+  PointNotThere: 404,
   UnknownRouteError: 404,
   MethodNotAllowedError: 405,
   VolumeExistsError: 409,

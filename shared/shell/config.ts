@@ -130,7 +130,7 @@ export class ConfigReader {
     if (text === defaultBucket) return text;
     const address = parseBucketUrl(text);
     // Not the text itself: people put secrets there, and messages end up in logs.
-    if (typeof address === "string") this.mistake("bucket", `its URL ${address}, or is none`);
+    if (typeof address === "string") this.mistake("bucket", `its URL ${address}`);
     return text;
   }
 

@@ -86,6 +86,15 @@ describe("a wrong request", () => {
       volumes: ["kept:8M", "other:8M"],
     });
     client = await NbdClient.connect(nbd, "kept");
+    const first = {
+      id: "",
+      method: "POST",
+      path: "/v1/volumes/other/snapshots",
+      status: 201,
+      tag: "",
+      says: "",
+    };
+    await ask({ ...first, body: '{"name":"first"}', headers: { "content-type": "application/json" } });
   });
   afterAll(async () => {
     await client.disconnect();
@@ -123,7 +132,9 @@ describe("a wrong request", () => {
   test.each(wrongRequests)("$id: $method $path", async (wrong) => {
     const before = await volumes();
     const { status, body } = await ask(wrong);
-    expect(body).toMatchObject({ tag: wrong.tag, message: wrong.says });
+    expect(body.tag).toBe(wrong.tag);
+    if (wrong.open === true) expect(body.message.startsWith(wrong.says), body.message).toBe(true);
+    else expect(body.message).toBe(wrong.says);
     expect(body.hint).not.toBe("");
     expect(status).toBe(wrong.status);
     expect(await volumes()).toEqual(before);

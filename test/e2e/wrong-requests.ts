@@ -1,5 +1,6 @@
 // Rows of docs/errors.md that an HTTP request can cause: status, tag and message. bad-input.test.ts sends each of them to a
-// server with the volumes `kept` (a client is attached) and `other`, both 8 MiB, and holds the page to them.
+// server with the volumes `kept` (a client is attached) and `other` (with a snapshot `first`), both 8 MiB, and holds the page to
+// them.
 // Hints are checked for being there; their words are the commands' words.
 
 export interface WrongRequest {
@@ -11,6 +12,8 @@ export interface WrongRequest {
   readonly status: number;
   readonly tag: string;
   readonly says: string;
+  /** The message goes on behind `says`, with what differs from run to run. */
+  readonly open?: true;
 }
 
 const json = { "content-type": "application/json" };
@@ -190,5 +193,166 @@ export const wrongRequests: readonly WrongRequest[] = [
     status: 409,
     tag: "VolumeAttachedError",
     says: "volume kept has 1 connection; it is not discarded",
+  },
+  {
+    id: "http-set-nothing",
+    method: "PATCH",
+    path: "/v1/volumes/kept",
+    body: "{}",
+    headers: json,
+    status: 400,
+    tag: "RequestBodyError",
+    says: "the request body is wrong: it sets nothing",
+  },
+  {
+    id: "http-set-span",
+    method: "PATCH",
+    path: "/v1/volumes/kept",
+    body: '{"history":"week"}',
+    headers: json,
+    status: 400,
+    tag: "TimeSpanSyntaxError",
+    says: 'history: "week" is not a span of time',
+  },
+  {
+    id: "http-set-span-rule",
+    method: "PATCH",
+    path: "/v1/volumes/kept",
+    body: '{"coldAfter":0}',
+    headers: json,
+    status: 400,
+    tag: "TimeSpanError",
+    says: "coldAfter: 0 is not a span of time up to 100 years",
+  },
+  {
+    id: "http-snapshot-name",
+    method: "POST",
+    path: "/v1/volumes/kept/snapshots",
+    body: '{"name":"A@b"}',
+    headers: json,
+    status: 400,
+    tag: "SnapshotNameError",
+    says: "snapshot name \"A@b\" must be made of a-z, 0-9, '.', '_' and '-', and start with a letter or digit (lower case)",
+  },
+  {
+    id: "http-snapshot-exists",
+    method: "POST",
+    path: "/v1/volumes/other/snapshots",
+    body: '{"name":"first"}',
+    headers: json,
+    status: 409,
+    tag: "SnapshotExistsError",
+    says: "volume other has a snapshot first already",
+  },
+  {
+    id: "http-snapshot-unknown",
+    method: "DELETE",
+    path: "/v1/volumes/other/snapshots/second",
+    status: 404,
+    tag: "UnknownSnapshotError",
+    says: "volume other has no snapshot second",
+  },
+  {
+    id: "http-history-time",
+    method: "GET",
+    path: "/v1/volumes/other/history?since=yesterday",
+    status: 400,
+    tag: "TimeSyntaxError",
+    says: 'since: "yesterday" is not a time with its zone',
+  },
+  {
+    id: "http-history-intervals",
+    method: "GET",
+    path: "/v1/volumes/other/history?intervals=0",
+    status: 400,
+    tag: "HistoryWindowError",
+    says: "a timeline has 1 to 10000 intervals, not 0",
+  },
+  {
+    id: "http-history-window",
+    method: "GET",
+    path: "/v1/volumes/other/history?since=2030-01-02T00:00:00Z&until=2030-01-01T00:00:00Z",
+    status: 400,
+    tag: "HistoryWindowError",
+    says: "a timeline ends after it begins",
+  },
+  {
+    id: "http-changes-query",
+    method: "GET",
+    path: "/v1/volumes/other/changes?from=first",
+    status: 400,
+    tag: "RequestError",
+    says: "GET /v1/volumes/other/changes?from=first is not understood: query",
+  },
+  {
+    id: "http-point-form",
+    method: "GET",
+    path: "/v1/volumes/other/changes?from=yesterday%20noon&to=first",
+    status: 400,
+    tag: "PointSyntaxError",
+    says: '"yesterday noon" is not a point in time',
+  },
+  {
+    id: "http-point-unknown",
+    method: "GET",
+    path: "/v1/volumes/other/points/lsn:999/blocks?offset=0&length=1",
+    status: 404,
+    tag: "PointNotThere",
+    says: "lsn:999",
+    open: true,
+  },
+  {
+    id: "http-block-number",
+    method: "GET",
+    path: "/v1/volumes/other/points/first/blocks?offset=1K&length=1",
+    status: 400,
+    tag: "NumberSyntaxError",
+    says: 'offset: "1K" is not a whole number',
+  },
+  {
+    id: "http-block-range",
+    method: "GET",
+    path: "/v1/volumes/other/points/first/blocks?offset=8388608&length=1",
+    status: 400,
+    tag: "BlockRangeError",
+    says: "offset 8388608 and length 1 are not a range of this disk: it had 8388608 bytes at that point",
+  },
+  {
+    id: "http-clone-size",
+    method: "POST",
+    path: "/v1/volumes/other/clones",
+    body: '{"name":"a","point":"first","size":"1M"}',
+    headers: json,
+    status: 400,
+    tag: "CloneTooSmallError",
+    says: "other@first has 8388608 bytes; 1048576 bytes would cut off its end",
+  },
+  {
+    id: "http-clone-exists",
+    method: "POST",
+    path: "/v1/volumes/other/clones",
+    body: '{"name":"kept","point":"first"}',
+    headers: json,
+    status: 409,
+    tag: "VolumeExistsError",
+    says: "a volume named kept exists already",
+  },
+  {
+    id: "http-attached-rollback",
+    method: "POST",
+    path: "/v1/volumes/kept/rollback",
+    body: '{"point":"lsn:1"}',
+    headers: json,
+    status: 409,
+    tag: "VolumeAttachedError",
+    says: "volume kept has 1 connection; it is not rolled back",
+  },
+  {
+    id: "http-job-unknown",
+    method: "GET",
+    path: "/v1/jobs/none",
+    status: 404,
+    tag: "UnknownJobError",
+    says: 'there is no job "none"',
   },
 ];

@@ -7,6 +7,9 @@ import type { ReplicaTending } from "#shared/ports/replica-home.ts";
 import type { ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { Job, JobRegister } from "./job-register.ts";
 
+/** Why extents are fetched. */
+export type FillKind = "create from" | "rollback" | "fill";
+
 export class FillJobs {
   private readonly register: JobRegister;
   private readonly volume: string;
@@ -22,11 +25,7 @@ export class FillJobs {
   }
 
   /** The id of the job that makes every extent local. */
-  start(
-    kind: "create from" | "rollback" | "fill",
-    tending: ReplicaTending | null,
-    residency: ResidencyState | null,
-  ): string {
+  start(kind: FillKind, tending: ReplicaTending | null, residency: ResidencyState | null): string {
     if (this.job?.running === true) return this.job.id;
     const job = this.register.start(kind, this.volume);
     this.job = job;
