@@ -11,9 +11,9 @@ function fenced(page: string, language: string): string {
   return found[0]?.[1] ?? "";
 }
 
-/** The bytes of the page's only hex dump. */
-export function hexExample(page: string): Buffer {
-  const lines = fenced(page, "hex").trimEnd().split("\n");
+/** The bytes of the page's only hex dump, or of the only one that is fenced with another word. */
+export function hexExample(page: string, fence = "hex"): Buffer {
+  const lines = fenced(page, fence).trimEnd().split("\n");
   const bytes: number[] = [];
   let repeated = false;
   for (const line of lines) {
