@@ -31,6 +31,11 @@ export class FoldedDisk {
     return this.pages.size;
   }
 
+  /** Numbers of the pages held; all others are zero. */
+  pageNumbers(): Iterable<number> {
+    return this.pages.keys();
+  }
+
   /** Applies the whole batch. Throws Corrupt where it does not continue this disk, or an entry does not lie in it. */
   applyBatch(batch: Pick<Batch, "firstLsn" | "entries" | "payload">): void {
     this.expectNext(batch.firstLsn);

@@ -226,9 +226,14 @@ export class MadeVolume {
     const pages: (string | null)[] = [];
     const extents = Math.ceil(sizeBytes / limits.extentBytes);
     let newChunkBytes = 0;
+    const touched = this.touchedExtents(s, e);
     for (let first = 0; first < extents; first += extentsPerBasePage) {
       const chunks: (string | null)[] = [];
       for (let extent = first; extent < Math.min(extents, first + extentsPerBasePage); extent += 1) {
+        if (!touched.has(extent)) {
+          chunks.push(null);
+          continue;
+        }
         const content = this.fuzzyExtent(extent, sizeBytes, s, e, random);
         const hash = chunkHashOf(content);
         const name = hash === null ? null : chunkName(hash, this.generation);
@@ -376,6 +381,15 @@ export class MadeVolume {
     this.segments.push(ref);
     this.summaries.push(summary);
     this.archived = { lsn: ref.lastLsn, epoch: lastEpoch, checksum: lastChecksum };
+  }
+
+  /** Extents that hold anything at any LSN of [s, e]. */
+  private touchedExtents(s: number, e: number): ReadonlySet<number> {
+    const extents = new Set<number>();
+    for (const disk of this.past.slice(s, e + 1)) {
+      for (const page of disk.pageNumbers()) extents.add(Math.floor((page * 4096) / limits.extentBytes));
+    }
+    return extents;
   }
 
   private fuzzyExtent(extent: number, sizeBytes: number, s: number, e: number, random: SeededRandom): Buffer {

@@ -54,8 +54,9 @@ export function allocationRuns(
 function addBelow(runs: Runs, base: BaseReader | null, from: number, to: number): void {
   for (let at = from; at < to && !runs.full; ) {
     const extent = Math.floor(at / limits.extentBytes);
-    const next = Math.min(to, (extent + 1) * limits.extentBytes);
-    runs.add(at, next, base !== null && !base.isKnownZero(extent));
+    const zeroes = base === null ? Number.POSITIVE_INFINITY : base.knownZeroes(extent);
+    const next = Math.min(to, (extent + Math.max(1, zeroes)) * limits.extentBytes);
+    runs.add(at, next, zeroes === 0);
     at = next;
   }
 }

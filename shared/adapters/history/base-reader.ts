@@ -39,15 +39,15 @@ export class BaseReader {
     return (await this.reader.basePage(key, page * extentsPerBasePage)).chunks;
   }
 
-  /** Whether the extent is known to be zero, without asking the bucket. */
-  isKnownZero(extent: number): boolean {
-    if (extent >= this.extentCount) return true;
+  /** How many extents from this one on are known to be zero, without asking the bucket; 0: it may hold something. */
+  knownZeroes(extent: number): number {
+    if (extent >= this.extentCount) return Number.POSITIVE_INFINITY;
     const root: BaseContent | undefined = this.reader.knownBase(this.ref);
-    if (root === undefined) return false;
+    if (root === undefined) return 0;
     const page = Math.floor(extent / extentsPerBasePage);
     const key = root.pages[page] ?? null;
-    if (key === null) return true;
-    return this.reader.knownPage(key)?.chunks[extent - page * extentsPerBasePage] === null;
+    if (key === null) return (page + 1) * extentsPerBasePage - extent;
+    return this.reader.knownPage(key)?.chunks[extent - page * extentsPerBasePage] === null ? 1 : 0;
   }
 
   private chunkIn(chunks: readonly (string | null)[], page: number, extent: number): string | null {
