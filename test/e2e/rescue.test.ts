@@ -1,0 +1,200 @@
+// A machine is lost: everything comes back from the bucket alone, by real processes and clients. The old machine, when it
+// returns, stops. A rescue that is killed is run again. Deleted volumes come back, damaged extents are found and repaired.
+import { mkdtempSync, openSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { ApiBucketReport, ApiDeletedVolume } from "#shared/api/bucket-api.ts";
+import type { ApiJob } from "#shared/api/past-api.ts";
+import { bytesOf, PastServer } from "../tools/past-server.ts";
+import { contentOf, varve, varveJson } from "../tools/varve-command.ts";
+
+const MiB = 1024 * 1024;
+const first = bytesOf(1, 6 * MiB);
+const second = bytesOf(2, MiB);
+
+interface Rescued {
+  readonly rescued: readonly { readonly name: string; readonly lsn: number; readonly lineNumber: number }[];
+  readonly kept: readonly string[];
+  readonly failed: readonly { readonly name: string; readonly error: { readonly message: string } }[];
+}
+
+let home = "";
+let url = "";
+const servers: PastServer[] = [];
+
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), "varve-rescue-"));
+  url = `file://${home}/bucket`;
+});
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.end();
+  rmSync(home, { recursive: true, force: true });
+});
+
+async function machine(volumes: readonly string[], dataDir?: string): Promise<PastServer> {
+  const more = dataDir === undefined ? {} : { dataDir };
+  const server = await PastServer.start(volumes, { args: ["--bucket", url], ...more });
+  servers.push(server);
+  return server;
+}
+
+/** A machine with two volumes and a snapshot, stopped in good order: everything is archived. */
+async function livedMachine(): Promise<PastServer> {
+  const old = await machine(["disk0:32M", "empty:8M"]);
+  await old.write("disk0", 0, first);
+  await old.snapshot("disk0", "one");
+  await old.write("disk0", 2 * MiB, second);
+  await old.stop();
+  return old;
+}
+
+const rescue = async (data: string): Promise<Rescued> =>
+  await varveJson<Rescued>(["rescue", "--bucket", url, "--data", data]);
+
+describe("a lost machine", () => {
+  test("comes back from the bucket alone, with its snapshots and its past, and goes on", async () => {
+    const old = await livedMachine();
+    rmSync(old.dataDir, { recursive: true });
+    const data = join(home, "data");
+    const dry = await varve(["rescue", "--bucket", url, "--data", data, "--dry-run"]);
+    expect(dry.stdout).toMatch(/^disk0: 32M, entry \d+, 20/m);
+    expect(readdirSync(home)).toEqual(["bucket"]);
+    const { rescued, failed } = await rescue(data);
+    expect(failed).toEqual([]);
+    expect(rescued.map(({ name, lineNumber }) => [name, lineNumber])).toEqual([
+      ["disk0", 2],
+      ["empty", 2],
+    ]);
+    const after = await machine([], data);
+    expect((await after.read("disk0", 0, 2 * MiB)).equals(first.subarray(0, 2 * MiB))).toBe(true);
+    expect((await after.read("disk0", 2 * MiB, MiB)).equals(second)).toBe(true);
+    expect((await after.read("disk0", 3 * MiB, 3 * MiB)).equals(first.subarray(3 * MiB))).toBe(true);
+    expect((await after.read("disk0@one", 0, 6 * MiB)).equals(first)).toBe(true);
+    expect((await after.read("empty", 0, MiB)).every((byte) => byte === 0)).toBe(true);
+    // It goes on: written, archived on the new line, checked, and rescued once more.
+    await after.write("disk0", 20 * MiB, second);
+    await after.stop();
+    const checked = await varve(["bucket", "check", "--bucket", url]);
+    expect(checked.stdout).toContain("all is there");
+    expect(checked.code).toBe(0);
+    const again = join(home, "again");
+    expect((await rescue(again)).rescued.map((one) => one.lineNumber)).toEqual([3, 3]);
+    const third = await machine([], again);
+    expect((await third.read("disk0", 20 * MiB, MiB)).equals(second)).toBe(true);
+    expect((await third.read("disk0", 0, 2 * MiB)).equals(first.subarray(0, 2 * MiB))).toBe(true);
+    expect((await third.read("disk0@one", 0, 6 * MiB)).equals(first)).toBe(true);
+  });
+
+  test("the old machine, when it comes back, stops with a clear message and changes nothing in the bucket", async () => {
+    const old = await livedMachine();
+    await rescue(join(home, "data"));
+    const before = contentOf(join(home, "bucket", "volumes"));
+    // Asked for by name, it ends the start; else the others are served and this one is not.
+    await expect(old.up()).rejects.toThrow("rescued elsewhere");
+    const up = await old.up({ volumes: [] });
+    const volume = await old.volume("disk0");
+    expect(volume.condition).toBe("failed");
+    expect(volume.failure).toMatchObject({ kind: "Fenced" });
+    expect(volume.failure?.message).toContain("rescued elsewhere");
+    expect(up.output()).toContain("rescued elsewhere");
+    await expect(old.connect("disk0")).rejects.toThrow();
+    await old.stop();
+    expect(contentOf(join(home, "bucket", "volumes"))).toBe(before);
+  });
+
+  test("an old machine that still runs stops when it wants to publish", async () => {
+    const old = await machine(["disk0:32M"]);
+    await old.write("disk0", 0, first);
+    await old.stop();
+    await old.up();
+    await rescue(join(home, "data"));
+    await old.write("disk0", 0, second);
+    await old.call("POST", "/volumes/disk0/snapshots", { name: "late" });
+    await old.until("the old machine stopped serving", async () => {
+      const { condition, failure } = await old.volume("disk0");
+      return condition === "failed" && failure?.message.includes("rescued elsewhere") === true ? true : null;
+    });
+  });
+
+  test("a rescue that is killed is run again; a directory in use is refused", async () => {
+    await livedMachine();
+    const data = join(home, "data");
+    // As a kill between the first and the second volume leaves it.
+    await rescue(data);
+    writeFileSync(join(data, "rescue.json"), `${JSON.stringify({ bucket: url })}\n`);
+    const catalog = await varveJson<readonly { name: string }[]>(["volume", "list", "--data", data]);
+    expect(catalog.map((one) => one.name)).toEqual(["disk0", "empty"]);
+    await varve(["volume", "delete", "empty", "--data", data]);
+    const outcome = await rescue(data);
+    expect(outcome.kept).toEqual(["disk0"]);
+    expect(outcome.rescued.map(({ name, lineNumber }) => [name, lineNumber])).toEqual([["empty", 3]]);
+    const refused = await varve(["rescue", "--bucket", url, "--data", data]);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain("has volumes");
+    const foreign = join(home, "foreign");
+    const stranger = await varve(["rescue", "--bucket", `file://${home}/nothing`, "--data", foreign]);
+    expect(stranger.code).toBe(2);
+    expect(readdirSync(home).sort()).toEqual(expect.not.arrayContaining(["foreign"]));
+  });
+});
+
+describe("a bucket's housekeeping on a served volume", () => {
+  test("a deleted volume is listed and comes back with its bytes", async () => {
+    const server = await machine(["disk0:32M", "other:8M"]);
+    await server.write("disk0", 0, first);
+    const deleted = await varve(["volume", "delete", "disk0", ...server.api]);
+    expect(deleted.code).toBe(0);
+    const list = await varveJson<readonly ApiDeletedVolume[]>(["volume", "list", "--deleted", ...server.api]);
+    expect(list.map((one) => one.name)).toEqual(["disk0"]);
+    const wrong = await varve(["volume", "undelete", "other", ...server.api]);
+    expect(wrong.stderr).toContain("Deleted volumes: disk0");
+    const back = await varve(["volume", "undelete", "disk0", ...server.api]);
+    expect(back.stdout).toMatch(/^disk0: 32M, entry \d+/);
+    expect((await server.read("disk0", 0, 6 * MiB)).equals(first)).toBe(true);
+    await server.write("disk0", 9 * MiB, second);
+    expect(await varveJson(["volume", "list", "--deleted", ...server.api])).toEqual([]);
+    await server.stop();
+    expect((await varve(["bucket", "check", "--bucket", url])).code).toBe(0);
+  });
+
+  test("check names what is missing and damaged, usage and collect report", async () => {
+    const server = await machine(["disk0:32M"]);
+    await server.write("disk0", 0, first);
+    await server.stop();
+    await server.up();
+    const usage = await varve(["bucket", "usage", ...server.api]);
+    expect(usage.stdout).toMatch(/^disk0 +segment +\d+/m);
+    const collected = await varveJson<{ deleted: number }>(["bucket", "collect", "--dry-run", ...server.api]);
+    expect(collected.deleted).toBe(0);
+    expect((await varve(["bucket", "check", "--quick", ...server.api])).code).toBe(0);
+    const volumeDir = join(home, "bucket", "volumes", readdirSync(join(home, "bucket", "volumes"))[0] ?? "");
+    const segments = readdirSync(join(volumeDir, "log")).map((name) => join(volumeDir, "log", name));
+    const file = openSync(segments[0] ?? "", "r+");
+    writeSync(file, Buffer.from("damage"), 0, 6, 4096);
+    const damaged = await varve(["bucket", "check", ...server.api]);
+    expect(damaged.code).toBe(1);
+    expect(damaged.stdout).toMatch(/\.seg is damaged: .*SHA-256/);
+    rmSync(segments[0] ?? "");
+    const missing = await varve(["bucket", "check", "--quick", "--bucket", url]);
+    expect(missing.code).toBe(1);
+    expect(missing.stdout).toContain("is named, but not in the bucket");
+  });
+
+  test("scrub finds a changed byte in the image, and says where", async () => {
+    const server = await machine(["disk0:32M"]);
+    await server.write("disk0", 0, first);
+    const { imagePath } = await server.volume("disk0");
+    const clean = await varve(["scrub", "disk0", "--rate", "1G", ...server.api]);
+    expect(clean.stdout).toContain("image and history agree");
+    const file = openSync(imagePath, "r+");
+    writeSync(file, Buffer.from([1, 2, 3]), 0, 3, 5 * MiB + 77);
+    const job = await server.ok<ApiJob>("POST", "/volumes/disk0/scrub", { bytesPerSecond: 1024 * MiB });
+    await server.ended(job);
+    const report = await server.ok<ApiBucketReport>("GET", `/bucket/reports/${job.id}`);
+    expect(report).toMatchObject({ kind: "scrub", report: { damaged: [{ extent: 1 }] } });
+    const found = await varve(["scrub", "disk0", "--rate", "1G", ...server.api]);
+    expect(found.code).toBe(1);
+    expect(found.stdout).toMatch(/^extent 1 differs from byte \d+ on: not repaired$/m);
+  });
+});
