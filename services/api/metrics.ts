@@ -26,6 +26,7 @@ export function metricsText(
   volumes: readonly VolumeView[],
   connections: ConnectionRegister,
   memory: { readonly rss: number },
+  bucketRequests: Readonly<Record<string, number>>,
 ): string {
   const metrics = new MetricText();
   metrics.add("varve_volumes", "gauge", volumes.length);
@@ -33,6 +34,9 @@ export function metricsText(
   metrics.add("varve_process_resident_bytes", "gauge", memory.rss);
   for (const [name, value] of Object.entries(connections.totals())) {
     metrics.add(`varve_nbd_${snake(name)}`, "counter", value);
+  }
+  for (const [name, value] of Object.entries(bucketRequests)) {
+    metrics.add(`varve_bucket_${snake(name)}`, "counter", value);
   }
   const gauges: readonly (readonly [string, (view: VolumeView) => number | undefined])[] = [
     ["up", (view) => (view.condition === "serving" || view.condition === "busy" ? 1 : 0)],
@@ -44,6 +48,9 @@ export function metricsText(
     ["log_durable_lsn", (view) => view.figures?.durableLsn],
     ["applied_lsn", (view) => view.figures?.appliedLsn],
     ["checkpoint_lsn", (view) => view.figures?.checkpointLsn],
+    ["archived_lsn", (view) => view.past?.archivedLsn],
+    ["held_lsn", (view) => view.past?.heldLsn],
+    ["remote_extents", (view) => view.past?.extents?.remote],
   ];
   for (const [name, value] of gauges) {
     for (const view of volumes) {

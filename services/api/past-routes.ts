@@ -12,6 +12,7 @@ import {
   jobBody,
   policyFrom,
   snapshotBody,
+  spanOf,
   startedBody,
   timeFrom,
 } from "#shared/api/past-body.ts";
@@ -130,6 +131,17 @@ export const jobRoutes = (subject: ApiSubject) => {
       )
       .handle("fill", ({ params }) =>
         answered(fromPort("fill a volume", async () => jobBody(await past.fill(params.name)))),
+      )
+      .handleRaw("tier", ({ params, request }) =>
+        answered(
+          Effect.gen(function* () {
+            const { coldAfter } = yield* readBody(request, bodies.Tier);
+            const job = yield* fromPort("tier a volume", async () =>
+              past.tier(params.name, coldAfter === undefined ? null : spanOf(coldAfter, "coldAfter", 0)),
+            );
+            return HttpServerResponse.jsonUnsafe(jobBody(job), { status: 202 });
+          }),
+        ),
       )
       .handle("jobs", () => Effect.sync(() => past.jobs().map(jobBody)))
       .handle("job", ({ params }) =>

@@ -117,7 +117,14 @@ const serverRoutes = (subject: ApiSubject) =>
       .handle("healthz", () => Effect.succeed("ok\n"))
       .handle("readyz", () => Effect.succeed("ready\n"))
       .handle("metrics", () =>
-        Effect.sync(() => metricsText(subject.volumes.list(), subject.connections, process.memoryUsage())),
+        Effect.sync(() =>
+          metricsText(
+            subject.volumes.list(),
+            subject.connections,
+            process.memoryUsage(),
+            subject.bucket()?.requests() ?? {},
+          ),
+        ),
       ),
   );
 

@@ -67,6 +67,25 @@ export const historyCommands: readonly Command[] = [
     flags: [detach, ...served],
     load: async () => (await import("./commands/past.ts")).fill,
   },
+  {
+    path: ["volume", "tier"],
+    summary: "give what is cold back to the bucket now, behind a fresh base",
+    detail: [
+      "Varve does this by itself every ten minutes; for volumes with residency tiered.",
+      "Waits until the bucket holds the base: with stores that settle, minutes.",
+    ],
+    args: [volumeName],
+    flags: [
+      {
+        name: "cold-after",
+        value: "SPAN",
+        summary: "not touched for so long, in hours; 0s: all of it (default: the volume's own)",
+      },
+      detach,
+      ...served,
+    ],
+    load: async () => (await import("./commands/past.ts")).tier,
+  },
   snapshotCommand(
     "create",
     "give the present moment of a volume a name",

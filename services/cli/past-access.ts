@@ -59,6 +59,14 @@ export class PastAccess {
     return await this.client.call("POST", `${pathOf(volume)}/fill`);
   }
 
+  async tier(volume: string, coldAfter: number | undefined): Promise<ApiJob> {
+    return await this.client.call(
+      "POST",
+      `${pathOf(volume)}/tier`,
+      coldAfter === undefined ? {} : { coldAfter },
+    );
+  }
+
   async jobs(): Promise<readonly ApiJob[]> {
     return await this.client.call("GET", "/v1/jobs");
   }

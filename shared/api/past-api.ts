@@ -21,7 +21,7 @@ const ResolvedPoint = Schema.Struct({ lsn: Schema.Int, time: Time });
 export const Job = Schema.Struct({
   id: Schema.String,
   kind: Schema.String.annotate({
-    description: "create from, rollback, fill, rescue, undelete, scrub, collect, check",
+    description: "create from, rollback, fill, tier, rescue, undelete, scrub, collect, check",
   }),
   volume: Schema.String,
   state: Schema.Literals(["running", "done", "failed", "stopped"]),
@@ -88,10 +88,11 @@ const CreateClone = Schema.Struct({
   durability: Schema.optionalKey(Durability),
   ...Policy,
 });
+const Tier = Schema.Struct({ coldAfter: Schema.optionalKey(Span) });
 const Rollback = Schema.Struct({ point: Schema.String, force: Schema.optionalKey(Schema.Boolean) });
 
 export const policyFields = Policy;
-export const pastBodies = { CreateSnapshot, CreateClone, Rollback };
+export const pastBodies = { CreateSnapshot, CreateClone, Rollback, Tier };
 
 export type ApiSnapshot = typeof Snapshot.Type;
 export type ApiJob = typeof Job.Type;
@@ -159,6 +160,12 @@ export const jobs = HttpApiGroup.make("jobs").add(
   }),
   HttpApiEndpoint.post("fill", `${volume}/fill`, {
     params,
+    success: Job.pipe(HttpApiSchema.status(202)),
+    error: errors,
+  }),
+  HttpApiEndpoint.post("tier", `${volume}/tier`, {
+    params,
+    payload: Tier,
     success: Job.pipe(HttpApiSchema.status(202)),
     error: errors,
   }),

@@ -102,7 +102,8 @@ function parsePointOf(text: string): number | null {
   }
 }
 
-function spanOf(value: string | number, what: string, least: number): number {
+/** A span of a request's body. Throws Invalid. */
+export function spanOf(value: string | number, what: string, least: number): number {
   const span = typeof value === "number" ? value : timeSpanFrom(value, what);
   if (Number.isSafeInteger(span) && span >= least && span <= spanMsMax) return span;
   throw new VarveError(

@@ -135,6 +135,8 @@ export const limits = {
   archiveRetryMs: 30_000,
   /** A command that needs the bucket waits so long for it. */
   bucketCommandMs: 30_000,
+  /** Whoever waits until something is held looks so often; a settle time is minutes. */
+  heldPollMs: 250,
   /** Pins that nobody needs are looked for so often. */
   pinUpkeepMs: 60_000,
   /** Connections that were cut are gone after this: what they had in flight is finished first. */

@@ -14,6 +14,7 @@ export const jobKinds = [
   "create from",
   "rollback",
   "fill",
+  "tier",
   "rescue",
   "undelete",
   "scrub",
@@ -112,6 +113,11 @@ export interface PastAdministration {
   rollback(volume: string, point: string, force: boolean): Promise<StartedChange>;
   /** Makes every extent local; the job of a fill that is under way already. */
   fill(volume: string): Promise<JobView>;
+  /**
+   * Takes a base and gives what was not touched for `coldAfterMs` (null: the volume's own policy) back to the bucket, when that
+   * holds it. Refused for volumes whose residency is full.
+   */
+  tier(volume: string, coldAfterMs: number | null): Promise<JobView>;
   setPolicy(volume: string, change: Partial<HistoryPolicy>): Promise<VolumeView>;
   jobs(): readonly JobView[];
   /** Throws UnknownJobError (Invalid). */

@@ -21,6 +21,7 @@ export async function run(
   program: string,
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  timeoutMs = commandMs,
 ): Promise<CommandResult> {
   return await new Promise((resolve, reject) => {
     execFile(
@@ -29,7 +30,7 @@ export async function run(
       {
         cwd: repositoryDir,
         env: { ...process.env, ...env },
-        timeout: commandMs,
+        timeout: timeoutMs,
         maxBuffer: 64 * 1024 * 1024,
       },
       (error, stdout, stderr) => {

@@ -4,6 +4,7 @@
  */
 import type { ApiChanges, ApiHistory, ApiInterval, ApiJob } from "#shared/api/past-api.ts";
 import { exactByteSize, readableByteSize } from "#shared/domain/byte-size.ts";
+import { timeSpanFrom } from "#shared/domain/time-span.ts";
 import { type CommandLine, UsageError } from "../command-line.ts";
 import { followJob } from "../job-progress.ts";
 import { pairs, printJson, printLine, table } from "../output.ts";
@@ -31,6 +32,15 @@ export async function rollback(line: CommandLine): Promise<number> {
 export async function fill(line: CommandLine): Promise<number> {
   const access = new PastAccess(line);
   const job = await finish(line, access, await access.fill(nameOf(line)));
+  if (wantsJson(line)) printJson(job);
+  return 0;
+}
+
+export async function tier(line: CommandLine): Promise<number> {
+  const access = new PastAccess(line);
+  const coldAfter = line.values.get("cold-after")?.[0];
+  const span = coldAfter === undefined ? undefined : timeSpanFrom(coldAfter, "--cold-after");
+  const job = await finish(line, access, await access.tier(nameOf(line), span));
   if (wantsJson(line)) printJson(job);
   return 0;
 }

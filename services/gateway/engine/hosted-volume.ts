@@ -7,6 +7,7 @@ import type { ExtentRun } from "#shared/domain/archive.ts";
 import { exactByteSize } from "#shared/domain/byte-size.ts";
 import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { timeText } from "#shared/domain/wall-time.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
@@ -17,7 +18,7 @@ import type { RemoteBeginning, ReplicaTending, TendingPolicy } from "#shared/por
 import type { RemoteSources, ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { ImageReport, VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
 import { FillJobs, type FillKind } from "./fill-jobs.ts";
-import type { JobRegister } from "./job-register.ts";
+import type { Job, JobRegister } from "./job-register.ts";
 import { PointExport } from "./point-export.ts";
 import type { PointSources } from "./point-sources.ts";
 import { type PastHomes, VolumePast } from "./volume-past.ts";
@@ -41,6 +42,7 @@ export type HostedSession = Pick<
   | "rollback"
   | "tend"
   | "residency"
+  | "evictCold"
   | "refill"
 >;
 
@@ -65,6 +67,8 @@ export interface VolumeParts {
   readonly homes: PastHomes | null;
   readonly keepsLog: boolean;
 }
+
+const hourMs = 3_600_000;
 
 /** What all volumes of a host share. */
 export interface HostedSetting {
@@ -283,6 +287,23 @@ export class HostedVolume {
     const { tending, session } = this;
     if (session === null) throw this.whyClosed();
     return this.fills.start(kind, tending, session.residency());
+  }
+
+  /** Gives cold extents back to the bucket behind a base that is taken now. */
+  async tier(coldAfterMs: number, job: Job): Promise<void> {
+    // Last use is counted in hours: less than one means everything, also what was used in the present one.
+    const nowMs = this.setting.clock.wallTimeMs();
+    const beforeMs = coldAfterMs < hourMs ? nowMs + hourMs : nowMs - coldAfterMs;
+    job.note = "taking a base";
+    const base = await this.past.requireArchive().takeBase();
+    job.note = "waiting until the bucket holds it";
+    const held = await this.past.heldFrom(base.s, () => job.running);
+    if (held === null) return;
+    const session = this.session ?? this.notOpen();
+    const evicted = await session.evictCold(held, beforeMs);
+    const bytes = evicted * limits.extentBytes;
+    job.progress(bytes, bytes);
+    job.done(`${evicted} extents are in the bucket only now`);
   }
 
   /** The policy in the history file changed. */

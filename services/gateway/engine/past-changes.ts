@@ -219,6 +219,29 @@ export class PastChanges implements PastAdministration {
     return this.options.jobs.show(this.host.require(name).fill("fill"));
   }
 
+  async tier(name: string, coldAfterMs: number | null): Promise<JobView> {
+    const volume = this.host.require(name);
+    const { history } = volume.past;
+    volume.past.requireArchive();
+    if (history?.residency !== "tiered") {
+      throw new VarveError(
+        "ResidencyFullError",
+        "Invalid",
+        `volume ${name} has residency full: all of it stays here`,
+        {
+          hint: `varve volume set ${name} --residency tiered lets cold extents go.`,
+          fields: { name },
+        },
+      );
+    }
+    const job = this.options.jobs.start("tier", name);
+    volume.tier(coldAfterMs ?? history.coldAfterMs, job).then(
+      () => job.stopped("the volume was closed"),
+      (cause: unknown) => job.failed(cause),
+    );
+    return job.view();
+  }
+
   async setPolicy(name: string, change: Partial<HistoryPolicy>): Promise<VolumeView> {
     return await this.host.change(async () => {
       const volume = this.host.require(name);

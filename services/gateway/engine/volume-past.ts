@@ -263,6 +263,21 @@ export class VolumePast {
     return { baseLsn: base.s, point: { volumeId: this.record.id, lsn: base.e } };
   }
 
+  /** Waits until a base taken at or after `baseLsn` is held; null when the volume was closed or `wanted` says no meanwhile. */
+  async heldFrom(
+    baseLsn: number,
+    wanted: () => boolean,
+  ): Promise<{ readonly baseLsn: number; readonly point: RemotePoint } | null> {
+    for (;;) {
+      if (!this.attached || !wanted()) return null;
+      const held = this.heldBase();
+      if (held !== null && held.baseLsn >= baseLsn) return held;
+      await new Promise<void>((resolve) => {
+        this.options.clock.after(limits.heldPollMs, resolve);
+      });
+    }
+  }
+
   private facts(): ManifestFacts {
     const record = this.requireFile().current;
     return {

@@ -63,6 +63,11 @@ export interface VolumeSessionStatus {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** The newest held base and the point that what is evicted is read from (TendingOptions.heldBase). */
+export type EvictionBase = NonNullable<ReturnType<TendingOptions["heldBase"]>>;
+
+/** Extents in one eviction, 16 GiB: each costs a checkpoint. */
+const evictedAtOnceMax = 4096;
 const replayBytesPerApply = 8 * 1024 * 1024;
 const replayBytesPerCheckpoint = 64 * 1024 * 1024;
 
@@ -180,6 +185,19 @@ export class VolumeSession {
     invariant(this.tending === null, "a session tends its extents once");
     this.tending = this.options.tend?.(options) ?? null;
     return this.tending;
+  }
+
+  /** Gives extents that were not used since `beforeMs` back to the bucket; resolves with how many went. */
+  async evictCold(held: EvictionBase, beforeMs: number): Promise<number> {
+    const { extents } = this.image;
+    let evicted = 0;
+    for (;;) {
+      if (extents === undefined || this.closing !== null) return evicted;
+      const cold = await extents.coldExtents(held.baseLsn, beforeMs, evictedAtOnceMax);
+      const gone = cold.length === 0 ? 0 : await extents.evict({ ...held, extents: cold });
+      if (gone === 0) return evicted;
+      evicted += gone;
+    }
   }
 
   /** Where the image's extents are; null where all are always local. */

@@ -26,6 +26,7 @@ class FakeSession implements HostedSession {
   readonly held = notHere;
   readonly mark = notHere;
   readonly rollback = notHere;
+  readonly evictCold = notHere;
   readonly refill = notHere;
 
   sizeBytes: number;
