@@ -52,6 +52,8 @@ export class MadeHotLog implements HotLog {
   reads = 0;
   /** Set: reads reject with it. */
   failure: Error | null = null;
+  /** Set: reads wait for it. */
+  hold: Promise<void> | null = null;
 
   constructor(line: string) {
     this.line = line;
@@ -63,6 +65,7 @@ export class MadeHotLog implements HotLog {
 
   async *read(fromLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
     this.reads += 1;
+    await this.hold;
     if (this.failure !== null) throw this.failure;
     expect(fromLsn).toBeGreaterThanOrEqual(this.oldestLsn);
     for (const batch of this.batches) {

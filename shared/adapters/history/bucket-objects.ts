@@ -71,11 +71,10 @@ export async function readIndexPage(
   return page;
 }
 
-/** A segment's footer by one ranged GET. `line`: whose log it has to be. */
+/** A segment's footer by one ranged GET. */
 export async function readSegmentIndex(
   store: ObjectReads,
   volumeId: string,
-  line: string | null,
   ref: SegmentRef,
 ): Promise<SegmentIndex> {
   const length = ref.bytes - ref.footerStart;
@@ -84,7 +83,6 @@ export async function readSegmentIndex(
   if (isBadObject(index)) throw objectDamaged(store.place, ref.key, index.fault, index.detail);
   const fits =
     index.volumeId === volumeId &&
-    (line === null || index.line === line) &&
     index.firstLsn === ref.firstLsn &&
     index.lastLsn === ref.lastLsn &&
     index.recordBytes === ref.recordBytes;

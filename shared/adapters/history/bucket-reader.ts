@@ -10,6 +10,7 @@ import type { ObjectStore } from "#shared/ports/object-store.ts";
 import { BoundedCache } from "./bounded-cache.ts";
 import { readBase, readBasePage, readIndexPage, readSegmentIndex } from "./bucket-objects.ts";
 import { FetchGate } from "./fetch-gate.ts";
+import { objectDamaged } from "./history-errors.ts";
 import type { HistoryLimits } from "./history-limits.ts";
 
 /** What a metadata object takes while it is fetched and opened; what it is kept for is counted exactly. */
@@ -75,15 +76,18 @@ export class BucketReader {
     return page as IndexPage;
   }
 
+  /** `line`: whose log it has to be. */
   async segmentIndex(volumeId: string, line: string | null, ref: SegmentRef): Promise<SegmentIndex> {
     const index = await this.indexes.load(ref.key, () =>
       this.gate.run(2 * (ref.bytes - ref.footerStart) + metadataFetchBytes, async () => {
-        const value = await readSegmentIndex(this.store, volumeId, line, ref);
+        const value = await readSegmentIndex(this.store, volumeId, ref);
         const bytes = value.entryCount * 25 + value.batchCount * 44 + value.frames.length * 150;
         return { value, bytes: bytes + value.events.length * 150 };
       }),
     );
-    return index as SegmentIndex;
+    const found = index as SegmentIndex;
+    if (line === null || found.line === line) return found;
+    throw objectDamaged(this.store.place, ref.key, "fields", `it is of the line ${found.line}, not ${line}`);
   }
 
   statistics() {

@@ -102,6 +102,31 @@ describe("holes in the log", () => {
     expect((await history.open(4)).sizeBytes).toBe(64 * 1024);
   });
 
+  it("a segment of another line is Corrupt, but that of an ancestor is the past of a rescue", async () => {
+    const { volume } = await volumeWithLog();
+    const manifest = await volume.publish();
+    const { line, archivedLsn } = manifest;
+    const other = { ...manifest, line: "2222222222222222", lineNumber: 2 };
+    const historyOf = (ancestors: readonly { line: string; lastLsn: number }[]) =>
+      // What was read once is in memory: each has a process of his own.
+      new Histories({ store: volume.store, clock: new SteppedClock(1) }).of({
+        ...volume.subject(),
+        hotLog: () => null,
+        manifest: async () => ({ ...other, ancestors }),
+      });
+    await (await historyOf([{ line, lastLsn: archivedLsn }]).open(8)).close();
+    for (const ancestors of [
+      [],
+      [{ line, lastLsn: 5 }],
+      [{ line: "3333333333333333", lastLsn: archivedLsn }],
+    ]) {
+      await expect(historyOf(ancestors).open(8)).rejects.toMatchObject({
+        _tag: "BucketObjectDamaged",
+        kind: "Corrupt",
+      });
+    }
+  });
+
   it("what was given up while the bucket was away is Invalid, what stands around it opens", async () => {
     const { volume, histories } = await volumeWithLog();
     const { SeededRandom } = await import("../../tools/seeded-random.ts");
