@@ -81,6 +81,8 @@ export interface ReplicaExtents {
   evict(request: EvictRequest): Promise<number>;
   /** Extents that were read remotely since the last call, newest first, at most 256: what the filler takes first. */
   takeRecentReads(): readonly number[];
+  /** Calls back when an extent was read remotely, a rollback made some remote, or it is crowded. One listener; it only takes note. */
+  onWanted(listener: () => void): void;
   /** Extents that may be evicted to a base, hold data, and were not used since `beforeMs`; coldest first. */
   coldExtents(baseLsn: number, beforeMs: number, most: number): Promise<readonly number[]>;
   /** Reads count as use from now on, or no longer. Writes always do. */

@@ -24,10 +24,6 @@ export type FillerState = "idle" | "filling" | "waiting" | "paused" | "closed";
 
 /** Filled between two checkpoints: what a crash makes it fetch again. */
 const extentsPerCheckpoint = 128;
-/** Somebody may have read remotely, or become crowded. */
-const lookMs = 250;
-/** The same where nothing is remote: a rollback comes seldom. */
-const wholeLookMs = 2_000;
 const retryMsMin = 500;
 const retryMsMax = 30_000;
 const noRoomMs = 5_000;
@@ -58,6 +54,10 @@ export class ExtentFiller {
 
   constructor(options: ExtentFillerOptions) {
     this.#options = options;
+    // Idle is idle: no timer where there is nothing to fetch.
+    options.extents.onWanted(() => {
+      if (this.#timer === null && this.#busy.size < limits.fillsMax) this.#lookSoon(0);
+    });
   }
 
   get state(): FillerState {
@@ -75,7 +75,8 @@ export class ExtentFiller {
   set(everything: boolean, bytesPerSecond: number | null): void {
     this.#everything = everything;
     this.#bytesPerSecond = bytesPerSecond;
-    this.#told = false;
+    // Who asks for less need not hear again that all is there: that would ask anew, for ever.
+    if (everything) this.#told = false;
     this.#wake();
     this.#lookSoon(0);
   }
@@ -112,9 +113,9 @@ export class ExtentFiller {
       if (extent === -1) break;
       void this.#work(extent);
     }
-    const nothingLeft = this.#busy.size === 0 && this.#options.extents.nextRemote(0) === -1;
-    if (nothingLeft) void this.#finish();
-    this.#lookSoon(nothingLeft ? wholeLookMs : lookMs);
+    if (this.#busy.size > 0 || this.#paused) return;
+    if (this.#options.extents.nextRemote(0) === -1) void this.#finish();
+    else if (this.#bad.size > 0) this.#lookSoon(badExtentMs);
   }
 
   async #work(first: number): Promise<void> {
@@ -234,8 +235,13 @@ export class ExtentFiller {
     if (this.#told || this.#options.extents.nextRemote(0) !== -1) return;
     await this.#record();
     if (this.#busy.size > 0) return;
+    if (this.#unrecorded > 0) {
+      // The checkpoint failed; the feed says why, where it matters.
+      this.#lookSoon(noRoomMs);
+      return;
+    }
     const { points } = this.#options.extents.residency();
-    if (this.#closed || points.length > 0 || this.#unrecorded > 0) return;
+    if (this.#closed || points.length > 0) return;
     this.#told = true;
     this.#options.onWhole();
   }

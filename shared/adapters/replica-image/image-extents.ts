@@ -71,6 +71,7 @@ export class ImageExtents implements ReplicaExtents {
   /** A point of this volume from this LSN on holds whatever is remote now. */
   #repointLsn: number;
   #tracksReads = false;
+  #wanted: () => void = () => undefined;
   readonly #counters = { filledExtents: 0, filledBytes: 0, evictedExtents: 0 };
 
   constructor(parts: ImageExtentsParts) {
@@ -256,6 +257,10 @@ export class ImageExtents implements ReplicaExtents {
     return recent;
   }
 
+  onWanted(listener: () => void): void {
+    this.#wanted = listener;
+  }
+
   async coldExtents(baseLsn: number, beforeMs: number, most: number): Promise<readonly number[]> {
     this.#touches.hour = this.#hour;
     const beforeHour = Math.floor(beforeMs / hourMs);
@@ -300,6 +305,7 @@ export class ImageExtents implements ReplicaExtents {
     // Newest last: a set keeps the order of insertion.
     this.#recentReads.delete(extent);
     this.#recentReads.add(extent);
+    this.#wanted();
     if (this.#recentReads.size <= recentReadsMax) return;
     for (const oldest of this.#recentReads) {
       this.#recentReads.delete(oldest);
@@ -315,6 +321,7 @@ export class ImageExtents implements ReplicaExtents {
       this.#note(operation, lsn);
     }
     for (; next < rebases.length; next += 1) this.#rebase(rebases[next]);
+    if (rebases.length > 0 || this.#table.crowded) this.#wanted();
   }
 
   #note(operation: FileOperation, lsn: number): void {
