@@ -22,6 +22,8 @@ export function bucketAway(): VarveError {
 export class MemoryPoints implements RemoteSources {
   readonly #disks = new Map<string, FoldedDisk>();
   readonly #options: MemoryPointOptions;
+  /** See RemoteSources; a test sets what it knows. */
+  changedExtents: NonNullable<RemoteSources["changedExtents"]> = () => null;
   readonly counters = { opens: 0, reads: 0, open: 0, readsUnderWay: 0 };
 
   constructor(options: MemoryPointOptions = {}) {

@@ -45,7 +45,16 @@ export class PartialWorld {
   readonly made: MadeBatch[] = [];
   disk: FoldedDisk;
 
-  constructor(store: FileStore, random: SteppedRandom, begin: FoldedDisk, options: MemoryPointOptions = {}) {
+  readonly #directory: string;
+
+  constructor(
+    store: FileStore,
+    random: SteppedRandom,
+    begin: FoldedDisk,
+    options: MemoryPointOptions = {},
+    volumeDirectory: string = directory,
+  ) {
+    this.#directory = volumeDirectory;
     this.points = new MemoryPoints(options);
     this.maker = new BatchMaker(store, random, begin.sizeBytes);
     this.disk = begin.copy();
@@ -57,15 +66,16 @@ export class PartialWorld {
   readonly parent: RemotePoint = { volumeId: parentId, lsn: 77 };
 
   async create(store: FileStore, remote: boolean): Promise<void> {
-    await store.makeDirectory(directory);
+    await store.makeDirectory(this.#directory);
     const { sizeBytes } = this.disk;
     const begin = remote ? { remote: this.parent } : {};
-    await RawFileImage.create({ store, directory, volumeId, sizeBytes, ...begin });
+    await RawFileImage.create({ store, directory: this.#directory, volumeId, sizeBytes, ...begin });
   }
 
   attach(store: FileStore, clock?: Clock): Promise<RawFileImage> {
     const timed = clock === undefined ? {} : { clock };
-    return RawFileImage.attach({ store, directory, volumeId, sources: this.points, ...timed });
+    const place = { store, directory: this.#directory, volumeId };
+    return RawFileImage.attach({ ...place, sources: this.points, ...timed });
   }
 
   /** The batch joins the history: the reference applies it, and its end is a point. */

@@ -56,9 +56,10 @@ async function setUp() {
       onNote: (text) => state.notes.push(text),
     });
   const passMs = async (ms: number): Promise<void> => {
-    let over = false;
-    clock.after(ms, () => (over = true));
-    while (!over) await clock.step();
+    const over = new Promise<void>((resolve) => {
+      clock.after(ms, resolve);
+    });
+    await clock.until(over);
   };
   return { clock, store, world, image, state, tend, passMs };
 }
