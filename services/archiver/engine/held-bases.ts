@@ -1,7 +1,7 @@
 /*
  * Which base of a volume is held: its objects, and the log up to its `e`. Extents are evicted only on the word of such a base
- * (docs/specs/residency.md). Bases of this process are in the ledger with what they stored; here are the questions about those from
- * before, whose objects the bucket may still have lost: they are counted one by one, unless the bucket itself says that they are old.
+ * (docs/specs/residency.md). Bases of this process are in the ledger with what they stored. Those from before are looked at object by
+ * object, once per open: nobody knows whether an earlier process lived long enough to do it.
  */
 import { type BaseRef, chunkKey, type VolumeManifest } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
@@ -34,8 +34,9 @@ export class HeldBases {
     return present()?.bases.findLast(isHeld) ?? null;
   }
 
-  /** Bases that an earlier process published, in a manifest with that key. */
-  earlier(manifest: VolumeManifest, manifestKey: string): void {
+  /** Bases that an earlier process published. They share most of their pages, and pages most of their chunks. */
+  earlier(manifest: VolumeManifest): void {
+    const seen = new Set<string>();
     const { ledger, settleMs, withoutBase } = this.options;
     for (const { key } of manifest.bases) {
       if (settleMs === 0) {
@@ -45,30 +46,25 @@ export class HeldBases {
       }
       const object: HeldObject = {
         key,
-        check: async () => (await this.isOld(key, manifestKey)) || (await this.isWhole(key)),
+        check: () => this.isWhole(key, seen),
         restore: () => withoutBase(key),
       };
       ledger.add(0, [object], key);
     }
   }
 
-  /** By the bucket's own clock: long before the manifest that still names it, so somebody looked at it in between. */
-  private async isOld(baseKey: string, manifestKey: string): Promise<boolean> {
-    const { store } = this.options.parts;
-    const [base, manifest] = [await store.head(baseKey), await store.head(manifestKey)];
-    if (base === null || manifest === null) return false;
-    return manifest.modifiedMs - base.modifiedMs > oldSettleTimes * this.options.settleMs;
-  }
-
-  private async isWhole(key: string): Promise<boolean> {
+  private async isWhole(key: string, seen: Set<string>): Promise<boolean> {
     const { parts, patience } = this.options;
     const never = (): boolean => false;
     try {
       const { pages } = await fetchBase(parts.store, patience, key, never);
       for (const page of pages) {
-        if (page === null) continue;
+        if (page === null || seen.has(page)) continue;
         const { chunks } = await fetchBasePage(parts.store, patience, page, never);
-        if (!(await this.areThere(chunks.filter((name) => name !== null)))) return false;
+        const names = chunks.filter((name) => name !== null && !seen.has(name)) as string[];
+        if (!(await this.areThere(names))) return false;
+        for (const name of names) seen.add(name);
+        seen.add(page);
       }
       return true;
     } catch (cause) {
@@ -77,11 +73,12 @@ export class HeldBases {
     }
   }
 
-  private async areThere(names: string[]): Promise<boolean> {
+  private async areThere(names: readonly string[]): Promise<boolean> {
     const { parts, patience } = this.options;
     let areThere = true;
+    const waiting = [...names];
     const lane = async (): Promise<void> => {
-      for (let name = names.shift(); name !== undefined && areThere; name = names.shift()) {
+      for (let name = waiting.shift(); name !== undefined && areThere; name = waiting.shift()) {
         const key = chunkKey(name);
         const facts = await patience.run("check a chunk", () => parts.store.head(key));
         // A file system that lost power may keep a name and no bytes.
@@ -92,6 +89,3 @@ export class HeldBases {
     return areThere;
   }
 }
-
-/** Settle times between a base and a manifest after which it was certainly looked at. */
-const oldSettleTimes = 3;

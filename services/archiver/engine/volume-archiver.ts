@@ -245,7 +245,7 @@ export class VolumeArchiver implements VolumeArchive {
       const { oldestLsn } = this.subject.log.state();
       const objects = this.heldObjects?.ofEarlier(found, oldestLsn) ?? [];
       this.ledger?.add(found.manifest.archivedLsn, objects);
-      this.heldBases?.earlier(found.manifest, found.key);
+      this.heldBases?.earlier(found.manifest);
     }
     if (start.gap === null) this.goOn();
     else this.giveUp(start.gap);
