@@ -175,11 +175,22 @@ describe("points in the hot log", () => {
   });
 
   it("an open point goes on by the bucket when its volume is closed here", async () => {
-    const { volume, history, unserve, random } = makeWorld();
-    const source = await history.open(6);
+    const { clock, store, volume, random } = makeWorld();
+    let isClosed = false;
+    const subject = {
+      ...volume.subject(),
+      manifest: async () => {
+        if (isClosed) throw new Error("asked after the volume was closed");
+        return volume.manifest;
+      },
+    };
+    const histories = new Histories({ store, clock });
+    const unserve = histories.serve(subject);
+    const source = await histories.of(subject).open(6);
     await volume.seal(3);
     await volume.publish();
     unserve();
+    isClosed = true;
     volume.hotLog.failure = new ObjectStoreError(
       { kind: "Retry", operation: "get", place: "", key: "" },
       "closed",

@@ -162,6 +162,27 @@ describe("changed ranges", () => {
     await expect(history.changes(1, 7)).rejects.toMatchObject({ _tag: "PointNotThere" });
   });
 
+  it("hold what a shrink took and a growth brought back as zeroes", async () => {
+    const clock = new SteppedClock(1);
+    const store = new MemoryObjectStore(clock);
+    const volume = new MadeVolume(store, { volumeId: "00000000000000a1", sizeBytes: 64 * 1024 });
+    volume.write(40_000, Buffer.alloc(1000, 1)); // 2
+    volume.append([{ resize: 32 * 1024 }]); // 3
+    volume.append([{ resize: 128 * 1024 }]); // 4
+    volume.append([{ resize: 64 * 1024 }]); // 5
+    const history = new Histories({ store, clock }).of(volume.subject());
+    expect(await history.changes(2, 5)).toEqual([{ offset: 32 * 1024, length: 32 * 1024 }]);
+    expect(await history.changes(2, 3)).toEqual([{ offset: 32 * 1024, length: 32 * 1024 }]);
+    expect(await history.changes(3, 4)).toEqual([{ offset: 32 * 1024, length: 96 * 1024 }]);
+    expect(await history.changes(4, 5)).toEqual([{ offset: 64 * 1024, length: 64 * 1024 }]);
+    expect(await Promise.all([2, 3, 4, 5].map((lsn) => history.sizeAt(lsn)))).toEqual([
+      64 * 1024,
+      32 * 1024,
+      128 * 1024,
+      64 * 1024,
+    ]);
+  });
+
   it("of runs: what both points share changes nothing", () => {
     const view = {
       rebases: [
