@@ -23,8 +23,11 @@ export interface PartialBench {
 
 const sizeBytes = 3 * extentBytes + 300_032;
 
+/** Disks of 12 MiB are compared as a whole, often. */
+const minuteMs = 60_000;
+
 export function partialImageContract(name: string, setUp: () => Promise<PartialBench>): void {
-  describe(`partial image: ${name}`, () => {
+  describe(`partial image: ${name}`, { timeout: minuteMs }, () => {
     let bench: PartialBench;
     let store: FileStore;
     let world: PartialWorld;

@@ -15,21 +15,21 @@ import type {
   ResidencyState,
 } from "#shared/ports/replica-residency.ts";
 import type { Rebase } from "./apply-plan.ts";
+import { findColdExtents } from "./cold-extents.ts";
 import type { ExtentTable } from "./extent-table.ts";
 import { ExtentTouches, hourMs } from "./extent-touches.ts";
 import { fillOperations } from "./fill-operations.ts";
 import type { ImagePlace } from "./image-opening.ts";
 import { readLastUse, writeLastUse } from "./last-use-file.ts";
+import { LeavingExtents, requireOwnPoint } from "./leaving-extents.ts";
+import { RecentReads } from "./recent-reads.ts";
 import type { RemoteReader } from "./remote-reader.ts";
 import type { Turns } from "./turns.ts";
 
 const { extentBytes } = limits;
 /** Extents that became remote again and again while they were filled. */
 const fillAttemptsMax = 8;
-const recentReadsMax = 256;
 const cacheFillsMax = 2;
-/** Extents that coldExtents() looks at before others get a turn: 1-2 µs each. */
-const looksPerRound = 1024;
 
 export interface ImageExtentsParts {
   readonly file: BlockFile;
@@ -60,14 +60,12 @@ export class ImageExtents implements ReplicaExtents {
   readonly #table: ExtentTable;
   readonly #touches: ExtentTouches;
   readonly #fills = new Map<number, Promise<number>>();
-  /** Evicting: still in the file; remote once a checkpoint has said so, unless somebody writes before. */
-  readonly #leaving = new Map<number, RemotePoint>();
-  #leavingRevision = 0;
+  readonly #leaving = new LeavingExtents();
   /** Remote, but the file still holds their former bytes: punched after the checkpoint that says remote. */
   #unpunched: ExtentRun[] = [];
   #recordedRevision: number;
   #recordedPoints: readonly RemotePoint[];
-  readonly #recentReads = new Set<number>();
+  readonly #recentReads = new RecentReads();
   /** A point of this volume from this LSN on holds whatever is remote now. */
   #repointLsn: number;
   #tracksReads = false;
@@ -98,7 +96,7 @@ export class ImageExtents implements ReplicaExtents {
   }
 
   get #revision(): number {
-    return this.#table.revision + this.#leavingRevision;
+    return this.#table.revision + this.#leaving.revision;
   }
 
   get crowded(): boolean {
@@ -109,7 +107,11 @@ export class ImageExtents implements ReplicaExtents {
     const { extents, notLocal, partial } = this.#table;
     const { counters } = this.#parts.remote;
     const points = new Map<string, RemotePoint>();
-    for (const point of [...this.#recordedPoints, ...this.#table.points(), ...this.#leaving.values()]) {
+    for (const point of [
+      ...this.#recordedPoints,
+      ...this.#table.points(),
+      ...this.#leaving.points.values(),
+    ]) {
       points.set(`${point.volumeId}@${point.lsn}`, point);
     }
     return {
@@ -217,14 +219,12 @@ export class ImageExtents implements ReplicaExtents {
 
   async evict({ point, baseLsn, extents }: EvictRequest): Promise<number> {
     this.#parts.requireOpen();
-    if (point.volumeId !== this.#parts.place.volumeId || point.lsn < baseLsn)
-      throw wrongPoint(point, baseLsn);
+    requireOwnPoint(point, this.#parts.place.volumeId, baseLsn);
     const evictedBefore = this.#counters.evictedExtents;
     const chosen = await this.#parts.turns.take(async () => {
       if (!this.#table.takesPoints) return [];
       const mayLeave = extents.filter((extent) => this.#mayLeave(extent, baseLsn));
-      for (const extent of mayLeave) this.#leaving.set(extent, point);
-      this.#leavingRevision += 1;
+      this.#leaving.begin(mayLeave, point);
       return mayLeave;
     });
     if (chosen.length === 0) return 0;
@@ -232,7 +232,7 @@ export class ImageExtents implements ReplicaExtents {
       await this.#parts.checkpoint();
     } finally {
       // What the checkpoint did not get to punch stays local.
-      for (const extent of chosen) if (this.#leaving.get(extent) === point) this.#stay(extent);
+      for (const extent of chosen) if (this.#leaving.points.get(extent) === point) this.#leaving.stay(extent);
     }
     return this.#counters.evictedExtents - evictedBefore;
   }
@@ -242,44 +242,26 @@ export class ImageExtents implements ReplicaExtents {
       extent >= 0 &&
       extent < this.#table.extents &&
       this.#table.isLocal(extent) &&
-      !this.#leaving.has(extent) &&
+      !this.#leaving.points.has(extent) &&
       this.#touches.lsnOf(extent) <= baseLsn
     );
   }
 
-  #stay(extent: number): void {
-    if (this.#leaving.delete(extent)) this.#leavingRevision += 1;
-  }
-
   takeRecentReads(): readonly number[] {
-    const recent = [...this.#recentReads].reverse();
-    this.#recentReads.clear();
-    return recent;
+    return this.#recentReads.take();
   }
 
   onWanted(listener: () => void): void {
     this.#wanted = listener;
   }
 
-  async coldExtents(baseLsn: number, beforeMs: number, most: number): Promise<readonly number[]> {
+  coldExtents(baseLsn: number, beforeMs: number, most: number): Promise<readonly number[]> {
     this.#touches.hour = this.#hour;
-    const beforeHour = Math.floor(beforeMs / hourMs);
-    const found: number[] = [];
-    let looked = 0;
-    for (let at = this.#parts.file.nextData(0); at !== -1 && at < this.#table.sizeBytes; ) {
-      const extent = Math.floor(at / extentBytes);
-      if (this.#touches.hourOf(extent) < beforeHour && this.#mayLeave(extent, baseLsn)) found.push(extent);
-      looked += 1;
-      if (looked % looksPerRound === 0) await this.#letOthers();
-      this.#parts.requireOpen();
-      at = this.#parts.file.nextData((extent + 1) * extentBytes);
-    }
-    return found.sort((a, b) => this.#touches.hourOf(a) - this.#touches.hourOf(b)).slice(0, most);
-  }
-
-  #letOthers(): Promise<void> {
-    const { clock } = this.#parts.place;
-    return clock === null ? Promise.resolve() : new Promise((resolve) => clock.soon(resolve));
+    const { file, place, requireOpen } = this.#parts;
+    const hourOf = (extent: number): number => this.#touches.hourOf(extent);
+    const mayLeave = (extent: number): boolean => this.#mayLeave(extent, baseLsn);
+    const search = { file, clock: place.clock, hourOf, mayLeave, requireOpen };
+    return findColdExtents(search, Math.floor(beforeMs / hourMs), most);
   }
 
   trackReads(on: boolean): void {
@@ -302,15 +284,8 @@ export class ImageExtents implements ReplicaExtents {
   }
 
   noteRemoteRead(extent: number): void {
-    // Newest last: a set keeps the order of insertion.
-    this.#recentReads.delete(extent);
     this.#recentReads.add(extent);
     this.#wanted();
-    if (this.#recentReads.size <= recentReadsMax) return;
-    for (const oldest of this.#recentReads) {
-      this.#recentReads.delete(oldest);
-      return;
-    }
   }
 
   /** In a turn, after the operations were carried out: entries up to `lsn`, with rebases at their places. */
@@ -340,11 +315,7 @@ export class ImageExtents implements ReplicaExtents {
 
   #changed(start: number, end: number, lsn: number): void {
     this.#touches.wrote(start, end, lsn);
-    if (this.#leaving.size === 0) return;
-    const first = Math.floor(start / extentBytes);
-    for (const extent of this.#leaving.keys()) {
-      if (extent >= first && extent * extentBytes < end) this.#stay(extent);
-    }
+    this.#leaving.changed(start, end);
   }
 
   /** The disk is what it was at `toLsn` again: extents that differ are remote, whatever the file holds of them. */
@@ -367,9 +338,9 @@ export class ImageExtents implements ReplicaExtents {
   /** In a turn, before a checkpoint's sync. */
   note(): NotedExtents {
     return {
-      residency: this.#table.record(this.#leaving),
+      residency: this.#table.record(this.#leaving.points),
       revision: this.#revision,
-      leaving: new Map(this.#leaving),
+      leaving: new Map(this.#leaving.points),
       unpunched: [...this.#unpunched],
     };
   }
@@ -380,8 +351,7 @@ export class ImageExtents implements ReplicaExtents {
     this.#recordedPoints = noted.residency === "full" ? [] : noted.residency.points;
     const gone: ExtentRun[] = [];
     for (const [extent, point] of noted.leaving) {
-      if (this.#leaving.get(extent) !== point) continue;
-      this.#leaving.delete(extent);
+      if (!this.#leaving.leave(extent, point)) continue;
       this.#table.setRemote(extent, 1, point);
       this.#counters.evictedExtents += 1;
       gone.push({ first: extent, count: 1 });
@@ -393,7 +363,7 @@ export class ImageExtents implements ReplicaExtents {
     this.#parts.remote.keepOnly([
       ...this.#table.points(),
       ...this.#recordedPoints,
-      ...this.#leaving.values(),
+      ...this.#leaving.points.values(),
     ]);
     if (gone.length + unpunched === 0) return;
     await this.#punch([...gone, ...noted.unpunched]);
@@ -419,20 +389,8 @@ export class ImageExtents implements ReplicaExtents {
 
   /** Before a clean detach: nothing leaves any more. */
   settle(): void {
-    for (const extent of this.#leaving.keys()) this.#stay(extent);
+    this.#leaving.stayAll();
   }
-}
-
-function wrongPoint({ volumeId, lsn }: RemotePoint, baseLsn: number): VarveError {
-  return new VarveError(
-    "EvictPointError",
-    "Invalid",
-    `extents can't be read from volume id ${volumeId} at LSN ${lsn} when they are given back to a base at LSN ${baseLsn}`,
-    {
-      hint: "Name a point of the volume itself that is not before the base.",
-      fields: { volumeId, lsn, baseLsn },
-    },
-  );
 }
 
 type FetchedSlab = Parameters<typeof fillOperations>[2];

@@ -1,17 +1,10 @@
 /*
- * Where an image's bytes are, and only then what a hole means: the one function behind BLOCK_STATUS, bases and folds.
- * Every extent is local today, so a hole is zero; an extent elsewhere will be answered before the file is asked. Called by
- * raw-file.ts. Data and holes come from the file system (SEEK_DATA, SEEK_HOLE), 1-2 µs each.
+ * Holes and data of bytes that are in the file, as the file system tells them (SEEK_DATA, SEEK_HOLE, 1-2 µs each). A hole means
+ * zero only where the extent is local: raw-file.ts calls this for wholly local images, partial-read.ts for local ranges,
+ * after the table of extents was asked. docs/specs/residency.md, invariant 1.
  */
 import type { BlockFile } from "#shared/ports/file-store.ts";
 import type { AllocationRun } from "#shared/ports/replica-image.ts";
-
-/** "local": the file holds the extent's bytes. The one state of `residency: full`. */
-type Residency = "local";
-
-function residencyOf(_offset: number): { readonly residency: Residency; readonly end: number } {
-  return { residency: "local", end: Number.POSITIVE_INFINITY };
-}
 
 /** Runs from `offset` on, at most `runsMax`, together at most `length` bytes. */
 export function residentRuns(
@@ -23,7 +16,7 @@ export function residentRuns(
   const runs: AllocationRun[] = [];
   const end = offset + length;
   for (let at = offset; at < end && runs.length < runsMax; ) {
-    const run = localRun(file, at, Math.min(end, residencyOf(at).end));
+    const run = localRun(file, at, end);
     runs.push(run);
     at += run.length;
   }

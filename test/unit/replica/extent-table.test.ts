@@ -11,7 +11,7 @@ const { extentBytes } = limits;
 const pointA: RemotePoint = { volumeId: "00000000000000aa", lsn: 1 };
 const pointB: RemotePoint = { volumeId: "00000000000000bb", lsn: 2 };
 
-describe("local blocks", () => {
+describe("local blocks", { timeout: 60_000 }, () => {
   test("any ranges, in any order, are exactly what was added", () => {
     const random = new SteppedRandom(2);
     for (let round = 0; round < 30; round += 1) {
@@ -52,7 +52,7 @@ describe("local blocks", () => {
   });
 });
 
-describe("extent table", () => {
+describe("extent table", { timeout: 60_000 }, () => {
   /** Where each 512-byte sector is. */
   class Model {
     places: (RemotePoint | null)[];

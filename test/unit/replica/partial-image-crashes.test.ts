@@ -199,4 +199,4 @@ test("in any order, with crashes and a bucket that comes and goes, the image is 
   expect(sum.evicted).toBeGreaterThan(50);
   expect(sum.reads).toBeGreaterThan(30);
   expect(sum.rebases).toBeGreaterThan(20);
-});
+}, 180_000);
