@@ -130,6 +130,8 @@ export type BucketReport =
 
 /** Long work begins at once and goes on as a job; its report is asked for when the job is done. */
 export interface BucketAdministration {
+  /** Requests to the store since the start, by kind, retries and bytes; asks it nothing. */
+  requests(): Readonly<Record<string, number>>;
   check(options: { readonly quick: boolean }): JobView;
   collect(options: CollectOptions): JobView;
   /** Throws Invalid for a volume that is not served. */

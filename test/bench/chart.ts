@@ -3,6 +3,11 @@
 
 import { type BenchResult, ratioVerdict } from "./results.ts";
 
+export interface ChartText {
+  readonly title: string;
+  readonly subtitle: string;
+}
+
 const width = 980;
 const labelWidth = 430;
 const rightMargin = 110;
@@ -11,13 +16,16 @@ const top = 78;
 const axisMin = 0.25;
 const axisMax = 16;
 
-export function drawChart(result: BenchResult): string {
+export function drawChart(
+  result: Pick<BenchResult, "ratios" | "pairs">,
+  text: ChartText = oneMachine(result.pairs),
+): string {
   const height = top + result.ratios.length * rowHeight + 46;
   const parts: string[] = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="12">`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
-    `<text x="16" y="26" font-size="17" font-weight="600" fill="#1c1917">Varve against the C servers, one machine</text>`,
-    `<text x="16" y="46" fill="#57534e">Ratio to the peer in the same pair of runs: bar = median of ${result.pairs}, whisker = range, tick = target. Right of 1× Varve is faster; for the latency row less is better.</text>`,
+    `<text x="16" y="26" font-size="17" font-weight="600" fill="#1c1917">${escape(text.title)}</text>`,
+    `<text x="16" y="46" fill="#57534e">${escape(text.subtitle)}</text>`,
   ];
   for (const mark of [0.25, 0.5, 1, 2, 4, 8, 16]) {
     const x = xOf(mark);
@@ -44,6 +52,13 @@ export function drawChart(result: BenchResult): string {
     );
   }
   return `${parts.join("\n")}\n</svg>\n`;
+}
+
+function oneMachine(pairs: number): ChartText {
+  return {
+    title: "Varve against the C servers, one machine",
+    subtitle: `Ratio to the peer in the same pair of runs: bar = median of ${pairs}, whisker = range, tick = target. Right of 1× Varve is faster; for the latency row less is better.`,
+  };
 }
 
 function xOf(ratio: number): number {

@@ -1,7 +1,7 @@
 // The shape of docs/bench/one-machine.json and the sums over it. Callers: the bench's rows fill it, report.ts and chart.ts
 // print it. Pure.
 
-export type Unit = "requests/s" | "MB/s" | "µs p50" | "MiB" | "% of a core" | "s";
+export type Unit = "requests/s" | "MB/s" | "µs p50" | "MiB" | "% of a core" | "s" | "ms" | "ms p99" | "PUTs";
 
 export interface Pair {
   readonly varve: number;

@@ -70,6 +70,10 @@ export class FioRun {
     this.child.kill("SIGKILL");
   }
 
+  get ended(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
   output(): string {
     return `fio ${this.args.join(" ")}\n${this.stderr}\n${this.stdout.slice(0, 2000)}`;
   }

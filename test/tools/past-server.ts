@@ -36,10 +36,15 @@ export class PastServer {
   }
 
   static async start(volumes: readonly string[], more: Partial<VarveOptions> = {}): Promise<PastServer> {
-    const directory = mkdtempSync(join(tmpdir(), "varve-past-"));
-    const made = new PastServer(directory, `127.0.0.1:${await freePort()}`, volumes, more);
+    const made = await PastServer.prepare(volumes, more);
     await made.up();
     return made;
+  }
+
+  /** Not up yet, so that its data directory can be made by a rescue. */
+  static async prepare(volumes: readonly string[], more: Partial<VarveOptions> = {}): Promise<PastServer> {
+    const directory = mkdtempSync(join(tmpdir(), "varve-past-"));
+    return new PastServer(directory, `127.0.0.1:${await freePort()}`, volumes, more);
   }
 
   async up(more: Partial<VarveOptions> = {}): Promise<VarveProcess> {
@@ -62,6 +67,12 @@ export class PastServer {
   async end(): Promise<void> {
     await this.stop();
     rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  /** The running server. */
+  get process(): VarveProcess {
+    if (this.server === null) throw new Error("the server is down");
+    return this.server;
   }
 
   get api(): string[] {

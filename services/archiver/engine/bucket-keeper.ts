@@ -121,6 +121,10 @@ export class BucketKeeper implements BucketAdministration {
     await this.lastRun;
   }
 
+  requests(): Readonly<Record<string, number>> {
+    return this.parts.store.counters;
+  }
+
   check(options: { readonly quick: boolean }): JobView {
     return this.begin("check", "", async (job) => {
       const onProgress = (_objects: number, bytes: number, total: number): void => job.progress(bytes, total);

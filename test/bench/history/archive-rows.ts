@@ -1,0 +1,274 @@
+// Whether archiving keeps up with 100 MB/s of writes on two cores (the S3 server takes its share of them), what it costs the writers, and
+// how many requests it takes. Latency is compared in pairs with `--bucket none`, in turns. Caller: bench.ts.
+
+import type { ApiJob } from "#shared/api/past-api.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { runFio } from "../../tools/fio.ts";
+import { PastServer, succeed } from "../../tools/past-server.ts";
+import { usageOf } from "../../tools/varve-process.ts";
+import type { Pair } from "../results.ts";
+import { archived, difference, type Ground, pauseMs, requestsOf, round } from "./ground.ts";
+
+interface Load {
+  readonly id: string;
+  readonly title: string;
+  readonly fio: readonly string[];
+}
+
+const sizeMiB = 2048;
+const hundred: Load = {
+  id: "128k",
+  title: "100 MB/s in random writes of 128 KiB",
+  fio: ["--rw=randwrite", "--bs=128k", "--iodepth=8", "--rate=100m"],
+};
+const small: Load = {
+  id: "4k",
+  title: "3,000 random writes of 4 KiB a second",
+  fio: ["--rw=randwrite", "--bs=4k", "--iodepth=8", "--rate_iops=3000"],
+};
+const content = [
+  "--refill_buffers",
+  "--buffer_compress_percentage=50",
+  "--norandommap",
+  "--randrepeat=0",
+  `--size=${sizeMiB}M`,
+];
+
+/** 110 MB/s are offered; what reaches the bucket meanwhile counts, and how far it is behind at the end. */
+export async function measureArchiveRate(ground: Ground): Promise<void> {
+  const rates: number[] = [];
+  const notes: string[] = [];
+  for (let run = 0; run < ground.pairs; run += 1) {
+    const server = await startServer(ground, ground.s3.url(`rate${run}`));
+    try {
+      const before = await requestsOf(server);
+      const seconds = ground.quick ? 8 : 40;
+      const blockBytes = 131_072;
+      const watch = watchArchive(server, seconds, blockBytes);
+      const jobs = await write(
+        server,
+        { ...hundred, fio: [...hundred.fio.slice(0, -1), "--rate=110m"] },
+        seconds,
+      );
+      const { rate, lagMiB, lagMaxMiB } = await watch;
+      const startedAtMs = performance.now();
+      await archived(server, "disk");
+      const behindSeconds = (performance.now() - startedAtMs) / 1000;
+      rates.push(round(rate));
+      const offered = jobs.reduce((sum, job) => sum + job.write.bytesPerSecond, 0) / 1e6;
+      notes.push(
+        `${round(rate)} of ${round(offered)} MB/s written, ${round(lagMiB)} MiB behind at the end (at most ${round(lagMaxMiB)}), in the bucket ${round(behindSeconds)} s later`,
+      );
+      if (run === 0) {
+        const bytes = offered * 1e6 * seconds;
+        const requests = difference(await requestsOf(server), before);
+        ground.announceRequests({
+          id: "written",
+          title: `written: ${hundred.title}`,
+          bytes,
+          seconds,
+          requests,
+        });
+      }
+    } finally {
+      await server.end();
+    }
+  }
+  ground.announceLimit({
+    id: "archive-rate",
+    title: "archived while 110 MB/s are written",
+    unit: "MB/s",
+    sense: "at least",
+    target: 100,
+    samples: rates,
+    note: notes.join("; "),
+  });
+}
+
+export async function measureArchiveLatency(ground: Ground): Promise<void> {
+  for (const load of [hundred, small]) {
+    const s3: Pair[] = [];
+    const directory: Pair[] = [];
+    const cpu: string[] = [];
+    for (let pair = 0; pair < ground.pairs; pair += 1) {
+      const order =
+        pair % 2 === 0 ? (["none", "s3", "directory"] as const) : (["directory", "s3", "none"] as const);
+      const p99 = new Map<string, number>();
+      for (const bucket of order) {
+        const url =
+          bucket === "s3"
+            ? ground.s3.url(`latency-${load.id}-${pair}`)
+            : bucket === "none"
+              ? "none"
+              : "default";
+        const server = await startServer(ground, url);
+        try {
+          await write(server, load, 2); // the log's first files, the image's first blocks
+          if (bucket !== "none") await archived(server, "disk");
+          const cpuBeforeMs = usageOf(server.process.pid).cpuMs;
+          const [job] = await write(server, load, ground.quick ? 4 : 15);
+          cpu.push(
+            `${bucket} ${Math.round((usageOf(server.process.pid).cpuMs - cpuBeforeMs) / (ground.quick ? 40 : 150))} %`,
+          );
+          p99.set(bucket, (job?.write.p99Us ?? Number.NaN) / 1000);
+        } finally {
+          await server.end();
+        }
+      }
+      const none = p99.get("none") ?? Number.NaN;
+      for (const [bucket, pairs] of [
+        ["s3", s3],
+        ["directory", directory],
+      ] as const) {
+        const own = p99.get(bucket) ?? Number.NaN;
+        pairs.push({ varve: round(own), peer: round(none), ratio: own / none });
+      }
+    }
+    const common = {
+      unit: "ms p99",
+      sense: "at most",
+      target: 1.5,
+      native: undefined,
+      against: "Varve, --bucket none",
+    } as const;
+    ground.announceRatio({
+      ...common,
+      id: `archive-p99-${load.id}/s3`,
+      title: `${load.title}, bucket on the local S3 server`,
+      pairs: s3,
+      note: `CPU of the server in percent of one core, in the order of the runs: ${cpu.join(", ")}`,
+    });
+    ground.announceRatio({
+      ...common,
+      id: `archive-p99-${load.id}/directory`,
+      title: `${load.title}, bucket in a directory of the same disk`,
+      pairs: directory,
+    });
+  }
+}
+
+/** A volume that is written steadily, but slowly: what it costs while nobody needs anything. */
+export async function measureBusyVolume(ground: Ground): Promise<void> {
+  const server = await startServer(ground, ground.s3.url("busy"));
+  try {
+    await pauseMs(1000);
+    const before = await requestsOf(server);
+    const seconds = ground.quick ? 20 : 150;
+    const jobs = await write(
+      server,
+      { ...small, fio: ["--rw=randwrite", "--bs=16k", "--iodepth=1", "--rate=1m"] },
+      seconds,
+    );
+    const requests = difference(await requestsOf(server), before);
+    const bytes = jobs.reduce((sum, job) => sum + job.write.operations * 16_384, 0);
+    const segments = Math.max(Math.ceil((bytes * 1.3) / (8 * 2 ** 20)), Math.ceil(seconds / 60));
+    const note = `${round(bytes / 2 ** 20)} MiB in ${seconds} s: at most ${segments} segments (8 MiB of records or a minute) and a manifest for each; LIST requests: ${requests.list}`;
+    ground.announceRequests({
+      id: "busy",
+      title: "written: 1 MB/s in writes of 16 KiB",
+      bytes,
+      seconds,
+      requests,
+    });
+    ground.announceLimit({
+      id: "busy-puts",
+      title: "PUTs of a busy volume",
+      unit: "PUTs",
+      sense: "at most",
+      target: 2 * segments,
+      samples: [requests.put],
+      note,
+    });
+    if (requests.list > 0) throw new Error(`busy-puts: ${requests.list} LIST requests in ${seconds} s`);
+  } finally {
+    await server.end();
+  }
+}
+
+/** Base, eviction and the way back, by a directory bucket: its PUTs are durable, so nothing waits five minutes. */
+export async function measureTiering(ground: Ground): Promise<void> {
+  const server = await startServer(ground, "default");
+  try {
+    const bytes = (ground.quick ? 256 : 1024) * 2 ** 20;
+    const fill = ["--rw=write", "--bs=1M", "--iodepth=8", "--refill_buffers", `--size=${bytes / 2 ** 20}M`];
+    await runFio(["--name=fill", "--ioengine=nbd", `--uri=${server.uri("disk")}`, ...fill], 300_000);
+    await archived(server, "disk");
+    const before = await requestsOf(server);
+    const startedAtMs = performance.now();
+    await server.ok("PATCH", "/volumes/disk", { residency: "tiered" });
+    await ended(server, await server.ok("POST", "/volumes/disk/tier", { coldAfter: 0 }));
+    const left = (await server.volume("disk")).past?.extents;
+    const gone = left?.remote ?? 0;
+    if (gone < bytes / limits.extentBytes) throw new Error(`tiering moved ${gone} extents of ${bytes} bytes`);
+    const evicted = await requestsOf(server);
+    const evictedAtMs = performance.now();
+    await ended(server, await server.ok("POST", "/volumes/disk/fill"));
+    const filled = await requestsOf(server);
+    const seconds = (evictedAtMs - startedAtMs) / 1000;
+    ground.announceRequests({
+      id: "tiered",
+      title: "tiered: base taken, extents evicted",
+      bytes,
+      seconds,
+      requests: difference(evicted, before),
+    });
+    ground.announceRequests({
+      id: "filled",
+      title: "filled again",
+      bytes,
+      seconds: (performance.now() - evictedAtMs) / 1000,
+      requests: difference(filled, evicted),
+    });
+  } finally {
+    await server.end();
+  }
+}
+
+async function ended(server: PastServer, job: ApiJob): Promise<void> {
+  const deadlineMs = performance.now() + 300_000;
+  for (let now = job; now.state === "running"; now = await server.ok<ApiJob>("GET", `/jobs/${job.id}`)) {
+    if (performance.now() > deadlineMs) throw new Error(`${job.kind} still runs after five minutes`);
+    await pauseMs(100);
+  }
+  const { state, failure } = await server.ok<ApiJob>("GET", `/jobs/${job.id}`);
+  if (state !== "done") throw new Error(`${job.kind} ${state}: ${JSON.stringify(failure)}`);
+}
+
+async function startServer(ground: Ground, url: string): Promise<PastServer> {
+  await succeed("sync");
+  return await PastServer.start([`disk:${sizeMiB}M`], {
+    args: url === "default" ? [] : ["--bucket", url],
+    env: ground.s3.env,
+  });
+}
+
+async function write(server: PastServer, load: Load, seconds: number) {
+  const target = ["--name=load", "--ioengine=nbd", `--uri=${server.uri("disk")}`];
+  return await runFio(
+    [...target, ...load.fio, ...content, "--time_based", `--runtime=${seconds}`],
+    (seconds + 60) * 1000,
+  );
+}
+
+/** Rate at which entries reached the bucket between a quarter of the time and its end, each of blockBytes. */
+async function watchArchive(server: PastServer, seconds: number, blockBytes: number) {
+  const look = async () => {
+    const { past, figures } = await server.volume("disk");
+    return { atMs: performance.now(), archived: past?.archivedLsn ?? 0, durable: figures?.durableLsn ?? 0 };
+  };
+  await pauseMs(seconds * 250);
+  const first = await look();
+  let lagMax = 0;
+  let last = first;
+  while (last.atMs - first.atMs < seconds * 700) {
+    await pauseMs(500);
+    last = await look();
+    lagMax = Math.max(lagMax, last.durable - last.archived);
+  }
+  const rate = ((last.archived - first.archived) * blockBytes) / 1e3 / (last.atMs - first.atMs);
+  return {
+    rate,
+    lagMiB: ((last.durable - last.archived) * blockBytes) / 2 ** 20,
+    lagMaxMiB: (lagMax * blockBytes) / 2 ** 20,
+  };
+}
