@@ -13,9 +13,9 @@ import type { ConnectionRegister, ConnectionView } from "#shared/ports/connectio
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { RemoteBeginning, ReplicaHome } from "#shared/ports/replica-home.ts";
 import type { ListenAddress } from "#shared/shell/listen-address.ts";
-import type { SessionTerms, VolumeParts } from "./engine/hosted-volume.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
 import { VolumeHost } from "./engine/volume-host.ts";
+import type { SessionTerms, VolumeParts } from "./engine/volume-parts.ts";
 import type { PastHomes } from "./engine/volume-past.ts";
 import { VolumeSession } from "./engine/volume-session.ts";
 

@@ -11,75 +11,19 @@ import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { timeText } from "#shared/domain/wall-time.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
-import type { Clock } from "#shared/ports/clock.ts";
-import type { FileStore } from "#shared/ports/file-store.ts";
 import type { KeptVolume } from "#shared/ports/kept-volume.ts";
-import type { RemoteBeginning, ReplicaTending, TendingPolicy } from "#shared/ports/replica-home.ts";
+import type { ReplicaTending, TendingPolicy } from "#shared/ports/replica-home.ts";
 import type { RemoteSources, ResidencyState } from "#shared/ports/replica-residency.ts";
-import type { ImageReport, VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
+import type { VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
 import { FillJobs, type FillKind } from "./fill-jobs.ts";
-import type { Job, JobRegister } from "./job-register.ts";
+import type { Job } from "./job-register.ts";
 import { PointExport } from "./point-export.ts";
-import type { PointSources } from "./point-sources.ts";
-import { type PastHomes, VolumePast } from "./volume-past.ts";
-import type { VolumeSession, VolumeSessionStatus } from "./volume-session.ts";
+import type { HostedSession, HostedSetting } from "./volume-parts.ts";
+import { VolumePast } from "./volume-past.ts";
+import type { VolumeSessionStatus } from "./volume-session.ts";
 import { figuresOf, pastViewOf } from "./volume-views.ts";
 
-/** What the host needs of a session. */
-export type HostedSession = Pick<
-  VolumeSession,
-  | "sizeBytes"
-  | "attachedClients"
-  | "openExport"
-  | "resize"
-  | "status"
-  | "close"
-  | "hotLog"
-  | "baseImage"
-  | "held"
-  | "sync"
-  | "mark"
-  | "rollback"
-  | "tend"
-  | "residency"
-  | "evictCold"
-  | "refill"
->;
-
-/** How a session is opened beside its record. */
-export interface SessionTerms {
-  /** The log is kept until the bucket holds it. False only with `--bucket none`. */
-  readonly archived: boolean;
-  readonly sources: RemoteSources;
-}
-
-export interface VolumeParts {
-  /** Makes an image of the record's size, empty or, with `begin`, wholly remote; its directory exists and is empty. */
-  createImage(record: VolumeRecord, paths: VolumePaths, begin?: RemoteBeginning): Promise<void>;
-  openSession(record: VolumeRecord, paths: VolumePaths, terms: SessionTerms): Promise<HostedSession>;
-  /** Works on the files of a volume whose session is closed. */
-  image(
-    operation: "check" | "adopt" | "discard",
-    record: VolumeRecord,
-    paths: VolumePaths,
-  ): Promise<ImageReport>;
-  /** Null with `--bucket none`, and offline: then `keepsLog` says whether the log is kept for a bucket. */
-  readonly homes: PastHomes | null;
-  readonly keepsLog: boolean;
-}
-
 const hourMs = 3_600_000;
-
-/** What all volumes of a host share. */
-export interface HostedSetting {
-  readonly store: FileStore;
-  readonly clock: Clock;
-  readonly parts: VolumeParts;
-  readonly points: PointSources;
-  readonly jobs: JobRegister;
-  /** Cuts the connections of a volume and resolves with how many when they are gone. */
-  readonly disconnect: (volume: HostedVolume) => Promise<number>;
-}
 
 export class HostedVolume {
   readonly paths: VolumePaths;
@@ -134,12 +78,13 @@ export class HostedVolume {
   }
 
   residency(): ResidencyState | null {
-    return this.session?.residency() ?? null;
+    return this.session?.extents.residency() ?? null;
   }
 
   /** Whether bytes of its disk are still in another volume's past only; a volume that can't be asked is said to. */
   readsFrom(volumeId: string): boolean {
-    return this.residency()?.points.some((point) => point.volumeId === volumeId) ?? this.session === null;
+    if (this.session === null) return this.past.history?.origin?.volumeId === volumeId;
+    return this.residency()?.points.some((point) => point.volumeId === volumeId) ?? false;
   }
 
   /** What a fill at the next open is called: a new clone's is the clone's. */
@@ -286,7 +231,7 @@ export class HostedVolume {
   fill(kind: FillKind): string {
     const { tending, session } = this;
     if (session === null) throw this.whyClosed();
-    return this.fills.start(kind, tending, session.residency());
+    return this.fills.start(kind, tending, session.extents.residency());
   }
 
   /** Gives cold extents back to the bucket behind a base that is taken now. */
@@ -300,7 +245,7 @@ export class HostedVolume {
     const held = await this.past.heldFrom(base.s, () => job.running);
     if (held === null) return;
     const session = this.session ?? this.notOpen();
-    const evicted = await session.evictCold(held, beforeMs);
+    const evicted = await session.extents.evictCold(held, beforeMs);
     const bytes = evicted * limits.extentBytes;
     job.progress(bytes, bytes);
     job.done(`${evicted} extents are in the bucket only now`);
@@ -326,14 +271,14 @@ export class HostedVolume {
       image: session.baseImage(),
       refill: async (extent) => {
         const base = past.heldBase();
-        return base === null ? false : await session.refill(base, extent);
+        return base === null ? false : await session.extents.refill(base, extent);
       },
     };
   }
 
   view(): VolumeView {
     const status = this.session?.status() ?? null;
-    const residency = this.session?.residency() ?? null;
+    const residency = this.session?.extents.residency() ?? null;
     const { record } = this;
     return {
       id: record.id,
@@ -353,7 +298,7 @@ export class HostedVolume {
   }
 
   private tend(session: HostedSession): void {
-    this.tending = session.tend({
+    this.tending = session.extents.tend({
       policy: this.tendingPolicy(),
       heldBase: () => this.past.heldBase(),
       onNote: (text) => this.setting.parts.homes?.onNote(`${this.name}: ${text}`),
@@ -362,7 +307,7 @@ export class HostedVolume {
   }
 
   private fillWhatIsRemote(session: HostedSession): void {
-    const residency = session.residency();
+    const residency = session.extents.residency();
     if (residency === null || residency.localExtents === residency.extents) return;
     this.fills.start(this.fillKind, this.tending, residency);
     this.fillKind = "fill";

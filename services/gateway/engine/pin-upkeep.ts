@@ -4,7 +4,36 @@
  * (a volume that is not open, a manifest not there yet) keeps the pin.
  */
 import type { PointPin, VolumeManifest } from "#shared/domain/archive.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { HostedVolume } from "./hosted-volume.ts";
+
+/** Looks every minute, until it is stopped. */
+export class PinUpkeep {
+  private readonly clock: Clock;
+  private readonly look: () => Promise<void>;
+  private timer: Timer | null = null;
+  private stopped = false;
+
+  constructor(clock: Clock, look: () => Promise<void>) {
+    this.clock = clock;
+    this.look = look;
+  }
+
+  start(): void {
+    if (this.stopped) return;
+    this.timer = this.clock.after(limits.pinUpkeepMs, () => {
+      this.look()
+        .catch(() => undefined) // kept pins cost room in the bucket, and are looked at again
+        .finally(() => this.start());
+    });
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.timer?.cancel();
+  }
+}
 
 export async function dropNeedlessPins(volumes: readonly HostedVolume[]): Promise<void> {
   const byId = new Map(volumes.map((volume) => [volume.record.id, volume]));

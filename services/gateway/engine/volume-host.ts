@@ -7,9 +7,8 @@
  *      └─► failed (kept, with its reason)   serving ─► halted
  */
 import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { toVarveError } from "#shared/domain/errors.ts";
 import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-record.ts";
-import { limits } from "#shared/domain/limits.ts";
 import {
   checkVolumeName,
   checkVolumeSize,
@@ -17,44 +16,32 @@ import {
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
 import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
-import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
-import type { FileStore } from "#shared/ports/file-store.ts";
 import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
-import type { Slab } from "#shared/ports/slab.ts";
 import type {
   ImageReport,
   NewVolume,
   VolumeAdministration,
   VolumeView,
 } from "#shared/ports/volume-administration.ts";
-import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { DataDirectory } from "./data-directory.ts";
 import { HistoryFile } from "./history-file.ts";
-import { HostedVolume, type VolumeParts } from "./hosted-volume.ts";
+import {
+  directoryTaken,
+  hostClosing,
+  shrinkNotAllowed,
+  unknownVolume,
+  volumeExists,
+  volumeNeeded,
+} from "./host-errors.ts";
+import { type ConnectionCutter, HostWaits } from "./host-waits.ts";
+import { HostedVolume } from "./hosted-volume.ts";
 import { JobRegister } from "./job-register.ts";
 import { PastChanges } from "./past-changes.ts";
-import { dropNeedlessPins } from "./pin-upkeep.ts";
+import { dropNeedlessPins, PinUpkeep } from "./pin-upkeep.ts";
 import { PointSources } from "./point-sources.ts";
 import { VolumeExports } from "./volume-exports.ts";
-
-export interface VolumeHostOptions {
-  readonly dataDirectory: string;
-  /** Make the data directory where it is missing. */
-  readonly create: boolean;
-  readonly store: FileStore;
-  readonly catalog: VolumeCatalog;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly parts: VolumeParts;
-  /** Payload memory for reads at a point. */
-  readonly memory: { acquire(bytes: number): Slab | null; release(slab: Slab): void };
-}
-
-/** Who can cut connections: the NBD server, once it listens. */
-export interface ConnectionCutter {
-  disconnectExport(name: string): void;
-}
+import type { VolumeHostOptions } from "./volume-parts.ts";
 
 /** Volumes opened at once at start: replay is disk-bound, more only makes each slower. */
 const openedAtOnceMax = 4;
@@ -68,17 +55,20 @@ export class VolumeHost implements VolumeAdministration {
   private readonly directory: DataDirectory;
   private readonly volumes = new Map<string, HostedVolume>();
   private readonly points: PointSources;
-  private cutter: ConnectionCutter | null = null;
-  private upkeep: Timer | null = null;
+  private readonly waits: HostWaits;
+  private readonly upkeep: PinUpkeep;
   private lastChange: Promise<unknown> = Promise.resolve();
   private serving = false;
   private closing: Promise<void> | null = null;
-  private readonly whenClosing: (() => void)[] = [];
 
   private constructor(options: VolumeHostOptions, directory: DataDirectory) {
     this.options = options;
     this.directory = directory;
     this.points = new PointSources(options.clock);
+    this.waits = new HostWaits(options.clock);
+    this.upkeep = new PinUpkeep(options.clock, async () =>
+      this.change(async () => dropNeedlessPins([...this.volumes.values()])),
+    );
     this.jobs = new JobRegister(options.clock, options.random);
     this.exports = new VolumeExports(this.volumes);
     this.past = new PastChanges({
@@ -89,11 +79,11 @@ export class VolumeHost implements VolumeAdministration {
         require: (name) => this.require(name),
         requireFreeName: async (name) => this.requireFreeName(name),
         change: async (work) => this.change(work),
-        waitForBucket: async (work) => this.waitForBucket(work),
+        waitForBucket: async (work) => this.waits.forBucket(work),
         make: async (record, history, begin) =>
           this.make(record, history, async (made, paths) => options.parts.createImage(made, paths, begin)),
         sizeIs: async (volume, sizeBytes) => this.record(volume, { sizeBytes }),
-        disconnect: async (volume) => this.disconnect(volume),
+        disconnect: async (volume) => this.waits.disconnect(volume),
         newId: () => options.random.hex(8),
         historyOn: () => options.parts.homes !== null,
       },
@@ -124,12 +114,12 @@ export class VolumeHost implements VolumeAdministration {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await next.openKept();
     };
     await Promise.all(Array.from({ length: openedAtOnceMax }, lane));
-    if (this.options.parts.homes !== null) this.keepUp();
+    if (this.options.parts.homes !== null) this.upkeep.start();
   }
 
   /** Connections are cut through this from now on (rollback --force, a volume that was rescued elsewhere). */
   connectionsAre(cutter: ConnectionCutter): void {
-    this.cutter = cutter;
+    this.waits.cutter = cutter;
   }
 
   /** Points that something reads from, or may read from again: the collector keeps what they stand on. */
@@ -199,12 +189,7 @@ export class VolumeHost implements VolumeAdministration {
       volume.requireDetached("deleted");
       this.requireNotNeeded(volume);
       await volume.whileBusy(async () => {
-        if (this.serving && this.options.parts.homes !== null && volume.failure === null) {
-          // The bucket has all of it and says so: until its time there is over, the volume can come back.
-          await this.waitForBucket(volume.past.archiveAll());
-          await this.waitForBucket(volume.past.publishDeleted());
-        }
-        await this.options.catalog.put({ ...volume.record, state: "deleting" });
+        await this.promiseDeletion(volume);
         this.volumes.delete(name);
         // Its data goes now: what a last checkpoint could still complain about does not matter.
         await volume.close().catch(() => undefined);
@@ -259,7 +244,7 @@ export class VolumeHost implements VolumeAdministration {
   /** Closes every volume (flush the log, checkpoint, detach the image) and gives the data directory back. Idempotent. */
   close(): Promise<void> {
     this.closing ??= this.shutDown();
-    for (const stop of this.whenClosing.splice(0)) stop();
+    this.waits.close();
     return this.closing;
   }
 
@@ -282,7 +267,7 @@ export class VolumeHost implements VolumeAdministration {
       parts,
       points: this.points,
       jobs: this.jobs,
-      disconnect: async (volume) => this.disconnect(volume),
+      disconnect: async (volume) => this.waits.disconnect(volume),
     });
   }
 
@@ -312,68 +297,28 @@ export class VolumeHost implements VolumeAdministration {
     return hosted;
   }
 
-  /** Cuts a volume's connections; resolves with how many there were, when they are gone. */
-  private async disconnect(volume: HostedVolume): Promise<number> {
-    const attached = volume.attachedClients;
-    if (attached === 0) return 0;
-    this.cutter?.disconnectExport(volume.name);
-    const { clock } = this.options;
-    const untilMs = clock.monotonicMs() + limits.disconnectMs;
-    while (volume.attachedClients > 0 && clock.monotonicMs() < untilMs) {
-      await new Promise<void>((resolve) => {
-        clock.after(disconnectPollMs, resolve);
-      });
+  /** The bucket has all of it and says that it goes, so that it can come back for a while; then the catalogue says so. */
+  private async promiseDeletion(volume: HostedVolume): Promise<void> {
+    const { catalog, parts } = this.options;
+    const archived = this.serving && parts.homes !== null && volume.failure === null;
+    try {
+      if (archived) await this.waits.forBucket(volume.past.archiveAll());
+      if (archived) await this.waits.forBucket(volume.past.publishDeleted());
+      await catalog.put({ ...volume.record, state: "deleting" });
+    } catch (cause) {
+      volume.past.notDeleted();
+      throw cause;
     }
-    return attached - volume.attachedClients;
   }
 
-  /** A wait for the bucket ends with the host, and by itself: nobody else's change waits behind it for long. */
-  private async waitForBucket<T>(work: Promise<T>): Promise<T> {
-    const { clock } = this.options;
-    work.catch(() => undefined); // told below, unless the wait ended first
-    return await new Promise<T>((resolve, reject) => {
-      const timer = clock.after(limits.bucketCommandMs, () => reject(bucketAway()));
-      const stop = (): void => reject(hostClosing());
-      this.whenClosing.push(stop);
-      const end = (): void => {
-        timer.cancel();
-        const at = this.whenClosing.indexOf(stop);
-        if (at >= 0) this.whenClosing.splice(at, 1);
-      };
-      work
-        .then(resolve, reject)
-        .finally(end)
-        .catch(() => undefined);
-    });
-  }
-
-  private keepUp(): void {
-    this.upkeep = this.options.clock.after(limits.pinUpkeepMs, () => {
-      this.change(async () => dropNeedlessPins([...this.volumes.values()]))
-        .catch(() => undefined) // kept pins cost room in the bucket, and are looked at again
-        .finally(() => {
-          if (this.closing === null) this.keepUp();
-        });
-    });
-  }
-
-  /** A clone that still reads from it would lose its bytes. */
   private requireNotNeeded(volume: HostedVolume): void {
     const { id } = volume.record;
-    const clones = [...this.volumes.values()].filter(
-      (one) => one !== volume && one.past.history?.origin?.volumeId === id && one.readsFrom(id),
-    );
-    if (clones.length === 0) return;
-    const names = clones.map((one) => one.name).join(", ");
-    throw new VarveError(
-      "VolumeNeededError",
-      "Invalid",
-      `volume ${volume.name} is still read from by ${names}`,
-      {
-        hint: `Wait until it is filled, or fill it now: varve volume fill ${clones[0]?.name ?? ""}.`,
-        fields: { name: volume.name, clones: names },
-      },
-    );
+    const clones = [...this.volumes.values()].filter((one) => one !== volume && one.readsFrom(id));
+    if (clones.length > 0)
+      throw volumeNeeded(
+        volume.name,
+        clones.map((one) => one.name),
+      );
   }
 
   /** Files first, then the entry: a crash between finds the entry again and ends the work. */
@@ -416,37 +361,14 @@ export class VolumeHost implements VolumeAdministration {
 
   private require(name: string): HostedVolume {
     const volume = this.volumes.get(name);
-    if (volume !== undefined) return volume;
-    const names = [...this.volumes.keys()].sort();
-    throw new VarveError(
-      "UnknownVolumeError",
-      "Invalid",
-      `there is no volume named ${JSON.stringify(name)}`,
-      {
-        hint: names.length === 0 ? "There are no volumes yet." : `Volumes: ${names.join(", ")}.`,
-        fields: { name },
-      },
-    );
+    if (volume === undefined) throw unknownVolume(name, [...this.volumes.keys()].sort());
+    return volume;
   }
 
   private async requireFreeName(name: string): Promise<void> {
-    if (this.volumes.has(name)) {
-      throw new VarveError("VolumeExistsError", "Invalid", `a volume named ${name} exists already`, {
-        hint: "Choose another name, or delete that volume first: varve volume delete NAME.",
-        fields: { name },
-      });
-    }
+    if (this.volumes.has(name)) throw volumeExists(name);
     if (!(await this.strangers()).includes(name)) return;
-    const { directory } = this.directory.pathsOf(name);
-    throw new VarveError(
-      "VolumeDirectoryTakenError",
-      "Invalid",
-      `${directory} exists, but the catalogue knows no volume ${name}`,
-      {
-        hint: "Move that directory away, or choose another name. Nothing in it was touched.",
-        fields: { name },
-      },
-    );
+    throw directoryTaken(name, this.directory.pathsOf(name).directory);
   }
 
   /** One change after the other, whatever became of the one before. */
@@ -458,7 +380,7 @@ export class VolumeHost implements VolumeAdministration {
   }
 
   private async shutDown(): Promise<void> {
-    this.upkeep?.cancel();
+    this.upkeep.stop();
     await this.lastChange.catch(() => undefined);
     const closed = await Promise.allSettled([...this.volumes.values()].map(async (volume) => volume.close()));
     await this.points.close();
@@ -466,32 +388,4 @@ export class VolumeHost implements VolumeAdministration {
     const failed = closed.find((one) => one.status === "rejected");
     if (failed !== undefined) throw toVarveError(failed.reason, "close a volume");
   }
-}
-
-/** Between two looks at whether cut connections are gone. */
-const disconnectPollMs = 10;
-
-function hostClosing(): VarveError {
-  return new VarveError("HostClosingError", "Retry", "the server is shutting down", {
-    hint: "Try again when it runs again.",
-  });
-}
-
-function bucketAway(): VarveError {
-  const seconds = limits.bucketCommandMs / 1000;
-  return new VarveError("BucketAwayError", "Retry", `the bucket did not answer within ${seconds} s`, {
-    hint: "Nothing was changed. Try again when it answers.",
-  });
-}
-
-function shrinkNotAllowed(name: string, before: number, after: number): VarveError {
-  return new VarveError(
-    "ShrinkNotAllowedError",
-    "Invalid",
-    `volume ${name} has ${before} bytes; ${after} bytes would cut off its end`,
-    {
-      hint: "Shrink the file system first, then say so with --shrink: what lies behind the new end is lost.",
-      fields: { name, sizeBytes: before, wantedBytes: after },
-    },
-  );
 }

@@ -35,10 +35,7 @@ import type { PointHold, PointSources } from "./point-sources.ts";
 import type { VolumeSession } from "./volume-session.ts";
 
 /** What the past needs of a session. */
-export type PastSession = Pick<
-  VolumeSession,
-  "hotLog" | "baseImage" | "held" | "sync" | "mark" | "residency"
->;
+export type PastSession = Pick<VolumeSession, "hotLog" | "baseImage" | "held" | "sync" | "mark" | "extents">;
 
 /** Bucket and reader of a process. */
 export interface PastHomes {
@@ -121,6 +118,8 @@ export class VolumePast {
       onFenced: this.options.onFenced,
     });
     await this.link.start();
+    // A crash in the middle of a deletion: the bucket was told, the catalogue was not, and so the volume lives.
+    if ((this.manifest()?.deletedAtMs ?? null) !== null) this.publishLater();
   }
 
   /**
@@ -170,6 +169,13 @@ export class VolumePast {
   async publishDeleted(): Promise<void> {
     this.deletedAtMs = this.options.clock.wallTimeMs();
     await this.publish();
+  }
+
+  /** The deletion did not happen after all: the next manifest says so. */
+  notDeleted(): void {
+    if (this.deletedAtMs === null) return;
+    this.deletedAtMs = null;
+    this.publishLater();
   }
 
   manifest(): VolumeManifest | null {
@@ -294,7 +300,7 @@ export class VolumePast {
   /** Stored pins, and what is read from this volume now: open points, and extents of its own replica that are remote. */
   private presentPins(record: HistoryRecord): readonly PointPin[] {
     const pins = new Map(record.pins.map((pin) => [`${pin.lsn} ${pin.holder}`, pin]));
-    const used = [...this.options.points.inUse(), ...(this.session?.residency()?.points ?? [])];
+    const used = [...this.options.points.inUse(), ...(this.session?.extents.residency()?.points ?? [])];
     for (const { volumeId, lsn } of used) {
       if (volumeId === this.record.id) pins.set(`${lsn} reader`, { lsn, holder: "reader" });
     }

@@ -6,8 +6,7 @@
  *
  * Halted: log or image failed. Writes get EIO, reads go on as far as the image can; the log stays the truth for the next open.
  */
-import type { Batch } from "#shared/domain/batch.ts";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
@@ -16,12 +15,13 @@ import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaTending, TendingOptions } from "#shared/ports/replica-home.ts";
 import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
-import type { RemotePoint, ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { LogRelease } from "./log-release.ts";
+import { replayLog } from "./log-replay.ts";
 import { Overlay } from "./overlay.ts";
 import { PendingBatch } from "./pending-batch.ts";
+import { SessionExtents } from "./session-extents.ts";
 import { type ChangesSince, VolumeExport } from "./volume-export.ts";
 import { VolumeReader } from "./volume-reader.ts";
 import { VolumeWriter } from "./volume-writer.ts";
@@ -63,15 +63,8 @@ export interface VolumeSessionStatus {
   readonly counters: Readonly<Record<string, number>>;
 }
 
-/** The newest held base and the point that what is evicted is read from (TendingOptions.heldBase). */
-export type EvictionBase = NonNullable<ReturnType<TendingOptions["heldBase"]>>;
-
-/** Extents in one eviction, 16 GiB: each costs a checkpoint. */
-const evictedAtOnceMax = 4096;
-const replayBytesPerApply = 8 * 1024 * 1024;
-const replayBytesPerCheckpoint = 64 * 1024 * 1024;
-
 export class VolumeSession {
+  readonly extents: SessionExtents;
   private readonly options: VolumeSessionOptions;
   private readonly image: ReplicaImage;
   private readonly overlay = new Overlay();
@@ -80,7 +73,6 @@ export class VolumeSession {
   private readonly exports = new Set<VolumeExport>();
   private logWriter: LogWriter | null = null;
   private volumeWriter: VolumeWriter | null = null;
-  private tending: ReplicaTending | null = null;
   private haltError: VarveError | null = null;
   private durability: Durability;
   private closing: Promise<void> | null = null;
@@ -93,6 +85,7 @@ export class VolumeSession {
   private constructor(options: VolumeSessionOptions) {
     this.options = options;
     this.image = options.image;
+    this.extents = new SessionExtents(options.image.extents, options.tend);
     this.durability = options.durability;
     this.release = new LogRelease(options.archived === true);
     this.reader = new VolumeReader(options.image, this.overlay);
@@ -153,8 +146,7 @@ export class VolumeSession {
 
   /** Grows or shrinks by a resize entry; resolves when the image has the new size. Connected clients keep the size they were told. */
   async resize(sizeBytes: number): Promise<void> {
-    const writer = this.requireWriter();
-    await writer.appendValue(6, sizeBytes);
+    await this.requireWriter().appendValues([[6, sizeBytes]]);
     await this.applier.drain();
     invariant(this.sizeBytes === sizeBytes, "a resize entry was applied");
     await this.applier.checkpoint();
@@ -162,7 +154,7 @@ export class VolumeSession {
 
   /** Appends a mark entry; resolves with its LSN when durable. */
   async mark(name: string): Promise<number> {
-    return await this.requireWriter().appendValue(5, name);
+    return await this.requireWriter().appendValues([[5, name]]);
   }
 
   /**
@@ -178,43 +170,6 @@ export class VolumeSession {
     invariant(this.sizeBytes === sizeBytes, "a rollback's resize entry was applied");
     await this.applier.checkpoint();
     return lsn;
-  }
-
-  /** Starts to fill and evict extents; null where all are always local. Ended by close(). */
-  tend(options: TendingOptions): ReplicaTending | null {
-    invariant(this.tending === null, "a session tends its extents once");
-    this.tending = this.options.tend?.(options) ?? null;
-    return this.tending;
-  }
-
-  /** Gives extents that were not used since `beforeMs` back to the bucket; resolves with how many went. */
-  async evictCold(held: EvictionBase, beforeMs: number): Promise<number> {
-    const { extents } = this.image;
-    let evicted = 0;
-    for (;;) {
-      if (extents === undefined || this.closing !== null) return evicted;
-      const cold = await extents.coldExtents(held.baseLsn, beforeMs, evictedAtOnceMax);
-      const gone = cold.length === 0 ? 0 : await extents.evict({ ...held, extents: cold });
-      if (gone === 0) return evicted;
-      evicted += gone;
-    }
-  }
-
-  /** Where the image's extents are; null where all are always local. */
-  residency(): ResidencyState | null {
-    return this.image.extents?.residency() ?? null;
-  }
-
-  /** Gives an extent back to the bucket and fetches it again; false where the base does not have all of it. */
-  async refill(
-    base: { readonly baseLsn: number; readonly point: RemotePoint },
-    extent: number,
-  ): Promise<boolean> {
-    const { extents } = this.image;
-    if (extents === undefined) return false;
-    if ((await extents.evict({ ...base, extents: [extent] })) === 0) return false;
-    await extents.fill(extent);
-    return true;
   }
 
   /** Everything acknowledged so far is durable when it resolves. */
@@ -300,7 +255,16 @@ export class VolumeSession {
       },
     });
     this.release.start(this.logWriter, attached.checkpointLsn);
-    await this.replay(this.logWriter, attached.appliedLsn);
+    await replayLog({
+      log: this.logWriter,
+      image: this.image,
+      admission: options.admission,
+      checkpoint: () => {
+        this.applier.checkpoint().catch(() => undefined); // the applier tells of a failure
+      },
+      bytesPerCheckpoint: options.replayBytesPerCheckpoint,
+      onReplay: options.onReplay,
+    });
     if (this.haltError !== null) throw this.haltError;
     this.volumeWriter = new VolumeWriter({
       log: this.logWriter,
@@ -315,57 +279,6 @@ export class VolumeSession {
       },
       onRoomReturned: () => this.callLogWaitersSoon(),
     });
-  }
-
-  /** Applies what the log has past the image's checkpoint: at least the epoch entry that open() appended. */
-  private async replay(log: LogWriter, appliedLsn: number): Promise<void> {
-    const { lastLsn } = log.state();
-    invariant(lastLsn > appliedLsn, "an opened log ends with its epoch entry");
-    let run: Batch[] = [];
-    let runBytes = 0;
-    let uncheckedBytes = 0;
-    for await (const batch of log.read(appliedLsn + 1)) {
-      run.push(ownCopy(batch));
-      runBytes += batch.payload.byteLength;
-      if (
-        runBytes >= replayBytesPerApply ||
-        runBytes >= (this.options.replayBytesPerCheckpoint ?? Infinity)
-      ) {
-        await this.applyReplayed(run);
-        this.options.onReplay?.(this.image.state().appliedLsn, lastLsn);
-        uncheckedBytes += runBytes;
-        run = [];
-        runBytes = 0;
-        if (uncheckedBytes >= (this.options.replayBytesPerCheckpoint ?? replayBytesPerCheckpoint)) {
-          uncheckedBytes = 0;
-          this.checkpointBehindReplay();
-        }
-      }
-    }
-    if (run.length > 0) await this.applyReplayed(run);
-    invariant(this.image.state().appliedLsn === lastLsn, "replay reaches the end of the log");
-    this.options.onReplay?.(lastLsn, lastLsn);
-  }
-
-  /**
-   * While the replay goes on. A process that is killed again and again before its first regular checkpoint would replay more each
-   * time (measured: 30 s after 45 kills); so each life moves the checkpoint, if it lasts as long as one takes.
-   */
-  private checkpointBehindReplay(): void {
-    this.applier.checkpoint().catch(() => undefined); // the applier tells of a failure
-  }
-
-  /** These entries were acknowledged by a former process: the reserve is theirs, too. */
-  private async applyReplayed(run: readonly Batch[]): Promise<void> {
-    for (;;) {
-      try {
-        await this.image.apply(run);
-        return;
-      } catch (cause) {
-        const error = toVarveError(cause, "replay");
-        if (error.kind !== "Full" || !(await this.options.admission.makeRoom(() => false))) throw error;
-      }
-    }
   }
 
   /** Whether a write of the range can do with the blocks it has, whatever of what was taken in before it is applied when. */
@@ -457,8 +370,7 @@ export class VolumeSession {
 
   private async shutDown(): Promise<void> {
     const log = this.logWriter;
-    // It only reads; what it did not fetch it fetches after the next start.
-    await this.tending?.close().catch(() => undefined);
+    await this.extents.close();
     try {
       if (this.haltError === null) await this.volumeWriter?.drain();
       // After a halt, too: an apply that is under way uses slabs and the image's file.
@@ -484,9 +396,4 @@ export class VolumeSession {
       throw this.haltError;
     }
   }
-}
-
-/** A batch read from the log is valid only until the next one; a run of them needs its own payload. */
-function ownCopy(batch: Batch): Batch {
-  return { ...batch, payload: Buffer.from(batch.payload) };
 }

@@ -156,11 +156,6 @@ export class VolumeWriter {
     return true;
   }
 
-  /** Appends a mark or resize entry and resolves with its LSN when it is durable. */
-  async appendValue(kind: 5 | 6, value: string | number): Promise<number> {
-    return await this.appendValues([[kind, value]]);
-  }
-
   /** Appends entries that change more than bytes as one batch: all or none; resolves with the LSN of the last when durable. */
   async appendValues(
     entries: readonly (readonly [kind: 5 | 6 | 7, value: string | number])[],

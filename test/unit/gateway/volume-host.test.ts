@@ -11,8 +11,9 @@ import {
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
-import type { HostedSession, VolumeParts } from "../../../services/gateway/engine/hosted-volume.ts";
+import { SessionExtents } from "../../../services/gateway/engine/session-extents.ts";
 import { VolumeHost } from "../../../services/gateway/engine/volume-host.ts";
+import type { HostedSession, VolumeParts } from "../../../services/gateway/engine/volume-parts.ts";
 import type { VolumeSessionStatus } from "../../../services/gateway/engine/volume-session.ts";
 
 /** What these tests never ask of a session: its past has its own tests (past-changes.test.ts). */
@@ -26,8 +27,7 @@ class FakeSession implements HostedSession {
   readonly held = notHere;
   readonly mark = notHere;
   readonly rollback = notHere;
-  readonly evictCold = notHere;
-  readonly refill = notHere;
+  readonly extents = new SessionExtents(undefined, undefined);
 
   sizeBytes: number;
   attachedClients = 0;
@@ -43,14 +43,6 @@ class FakeSession implements HostedSession {
   openExport(description: string): BlockExport {
     this.attachedClients += 1;
     return { name: this.record.name, description, sizeBytes: this.sizeBytes } as unknown as BlockExport;
-  }
-
-  residency(): null {
-    return null;
-  }
-
-  tend(): null {
-    return null;
   }
 
   async sync(): Promise<void> {}

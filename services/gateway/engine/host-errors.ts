@@ -1,0 +1,66 @@
+/*
+ * What the volume host refuses, in its own words (docs/errors.md). volume-host.ts and host-waits.ts throw them; nothing was
+ * changed when they do.
+ */
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+
+export function unknownVolume(name: string, names: readonly string[]): VarveError {
+  return new VarveError("UnknownVolumeError", "Invalid", `there is no volume named ${JSON.stringify(name)}`, {
+    hint: names.length === 0 ? "There are no volumes yet." : `Volumes: ${names.join(", ")}.`,
+    fields: { name },
+  });
+}
+
+export function volumeExists(name: string): VarveError {
+  return new VarveError("VolumeExistsError", "Invalid", `a volume named ${name} exists already`, {
+    hint: "Choose another name, or delete that volume first: varve volume delete NAME.",
+    fields: { name },
+  });
+}
+
+export function directoryTaken(name: string, directory: string): VarveError {
+  return new VarveError(
+    "VolumeDirectoryTakenError",
+    "Invalid",
+    `${directory} exists, but the catalogue knows no volume ${name}`,
+    {
+      hint: "Move that directory away, or choose another name. Nothing in it was touched.",
+      fields: { name },
+    },
+  );
+}
+
+/** A clone that still reads from it would lose its bytes. */
+export function volumeNeeded(name: string, clones: readonly string[]): VarveError {
+  const names = clones.join(", ");
+  return new VarveError("VolumeNeededError", "Invalid", `volume ${name} is still read from by ${names}`, {
+    hint: `Wait until it is filled, or fill it now: varve volume fill ${clones[0] ?? ""}.`,
+    fields: { name, clones: names },
+  });
+}
+
+export function shrinkNotAllowed(name: string, before: number, after: number): VarveError {
+  return new VarveError(
+    "ShrinkNotAllowedError",
+    "Invalid",
+    `volume ${name} has ${before} bytes; ${after} bytes would cut off its end`,
+    {
+      hint: "Shrink the file system first, then say so with --shrink: what lies behind the new end is lost.",
+      fields: { name, sizeBytes: before, wantedBytes: after },
+    },
+  );
+}
+
+export function hostClosing(): VarveError {
+  return new VarveError("HostClosingError", "Retry", "the server is shutting down", {
+    hint: "Try again when it runs again.",
+  });
+}
+
+export function bucketAway(): VarveError {
+  const seconds = limits.bucketCommandMs / 1000;
+  return new VarveError("BucketAwayError", "Retry", `the bucket did not answer within ${seconds} s`, {
+    hint: "Nothing was changed. Try again when it answers.",
+  });
+}
