@@ -55,10 +55,12 @@ export const limits = {
   partialEdgesMax: 1_048_576,
   /** Points that one replica's extents are read from: a parent, rollbacks, tiering (which moves its older ones along). */
   remotePointsMax: 1024,
-  /** Remote reads of one volume under way, one frame (256 KiB) each: 4 MiB of memory. */
-  remoteReadsMax: 16,
-  /** Extents of one volume being fetched at once: 16 MiB of memory, and enough for a store that takes 100 ms to answer. */
+  /** Remote reads of all volumes under way, one frame (256 KiB) each: 8 MiB of memory, more requests than a home's uplink takes. */
+  remoteReadsMax: 32,
+  /** Extents of one volume being fetched at once ... */
   fillsMax: 4,
+  /** ... and of all volumes: 32 MiB of memory. */
+  fillMemoryMax: 8,
   /** Bucket: one object. A chunk has 4 MiB and its table, a segment 8 MiB and one batch more, a page or manifest far less. */
   objectBytesMax: 32 * MiB,
   /** Keys of objects; one part of a key is a file name in the directory store (and in MinIO and VersityGW). */

@@ -290,16 +290,17 @@ export class ImageExtents implements ReplicaExtents {
 
   /** In a turn, after the operations were carried out: entries up to `lsn`, with rebases at their places. */
   applied(operations: readonly FileOperation[], rebases: readonly Rebase[], lsn: number): void {
-    let next = 0;
-    for (const [index, operation] of operations.entries()) {
-      for (; rebases[next]?.operationsBefore === index; next += 1) this.#rebase(rebases[next]);
-      this.#note(operation, lsn);
+    let done = 0;
+    for (const rebase of rebases) {
+      for (; done < rebase.operationsBefore; done += 1) this.#note(operations[done], lsn);
+      this.#rebase(rebase);
     }
-    for (; next < rebases.length; next += 1) this.#rebase(rebases[next]);
+    for (; done < operations.length; done += 1) this.#note(operations[done], lsn);
     if (rebases.length > 0 || this.#table.crowded) this.#wanted();
   }
 
-  #note(operation: FileOperation, lsn: number): void {
+  #note(operation: FileOperation | undefined, lsn: number): void {
+    if (operation === undefined) return;
     if (operation.kind === "truncate") {
       const before = this.#table.sizeBytes;
       this.#table.resize(operation.sizeBytes);
@@ -319,9 +320,7 @@ export class ImageExtents implements ReplicaExtents {
   }
 
   /** The disk is what it was at `toLsn` again: extents that differ are remote, whatever the file holds of them. */
-  #rebase(rebase: Rebase | undefined): void {
-    if (rebase === undefined) return;
-    const { toLsn, lsn } = rebase;
+  #rebase({ toLsn, lsn }: Rebase): void {
     const point = { volumeId: this.#parts.place.volumeId, lsn: toLsn };
     const all = [{ first: 0, count: this.#table.extents }];
     const changed = this.#table.takesPoints ? (this.#parts.changedExtents?.(toLsn, lsn) ?? all) : all;

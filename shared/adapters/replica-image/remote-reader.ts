@@ -11,6 +11,7 @@ import type { FileStore } from "#shared/ports/file-store.ts";
 import type { PointSource } from "#shared/ports/history.ts";
 import type { RemotePoint, RemoteSources } from "#shared/ports/replica-residency.ts";
 import type { Slab } from "#shared/ports/slab.ts";
+import { type FetchMemory, fetchMemoryOf } from "./fetch-memory.ts";
 
 /** Bytes of a point from slab.bytes[0] on; the memory is the caller's until release(). */
 export interface Fetched {
@@ -46,8 +47,9 @@ export class RemoteReader {
 
   constructor(parts: RemoteReaderParts) {
     this.#parts = parts;
-    this.#frames = new FetchMemory(parts.store, limits.archiveFrameBytes, limits.remoteReadsMax);
-    this.#extents = new FetchMemory(parts.store, limits.extentBytes, limits.fillsMax);
+    const { frames, extents } = fetchMemoryOf(parts.store);
+    this.#frames = frames;
+    this.#extents = extents;
   }
 
   /** The point, where it is open already: what it knows without asking the bucket. */
@@ -58,23 +60,27 @@ export class RemoteReader {
   /** At most an extent; up to limits.archiveFrameBytes from the memory of reads, more from that of fills. */
   async fetch(point: RemotePoint, offset: number, length: number): Promise<Fetched> {
     const memory = length <= limits.archiveFrameBytes ? this.#frames : this.#extents;
-    const slab = await this.#untilStopped(memory.take(), (late) => memory.give(late));
-    let lent = true;
-    const release = (): void => {
-      if (lent) memory.give(slab);
-      lent = false;
-    };
-    // A read that was given up goes on writing into its memory until it settles.
-    const work = this.#readWithRetries(point, slab, offset, length);
+    const { clock } = this.#parts;
+    const startedMs = clock?.monotonicMs() ?? 0;
+    const work: Work = { gaveUp: false, lastError: null };
     try {
-      await this.#withinLimit(work);
+      const slab = await this.#limited(memory.take(), limits.bucketWaitMs, work, (late) => memory.give(late));
+      const leftMs = limits.bucketWaitMs - ((clock?.monotonicMs() ?? 0) - startedMs);
+      const done = this.#readWithRetries(point, slab, offset, length, work);
+      // A read that was given up goes on writing into its memory until it settles.
+      const giveBack = (): void => memory.give(slab);
+      try {
+        await this.#limited(done, leftMs, work, () => undefined);
+      } catch (cause) {
+        done.then(giveBack, giveBack);
+        throw cause;
+      }
       this.counters.reads += 1;
       this.counters.bytes += length;
-      return { slab, release };
+      return { slab, release: giveBack };
     } catch (cause) {
       this.counters.failures += 1;
       work.gaveUp = true;
-      work.done.then(release, release);
       throw toVarveError(cause, "remote read");
     }
   }
@@ -89,28 +95,30 @@ export class RemoteReader {
   /** Whoever waits is refused now. */
   async close(): Promise<void> {
     this.#closed = true;
-    const error = new VarveError("ReplicaClosing", "Retry", "the image is being closed");
-    for (const stop of this.#stops) stop(error);
+    for (const stop of this.#stops) stop(closing());
     for (const [key, open] of this.#open) this.#retire(key, open);
   }
 
-  #readWithRetries(point: RemotePoint, slab: Slab, offset: number, length: number): Work {
-    const work: Work = { done: Promise.resolve(), gaveUp: false, lastError: null };
-    work.done = (async () => {
-      for (let waitMs = retryMsMin; ; waitMs = Math.min(retryMsMax, 2 * waitMs)) {
-        try {
-          await this.#readOnce(point, slab, offset, length);
-          return;
-        } catch (cause) {
-          const error = toVarveError(cause, "remote read");
-          work.lastError = error;
-          if (error.kind !== "Retry" || this.#parts.clock === null || this.#closed) throw error;
-          await this.#pause(this.#parts.clock, waitMs);
-          if (work.gaveUp) throw error;
-        }
+  async #readWithRetries(
+    point: RemotePoint,
+    slab: Slab,
+    offset: number,
+    length: number,
+    work: Work,
+  ): Promise<void> {
+    const { clock } = this.#parts;
+    for (let waitMs = retryMsMin; ; waitMs = Math.min(retryMsMax, 2 * waitMs)) {
+      try {
+        await this.#readOnce(point, slab, offset, length);
+        return;
+      } catch (cause) {
+        const error = toVarveError(cause, "remote read");
+        work.lastError = error;
+        if (error.kind !== "Retry" || clock === null || this.#closed) throw error;
+        await pause(clock, waitMs);
+        if (work.gaveUp) throw error;
       }
-    })();
-    return work;
+    }
   }
 
   async #readOnce(point: RemotePoint, slab: Slab, offset: number, length: number): Promise<void> {
@@ -149,11 +157,13 @@ export class RemoteReader {
     if (open.readers === 0) closeQuietly(open);
   }
 
-  #withinLimit(work: Work): Promise<void> {
-    const { clock } = this.#parts;
+  /** The promise's result, or a refusal when the time is over or the image closes. `late`: what then becomes of a result. */
+  #limited<T>(promise: Promise<T>, waitMs: number, work: Work, late: (result: T) => void): Promise<T> {
     return new Promise((resolve, reject) => {
       let timer: Timer | null = null;
+      let over = false;
       const settle = (): void => {
+        over = true;
         timer?.cancel();
         this.#stops.delete(stop);
       };
@@ -161,106 +171,45 @@ export class RemoteReader {
         settle();
         reject(error);
       };
-      this.#stops.add(stop);
-      timer = clock?.after(limits.bucketWaitMs, () => stop(waitedTooLong(work.lastError))) ?? null;
-      work.done.then(
-        () => {
-          settle();
-          resolve();
-        },
-        (cause: unknown) => stop(toVarveError(cause, "remote read")),
-      );
-    });
-  }
-
-  /** `late`: what to do with a result that comes after the stop. */
-  #untilStopped<T>(promise: Promise<T>, late: (result: T) => void): Promise<T> {
-    if (this.#closed) {
-      promise.then(late, () => undefined);
-      return Promise.reject(new VarveError("ReplicaClosing", "Retry", "the image is being closed"));
-    }
-    return new Promise<T>((resolve, reject) => {
-      let stopped = false;
-      const stop = (error: VarveError): void => {
-        stopped = true;
-        this.#stops.delete(stop);
-        reject(error);
-      };
-      this.#stops.add(stop);
       promise.then(
         (result) => {
-          this.#stops.delete(stop);
-          if (stopped) late(result);
-          else resolve(result);
+          if (over) {
+            late(result);
+            return;
+          }
+          settle();
+          resolve(result);
         },
-        (cause: unknown) => stop(toVarveError(cause, "remote read")),
+        (cause: unknown) => {
+          if (!over) stop(toVarveError(cause, "remote read"));
+        },
       );
-    });
-  }
-
-  #pause(clock: Clock, waitMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      clock.after(waitMs, resolve);
+      if (this.#closed) stop(closing());
+      else {
+        this.#stops.add(stop);
+        timer = this.#parts.clock?.after(waitMs, () => stop(waitedTooLong(work.lastError))) ?? null;
+      }
     });
   }
 }
 
 interface Work {
-  done: Promise<void>;
   gaveUp: boolean;
   lastError: VarveError | null;
 }
 
-/** Slabs of one size, made when needed, kept, bounded: who finds none waits its turn. */
-class FetchMemory {
-  readonly #store: FileStore;
-  readonly #bytes: number;
-  readonly #most: number;
-  readonly #waiting: ((slab: Slab) => void)[] = [];
-  #made = 0;
-
-  constructor(store: FileStore, bytes: number, most: number) {
-    this.#store = store;
-    this.#bytes = bytes;
-    this.#most = most;
-  }
-
-  take(): Promise<Slab> {
-    const free = spareSlabs(this.#store, this.#bytes);
-    if (this.#made < this.#most) {
-      this.#made += 1;
-      return Promise.resolve(free.pop() ?? this.#store.allocateSlab(this.#bytes));
-    }
-    return new Promise((resolve) => {
-      this.#waiting.push(resolve);
-    });
-  }
-
-  give(slab: Slab): void {
-    const next = this.#waiting.shift();
-    if (next !== undefined) {
-      next(slab);
-      return;
-    }
-    this.#made -= 1;
-    this.#store.shrinkSlab(slab);
-    spareSlabs(this.#store, this.#bytes).push(slab);
-  }
-}
-
-/** A store's slabs are never unmapped: those not in use are there for all its images. */
-const spare = new WeakMap<FileStore, Map<number, Slab[]>>();
-
-function spareSlabs(store: FileStore, bytes: number): Slab[] {
-  const sizes = spare.get(store) ?? new Map<number, Slab[]>();
-  spare.set(store, sizes);
-  const free = sizes.get(bytes) ?? [];
-  sizes.set(bytes, free);
-  return free;
-}
-
 function keyOf(point: RemotePoint): string {
   return `${point.volumeId}@${point.lsn}`;
+}
+
+function pause(clock: Clock, waitMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.after(waitMs, resolve);
+  });
+}
+
+function closing(): VarveError {
+  return new VarveError("ReplicaClosing", "Retry", "the image is being closed");
 }
 
 function closeQuietly(open: OpenPoint): void {

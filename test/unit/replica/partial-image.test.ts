@@ -172,3 +172,35 @@ test("a read that gives up leaves the memory of later requests alone", async () 
   expect(slab.bytes.every((byte) => byte === 0x55)).toBe(true);
   await image.detach();
 });
+
+test("a read that finds no memory because others wait for the bucket is refused in time, too", async () => {
+  const store = new MemoryFileStore();
+  const clock = new SteppedClock(1);
+  const random = new SteppedRandom(2);
+  const answers: (() => void)[] = [];
+  const world = new PartialWorld(store, random, patternedDisk(sizeBytes, random), {
+    delay: () => new Promise((resolve) => answers.push(resolve)),
+  });
+  await world.create(store, true);
+  const image = await world.attach(store, clock);
+  const slab = store.allocateSlab(4096);
+  const refused: number[] = [];
+  const reads = Array.from({ length: limits.remoteReadsMax + 3 }, () =>
+    image.read(slab, 0, 4096, 0).catch((error: unknown) => {
+      expect(error).toMatchObject({ _tag: "BucketWaitError" });
+      refused.push(clock.monotonicMs());
+    }),
+  );
+  await clock.until(Promise.all(reads));
+  expect(refused).toEqual(reads.map(() => limits.bucketWaitMs));
+  for (let round = 0; round < 3; round += 1) {
+    for (const answer of answers.splice(0)) answer();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const late = image.read(slab, 0, 4096, 0);
+  await new Promise((resolve) => setImmediate(resolve));
+  for (const answer of answers.splice(0)) answer();
+  await clock.until(late);
+  expect(slab.bytes.equals(world.disk.read(0, 4096))).toBe(true);
+  await image.detach();
+});
