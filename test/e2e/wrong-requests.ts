@@ -298,7 +298,7 @@ export const wrongRequests: readonly WrongRequest[] = [
     path: "/v1/volumes/other/points/lsn:999/blocks?offset=0&length=1",
     status: 404,
     tag: "PointNotThere",
-    says: "lsn:999",
+    says: "there is no point lsn:999: points from lsn:1",
     open: true,
   },
   {
