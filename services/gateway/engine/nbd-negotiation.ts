@@ -314,7 +314,7 @@ export class NbdNegotiation {
   }
 
   private refuseExport(option: number, name: string, error: VarveError | null): void {
-    const text = error === null ? `no export ${JSON.stringify(name)}` : `${error.message} ${error.hint}`;
+    const text = error === null ? `no export ${JSON.stringify(name)}` : `${error.message}. ${error.hint}`;
     this.refuse(option, nbdOptionReply.unknown, text.trim().slice(0, 1000));
   }
 

@@ -181,7 +181,7 @@ describe("INFO and GO", () => {
     );
     const answers = await client.ask(option.go, encodeGo("disk0"));
     expect(types(answers)).toEqual([optionReply.unknown]);
-    expect(answers[0]?.data.toString()).toBe("the volume is halted Look at its status.");
+    expect(answers[0]?.data.toString()).toBe("the volume is halted. Look at its status.");
     gateway.directory.refusals.clear();
     await stillServes();
   });
