@@ -93,32 +93,34 @@ export class FrameReader {
   }
 
   /**
-   * Payloads of hot batches, by log and ascending. Batches that stand close together are one reading of the log.
-   * Each promise has to be listened to.
+   * Payloads of hot batches by number, ascending. Batches that stand close together are one reading of the log. Each promise
+   * has to be listened to.
    */
-  hotPayloads(places: readonly HotPlace[]): Promise<Buffer>[] {
-    const promises = new Map<HotPlace, Promise<Buffer>>();
-    let run: HotPlace[] = [];
+  hotPayloads(place: HotPlace, batches: readonly number[]): Promise<Buffer>[] {
+    const { firstLsns, starts } = place;
+    const promises = new Map<number, Promise<Buffer>>();
+    let run: number[] = [];
     let bytes = 0;
     const flush = (): void => {
-      if (run.length > 0) this.startHotRun(run, bytes, promises);
+      if (run.length > 0) this.startHotRun(place, run, bytes, promises);
       run = [];
       bytes = 0;
     };
-    for (const place of places) {
-      const known = this.known(hotKey(place));
+    for (const batch of batches) {
+      const known = this.known(hotKey(place, batch));
       if (known !== null) {
-        promises.set(place, known);
+        promises.set(batch, known);
         continue;
       }
-      const last = run.at(-1);
-      const isNear = last?.log === place.log && place.firstLsn - last.firstLsn <= hotStepLsns;
-      if (!isNear || bytes + place.payloadBytes > limits.extentBytes) flush();
-      run.push(place);
-      bytes += place.payloadBytes;
+      const payloadBytes = (starts[batch + 1] as number) - (starts[batch] as number);
+      const last = run.at(-1) ?? batch;
+      const isFar = (firstLsns[batch] as number) - (firstLsns[last] as number) > hotStepLsns;
+      if (isFar || bytes + payloadBytes > limits.extentBytes) flush();
+      run.push(batch);
+      bytes += payloadBytes;
     }
     flush();
-    return places.map((place) => promises.get(place) as Promise<Buffer>);
+    return batches.map((batch) => promises.get(batch) as Promise<Buffer>);
   }
 
   statistics() {
@@ -211,13 +213,14 @@ export class FrameReader {
   }
 
   private startHotRun(
-    run: readonly HotPlace[],
+    place: HotPlace,
+    run: readonly number[],
     bytes: number,
-    promises: Map<HotPlace, Promise<Buffer>>,
+    promises: Map<number, Promise<Buffer>>,
   ): void {
-    const fetched = this.reader.gate.run(bytes, () => readHotPayloads(run));
-    for (const [index, place] of run.entries()) {
-      promises.set(place, this.follow(hotKey(place), fetched, index, true));
+    const fetched = this.reader.gate.run(bytes, () => readHotPayloads(place, run));
+    for (const [index, batch] of run.entries()) {
+      promises.set(batch, this.follow(hotKey(place, batch), fetched, index, true));
     }
   }
 
@@ -236,18 +239,19 @@ export class FrameReader {
   }
 }
 
-async function readHotPayloads(run: readonly HotPlace[]): Promise<Buffer[]> {
+async function readHotPayloads(place: HotPlace, run: readonly number[]): Promise<Buffer[]> {
+  const { log, firstLsns, checksums } = place;
   const payloads: Buffer[] = [];
-  let next = run[0];
-  if (next === undefined) return payloads;
-  for await (const batch of next.log.read(next.firstLsn)) {
-    if (batch.firstLsn < next.firstLsn) continue;
-    if (batch.firstLsn !== next.firstLsn || batch.checksum !== next.checksum) break;
+  let wanted = run[0] as number;
+  for await (const batch of log.read(firstLsns[wanted] as number)) {
+    if (batch.firstLsn < (firstLsns[wanted] as number)) continue;
+    if (batch.firstLsn !== firstLsns[wanted] || batch.checksum !== checksums[wanted]) break;
     payloads.push(Buffer.from(batch.payload));
-    next = run[payloads.length];
-    if (next === undefined) return payloads;
+    if (payloads.length === run.length) return payloads;
+    wanted = run[payloads.length] as number;
   }
-  throw historyIncomplete(next.log.line, next.firstLsn, "the hot log does not have the batch that was there");
+  const lsn = firstLsns[wanted] as number;
+  throw historyIncomplete(log.line, lsn, "the hot log does not have the batch that was there");
 }
 
 function frameKey(key: string, number: number): string {
@@ -255,6 +259,6 @@ function frameKey(key: string, number: number): string {
 }
 
 /** With the checksum: it chains over the whole line, so that nothing else can have this name. */
-function hotKey(place: HotPlace): string {
-  return `${place.log.line}@${place.firstLsn}#${place.checksum}`;
+function hotKey({ log, firstLsns, checksums }: HotPlace, batch: number): string {
+  return `${log.line}@${firstLsns[batch]}#${checksums[batch]}`;
 }

@@ -196,8 +196,8 @@ export class Histories implements HistoryHome {
   }
 
   private async makePoint(subject: HistorySubject, lsn: number): Promise<SharedPoint> {
-    const { reader, frames, clock, presentOf } = this;
-    const reopen = async () => openFold(reader, this.subjectOf, await presentOf(subject), lsn);
+    const { reader, frames, clock, subjectOf, presentOf } = this;
+    const reopen = async () => openFold({ reader, clock, subjectOf }, await presentOf(subject), lsn);
     return new SharedPoint(subject.volumeId, lsn, await reopen(), {
       reader,
       frames,

@@ -21,7 +21,7 @@ export interface LogPart {
   readonly offsets: Float64Array;
   readonly lengths: Float64Array;
   /** Where a write's bytes are in `place`. */
-  readonly places: Uint32Array;
+  readonly places: Uint32Array | Float64Array;
   readonly place: SegmentPlace | HotPlace;
 }
 
@@ -38,18 +38,15 @@ export async function* partsOf(
   if (toLsn > view.lastLsn) throw pointNotThere(`lsn:${toLsn} is not there yet`, null);
   const archivedTo = Math.min(toLsn, view.archivedLsn);
   if (archivedTo > afterLsn) yield* archivedParts(reader, run, archivedTo, keepTail);
-  if (toLsn > view.archivedLsn) yield* tailParts(view, Math.max(afterLsn, archivedTo), toLsn);
+  const hotAfter = Math.max(afterLsn, archivedTo);
+  if (toLsn > hotAfter) yield hotPart(view, view.tail, hotAfter, toLsn);
 }
 
-function* tailParts(view: VolumeView, afterLsn: number, toLsn: number): Generator<LogPart, void, undefined> {
-  let next = afterLsn + 1;
-  for (const batch of view.tail?.batches ?? []) {
-    if (batch.lastLsn < next || batch.firstLsn > toLsn) continue;
-    if (batch.firstLsn > next) break;
-    yield batch;
-    next = batch.lastLsn + 1;
-  }
-  if (next <= toLsn) throw historyIncomplete(view.volumeId, next, "the hot log does not have it");
+/** The hot part, if it has all entries (afterLsn, toLsn]. */
+function hotPart(view: VolumeView, tail: HotTail | null, afterLsn: number, toLsn: number): LogPart {
+  const part = tail?.part ?? null;
+  if (part !== null && part.firstLsn <= afterLsn + 1 && part.lastLsn >= toLsn) return part;
+  throw historyIncomplete(view.volumeId, afterLsn + 1, "the hot log does not have it");
 }
 
 /** From footers; with the bucket away from the hot log, where that reaches back so far. */
@@ -68,15 +65,11 @@ async function* archivedParts(
     }
   } catch (error) {
     if (toVarveError(error, "log").kind !== "Retry" || view.hotLog === null) throw error;
-    const tail = await scanHotTail(view.hotLog, next - 1, toLsn).catch(() => null);
+    const { mapRangesMax } = reader.limits;
+    const tail = await scanHotTail(view.hotLog, next - 1, toLsn, mapRangesMax).catch(() => null);
     if (tail === null) throw error;
     keepTail(tail);
-    for (const batch of tail.batches) {
-      if (batch.firstLsn > next) throw historyIncomplete(view.volumeId, next, "the hot log does not have it");
-      yield batch;
-      next = batch.lastLsn + 1;
-    }
-    if (next <= toLsn) throw error;
+    if (next <= toLsn) yield hotPart(view, tail, next - 1, toLsn);
   }
 }
 

@@ -3,6 +3,7 @@
  * calls it for each open, point-source.ts again when its part of the hot log has been archived.
  */
 import type { BaseRef, VolumeOrigin } from "#shared/domain/archive.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 import type { HistorySubject } from "#shared/ports/history.ts";
 import type { BucketReader } from "./bucket-reader.ts";
 import { FoldMap } from "./fold-map.ts";
@@ -22,16 +23,24 @@ export interface OpenFold {
 
 export type SubjectOf = (volumeId: string) => Promise<HistorySubject>;
 
+export interface FoldDependencies {
+  readonly reader: BucketReader;
+  readonly clock: Clock;
+  readonly subjectOf: SubjectOf;
+}
+
+/** Entries applied at a time, about 10 ms: the loop serves disks meanwhile. */
+const entriesPerTurn = 8192;
+
 export async function openFold(
-  reader: BucketReader,
-  subjectOf: SubjectOf,
+  { reader, clock, subjectOf }: FoldDependencies,
   subject: HistorySubject,
   lsn: number,
 ): Promise<OpenFold> {
   const releases: (() => void)[] = [];
   const subjects = new Map<VolumeView, HistorySubject>();
   const take = async (from: HistorySubject, upToLsn: number): Promise<VolumeView> => {
-    const view = await viewOf(from, upToLsn);
+    const view = await viewOf(from, upToLsn, reader.limits.mapRangesMax);
     releases.push(view.release);
     subjects.set(view, from);
     if (view.lastLsn >= upToLsn) return view;
@@ -49,7 +58,7 @@ export async function openFold(
     const hot: { subject: HistorySubject; lsn: number }[] = [];
     for (const run of plan.runs) {
       if (run.beginBytes !== null) map.resize(run.beginBytes);
-      const usesHot = await applyRun(reader, map, run, (release) => releases.push(release));
+      const usesHot = await applyRun(reader, clock, map, run, (release) => releases.push(release));
       const owner = subjects.get(run.view);
       if (usesHot && owner !== undefined) hot.push({ subject: owner, lsn: run.toLsn });
     }
@@ -65,14 +74,21 @@ export async function openFold(
 /** True where bytes of the run are in the hot log. */
 async function applyRun(
   reader: BucketReader,
+  clock: Clock,
   map: FoldMap,
   run: LogRun,
   keep: (release: () => void) => void,
 ): Promise<boolean> {
   let usesHot = false;
   for await (const part of partsOf(reader, run, (tail) => keep(tail.release))) {
-    map.apply(run.view.volumeId, part, run.afterLsn, run.toLsn);
     usesHot ||= part.place.kind === "hot";
+    const lastLsn = Math.min(part.lastLsn, run.toLsn);
+    for (let afterLsn = Math.max(run.afterLsn, part.firstLsn - 1); afterLsn < lastLsn; ) {
+      const toLsn = Math.min(afterLsn + entriesPerTurn, lastLsn);
+      map.apply(run.view.volumeId, part, afterLsn, toLsn);
+      afterLsn = toLsn;
+      if (afterLsn < lastLsn) await new Promise<void>((resolve) => clock.soon(resolve));
+    }
     if (map.rangeCount > reader.limits.mapRangesMax) {
       throw historyTooLong(
         run.view.volumeId,

@@ -18,7 +18,6 @@ import { BaseReader } from "./base-reader.ts";
 import type { BucketReader } from "./bucket-reader.ts";
 import type { FrameReader } from "./frame-reader.ts";
 import { objectMissingTag, sourceClosed } from "./history-errors.ts";
-import type { HotPlace } from "./hot-tail.ts";
 import type { OpenFold } from "./open-fold.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { type FrameSlices, planRead, type ReadPlan, type Slice } from "./read-plan.ts";
@@ -158,12 +157,9 @@ export class SharedPoint {
       const numbers = ascending(slices);
       tasks.push(...copied(frames.segmentFrames(place, numbers, keep), numbers, slices, target));
     }
-    if (plan.hot.size > 0) {
-      const places = [...plan.hot.keys()].sort(byLogAndLsn);
-      for (const [index, payload] of frames.hotPayloads(places).entries()) {
-        const slices = plan.hot.get(places[index] as (typeof places)[number]) ?? [];
-        tasks.push(payload.then((bytes) => copy(bytes, slices, target)));
-      }
+    for (const [place, slices] of plan.hot) {
+      const batches = ascending(slices);
+      tasks.push(...copied(frames.hotPayloads(place, batches), batches, slices, target));
     }
     for (const [extent, slices] of plan.base)
       tasks.push(this.startExtent(used, extent, slices, target, keep));
@@ -301,11 +297,6 @@ export class PointHandle implements PointSource {
     this.isClosed = true;
     this.onClose();
   }
-}
-
-function byLogAndLsn(a: HotPlace, b: HotPlace): number {
-  if (a.log === b.log) return a.firstLsn - b.firstLsn;
-  return a.log.line < b.log.line ? -1 : 1;
 }
 
 function ascending(slices: FrameSlices): number[] {

@@ -7,7 +7,7 @@ import type { FoldMap } from "./fold-map.ts";
 import type { SegmentPlace } from "./frame-reader.ts";
 import type { HotPlace } from "./hot-tail.ts";
 
-/** Bytes [from, from + length) of a frame or payload go to `at` of the read's target. */
+/** Bytes [from, from + length) of a frame or of a batch's payload go to `at` of the read's target. */
 export interface Slice {
   readonly from: number;
   readonly at: number;
@@ -20,7 +20,8 @@ export type FrameSlices = Map<number, Slice[]>;
 export interface ReadPlan {
   readonly zeroes: { readonly at: number; readonly length: number }[];
   readonly segments: Map<SegmentPlace, FrameSlices>;
-  readonly hot: Map<HotPlace, Slice[]>;
+  /** By number of the batch. */
+  readonly hot: Map<HotPlace, FrameSlices>;
   /** Extents of the base. */
   readonly base: Map<number, FrameSlices>;
 }
@@ -38,7 +39,7 @@ export function planRead(map: FoldMap, start: number, end: number): ReadPlan {
     const at = from - start;
     const length = to - from;
     if (place.kind === "zero") plan.zeroes.push({ at, length });
-    else if (place.kind === "hot") sliceList(plan.hot, place).push({ from: position, at, length });
+    else if (place.kind === "hot") addBatches(framesOf(plan.hot, place), place.starts, position, at, length);
     else addFrames(framesOf(plan.segments, place), position, at, length);
   });
   if (next < inside) addBase(plan, next, inside, start);
@@ -65,6 +66,37 @@ function addFrames(frames: FrameSlices, position: number, at: number, length: nu
     sliceList(frames, number).push({ from, at: at + done, length: count });
     done += count;
   }
+}
+
+/** Cuts [position, position + length) of the stream of payloads where batches begin. */
+function addBatches(
+  batches: FrameSlices,
+  starts: Float64Array,
+  position: number,
+  at: number,
+  length: number,
+): void {
+  let batch = lastAtOrBelow(starts, position);
+  for (let done = 0; done < length; ) {
+    const start = starts[batch] as number;
+    const from = position + done - start;
+    const count = Math.min((starts[batch + 1] as number) - start - from, length - done);
+    if (count > 0) sliceList(batches, batch).push({ from, at: at + done, length: count });
+    done += count;
+    batch += 1;
+  }
+}
+
+/** The last of equals: batches without payload begin where the next one does. */
+function lastAtOrBelow(sorted: Float64Array, value: number): number {
+  let low = 0;
+  let high = sorted.length;
+  while (high - low > 1) {
+    const middle = (low + high) >>> 1;
+    if ((sorted[middle] as number) <= value) low = middle;
+    else high = middle;
+  }
+  return low;
 }
 
 function framesOf<K>(byKey: Map<K, FrameSlices>, key: K): FrameSlices {

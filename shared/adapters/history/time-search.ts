@@ -4,6 +4,7 @@
  * the one asked for. Called by volume-past.ts.
  */
 import type { BucketReader } from "./bucket-reader.ts";
+import { hotBatches } from "./hot-tail.ts";
 import { segmentIndexes } from "./log-parts.ts";
 import { lineAt, type VolumeView } from "./volume-view.ts";
 
@@ -79,7 +80,7 @@ async function* stepsOf(
     for (const segment of segments) yield* segmentSteps(reader, view, segment, wallTimeMs);
   }
   for (const segment of view.manifest?.segments ?? []) yield* segmentSteps(reader, view, segment, wallTimeMs);
-  for (const batch of view.tail?.batches ?? []) {
+  for (const batch of hotBatches(view.tail)) {
     yield { firstLsn: batch.firstLsn, lastLsn: batch.lastLsn, side: sideOf(batch.wallTimeMs, wallTimeMs) };
   }
 }
@@ -127,8 +128,9 @@ export async function wallTimeOf(
 ): Promise<number | null> {
   const holds = (part: { readonly firstLsn: number; readonly lastLsn: number }): boolean =>
     part.firstLsn <= lsn && lsn <= part.lastLsn;
-  const batch = view.tail?.batches.find(holds);
-  if (batch !== undefined) return batch.wallTimeMs;
+  if (lsn > view.archivedLsn) {
+    for (const batch of hotBatches(view.tail)) if (holds(batch)) return batch.wallTimeMs;
+  }
   const page = view.manifest?.pages.find(holds);
   const refs =
     page === undefined ? view.manifest?.segments : (await reader.indexPage(view.volumeId, page)).segments;

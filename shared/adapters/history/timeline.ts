@@ -8,6 +8,7 @@ import { entryKind } from "#shared/domain/entry.ts";
 import type { SegmentIndex } from "#shared/formats/segment-index.ts";
 import type { TimelineInterval } from "#shared/ports/history.ts";
 import type { BucketReader } from "./bucket-reader.ts";
+import { hotBatches } from "./hot-tail.ts";
 import { segmentIndexes } from "./log-parts.ts";
 import type { VolumeView } from "./volume-view.ts";
 
@@ -101,9 +102,11 @@ export async function timelineOf(
   }
   exact.push(...(view.manifest?.segments ?? []).filter((segment) => timeline.overlaps(segment)));
   for await (const { index } of segmentIndexes(reader, view, exact)) addIndex(timeline, index);
-  for (const batch of view.tail?.batches ?? []) {
-    const { firstLsn, lastLsn, kinds, lengths } = batch;
-    timeline.add(batch.wallTimeMs, { firstLsn, lastLsn, ...countOf(kinds, lengths, 0, kinds.length) });
+  const hot = view.tail?.part;
+  for (const { firstLsn, lastLsn, wallTimeMs } of hotBatches(view.tail)) {
+    if (hot === null || hot === undefined) break;
+    const counts = countOf(hot.kinds, hot.lengths, firstLsn - hot.firstLsn, lastLsn + 1 - hot.firstLsn);
+    timeline.add(wallTimeMs, { firstLsn, lastLsn, ...counts });
   }
   timeline.addEvents(view.tail?.events ?? []);
   return timeline.intervals();

@@ -100,7 +100,7 @@ export class VolumePast implements VolumeHistory {
   }
 
   private async view<T>(upToLsn: number, task: (view: VolumeView) => Promise<T>): Promise<T> {
-    const view = await viewOf(this.subject, upToLsn);
+    const view = await viewOf(this.subject, upToLsn, this.deps.reader.limits.mapRangesMax);
     try {
       return await task(view);
     } finally {

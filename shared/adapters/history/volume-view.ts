@@ -30,13 +30,17 @@ export interface VolumeView {
 const attemptsMax = 5;
 
 /** A view that reaches `upToLsn` where that is durable; 0 asks for nothing past the archived LSN. */
-export async function viewOf(subject: HistorySubject, upToLsn: number): Promise<VolumeView> {
+export async function viewOf(
+  subject: HistorySubject,
+  upToLsn: number,
+  entriesMax: number,
+): Promise<VolumeView> {
   for (let attempt = 1; ; attempt += 1) {
     const hotLog = subject.hotLog();
     const manifest = await presentManifest(subject, hotLog);
     const archivedLsn = manifest?.archivedLsn ?? 0;
     if (hotLog === null || upToLsn <= archivedLsn) return makeView(subject, manifest, hotLog, null);
-    const tail = await scanHotTail(hotLog, archivedLsn, upToLsn);
+    const tail = await scanHotTail(hotLog, archivedLsn, upToLsn, entriesMax);
     if (tail !== null) return makeView(subject, manifest, hotLog, tail);
     if (manifest === null) throw historyNotKnown(subject.volumeId);
     if (attempt === attemptsMax) {
@@ -85,9 +89,12 @@ function makeView(
     lastLsn: Math.max(archivedLsn, tail?.lastLsn ?? 0),
     rebases,
     resizes,
-    release: () => tail?.release(),
+    // Not a closure over the tail: what only has to be released must not keep its columns in memory.
+    release: tail?.release ?? nothingToRelease,
   };
 }
+
+const nothingToRelease = (): void => undefined;
 
 /** Size of the disk at that LSN: the newest fact that says so. */
 export function sizeAt(view: VolumeView, lsn: number): number {

@@ -4,7 +4,8 @@ import { describe, expect, it } from "vitest";
 import { Histories } from "#shared/adapters/history/histories.ts";
 import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
 import { ObjectStoreError } from "#shared/domain/errors.ts";
-import type { FoldedDisk } from "#shared/domain/fold.ts";
+import { FoldedDisk } from "#shared/domain/fold.ts";
+import type { HotLog, LoggedBatch } from "#shared/ports/history.ts";
 import { MadeVolume } from "../../tools/made-bucket.ts";
 import { SeededRandom } from "../../tools/seeded-random.ts";
 import { SteppedClock } from "../file-store/stepped-clock.ts";
@@ -102,6 +103,71 @@ describe("points in the hot log", () => {
       kind: "Corrupt",
     });
     await source.close();
+  });
+
+  it("neighbours that many batches wrote, some of them without bytes, are one range and read right", async () => {
+    const { volume, history, random } = makeWorld();
+    for (let index = 0; index < 30; index += 1) {
+      volume.write(60_000 + index * 700, Buffer.alloc(700, index + 1));
+      if (index % 4 === 0) volume.append([{ mark: `m${index}` }]);
+      if (index % 9 === 0) volume.append([{ zero: 100, length: 50 }]);
+    }
+    const source = await history.open(volume.lastLsn);
+    await expectDisk(source, volume.past[volume.lastLsn] as FoldedDisk, random, "neighbours");
+    expect((await readAt(source, 60_000 + 699, 702)).toString("hex")).toBe(`01${"02".repeat(700)}03`);
+    await source.close();
+  });
+
+  it("a long tail is applied in steps, between which the loop turns", async () => {
+    const clock = new SteppedClock(1);
+    const random = new SeededRandom(5);
+    const disk = new FoldedDisk(64 * 1024);
+    const batches = Array.from({ length: 20_000 }, (_, index): LoggedBatch => {
+      const payload = Buffer.alloc(random.between(1, 40), index % 251);
+      const entry = {
+        kind: "write",
+        offset: random.between(0, 60_000),
+        length: payload.length,
+        payloadStart: 0,
+      } as const;
+      disk.write(entry.offset, payload);
+      const checksums = { previousChecksum: BigInt(index), checksum: BigInt(index + 1) };
+      const place = { line: "1", epoch: 1, firstLsn: index + 1, wallTimeMs: 1, durableLsn: index };
+      return { ...place, ...checksums, entries: [entry], payload, record: payload };
+    });
+    const hotLog: HotLog = {
+      line: "1",
+      state: () => ({ oldestLsn: 1, durableLsn: batches.length }),
+      pin: () => () => undefined,
+      async *read(fromLsn) {
+        yield* batches.slice(fromLsn - 1);
+      },
+    };
+    const history = new Histories({ store: new MemoryObjectStore(clock), clock }).of({
+      volumeId: "00000000000000a1",
+      begin: { sizeBytes: disk.sizeBytes, origin: null },
+      manifest: async () => null,
+      hotLog: () => hotLog,
+      snapshots: () => [],
+    });
+    const source = await clock.until(history.open(batches.length));
+    await expectDisk(source, disk, random, "long tail");
+    await source.close();
+    const small = await history.open(8000);
+    await small.close();
+    // More than one step needs the clock: without it the opening waits.
+    const waits = await Promise.race([
+      history.open(20_000).then(() => "open"),
+      new Promise((resolve) => setTimeout(() => resolve("waits"), 500)),
+    ]);
+    expect(waits).toBe("waits");
+  });
+
+  it("a tail with too many entries is refused, and lets the log go", async () => {
+    const { store, clock, volume } = makeWorld();
+    const histories = new Histories({ store, clock, limits: { mapRangesMax: 4 } });
+    await expect(histories.of(volume.subject()).open(6)).rejects.toMatchObject({ _tag: "HistoryTooLong" });
+    expect(volume.hotLog.pins.size).toBe(0);
   });
 
   it("a point that is archived needs no hot log and pins nothing", async () => {
