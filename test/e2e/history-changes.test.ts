@@ -198,6 +198,23 @@ describe("over a restart", () => {
   });
 });
 
+test("without its bucket a volume that needs it is not served, the others are", async () => {
+  await twoStates();
+  await server.clone("disk0", "one", "cold", { residency: "tiered" });
+  await server.stop();
+  const without = await server.up({ args: ["--bucket", "none"] });
+  const { condition, failure } = await server.volume("cold");
+  expect(condition).toBe("failed");
+  expect(failure).toMatchObject({ tag: "BucketNeededError", fields: { remoteExtents: 8 } });
+  expect(without.output()).toContain(
+    "volume cold is not served: volume cold has 8 of its 8 extents in a bucket only",
+  );
+  await holds("disk0", stateTwo());
+  await server.stop();
+  await server.up();
+  await holds("cold", stateOne());
+});
+
 test("a bucket that is away at start keeps no disk from being served, and what is in the log opens", async () => {
   await twoStates();
   await server.stop();

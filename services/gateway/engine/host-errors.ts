@@ -64,3 +64,22 @@ export function bucketAway(): VarveError {
     hint: "Nothing was changed. Try again when it answers.",
   });
 }
+
+export function volumeBusy(name: string): VarveError {
+  return new VarveError("VolumeBusyError", "Retry", `volume ${name} is being changed`, {
+    hint: "Try again in a moment.",
+    fields: { name },
+  });
+}
+
+export function bucketNeeded(name: string, remote: number, extents: number): VarveError {
+  return new VarveError(
+    "BucketNeededError",
+    "Invalid",
+    `volume ${name} has ${remote} of its ${extents} extents in a bucket only, and there is none`,
+    {
+      hint: `Start varve up with its bucket. To do without one, fill it there first: varve volume set ${name} --residency full.`,
+      fields: { name, remoteExtents: remote },
+    },
+  );
+}

@@ -16,6 +16,7 @@ import type { ReplicaTending, TendingPolicy } from "#shared/ports/replica-home.t
 import type { RemoteSources, ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
 import { FillJobs, type FillKind } from "./fill-jobs.ts";
+import { bucketNeeded, volumeBusy } from "./host-errors.ts";
 import type { Job } from "./job-register.ts";
 import { PointExport } from "./point-export.ts";
 import type { HostedSession, HostedSetting } from "./volume-parts.ts";
@@ -103,6 +104,7 @@ export class HostedVolume {
       if (session.sizeBytes !== this.record.sizeBytes) {
         this.record = { ...this.record, sizeBytes: session.sizeBytes };
       }
+      if (serve) this.requireReach(session);
       if (serve) await this.past.attach(session);
     } catch (cause) {
       await this.past.detach().catch(() => undefined);
@@ -154,7 +156,7 @@ export class HostedVolume {
   }
 
   openExport(): BlockExport {
-    this.requireIdle();
+    if (this.busy) throw volumeBusy(this.name);
     const { session } = this;
     if (session === null) throw this.whyClosed();
     return session.openExport(this.description, async (since) =>
@@ -306,6 +308,15 @@ export class HostedVolume {
     if (this.past.history?.residency === "full") this.fillWhatIsRemote(session);
   }
 
+  /** What is in a bucket only can't be served without it: said at the start, not by reads that wait and fail. */
+  private requireReach(session: HostedSession): void {
+    const residency = session.extents.residency();
+    if (this.setting.parts.homes !== null || residency === null) return;
+    const remote = residency.extents - residency.localExtents;
+    if (remote === 0) return;
+    throw bucketNeeded(this.name, remote, residency.extents);
+  }
+
   private fillWhatIsRemote(session: HostedSession): void {
     const residency = session.extents.residency();
     if (residency === null || residency.localExtents === residency.extents) return;
@@ -358,14 +369,6 @@ export class HostedVolume {
     if (this.busy) return "busy";
     if (status !== null) return status.state;
     return this.failure === null ? "closed" : "failed";
-  }
-
-  private requireIdle(): void {
-    if (!this.busy) return;
-    throw new VarveError("VolumeBusyError", "Retry", `volume ${this.name} is being changed`, {
-      hint: "Try again in a moment.",
-      fields: { name: this.name },
-    });
   }
 
   private whyClosed(): VarveError {
