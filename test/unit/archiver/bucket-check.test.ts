@@ -15,7 +15,7 @@ import { SeededRandom } from "../../tools/seeded-random.ts";
 import { HandClock } from "./small-bucket.ts";
 
 const clock = new HandClock();
-let objects = new Map<string, Buffer>();
+const objects = new Map<string, Buffer>();
 
 async function storeOf(content: ReadonlyMap<string, Buffer>): Promise<MemoryObjectStore> {
   const store = new MemoryObjectStore(clock);

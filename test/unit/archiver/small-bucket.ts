@@ -31,7 +31,7 @@ export class HandClock implements Clock {
   monotonicMs(): number {
     return this.monotonic;
   }
-  after(): Timer {
+  after(_delayMs?: number, _task?: () => void): Timer {
     return { cancel: () => undefined };
   }
   soon(task: () => void): void {
