@@ -338,6 +338,16 @@ export const wrongRequests: readonly WrongRequest[] = [
     says: "a volume named kept exists already",
   },
   {
+    id: "http-tier-full",
+    method: "POST",
+    path: "/v1/volumes/other/tier",
+    body: "{}",
+    headers: json,
+    status: 400,
+    tag: "ResidencyFullError",
+    says: "volume other has residency full: all of it stays here",
+  },
+  {
     id: "http-attached-rollback",
     method: "POST",
     path: "/v1/volumes/kept/rollback",
