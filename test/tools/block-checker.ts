@@ -30,6 +30,8 @@ export interface RunLimits {
   readonly signal?: AbortSignal;
   /** Rest of each worker after a request, for a load that leaves the machine room. */
   readonly thinkTimeMs?: number;
+  /** Told how long each acknowledged request took. */
+  readonly onAnswer?: (ms: number) => void;
 }
 
 export interface RunResult {
@@ -137,9 +139,11 @@ export class BlockChecker {
     while (limits.signal?.aborted !== true && result.operations < operationsMax) {
       result.operations += 1;
       const action = random.weighted(this.options.weights);
+      const sentAtMs = performance.now();
       try {
         await this.act(client, random, action, result);
         result.acknowledged += 1;
+        limits.onAnswer?.(performance.now() - sentAtMs);
         if (limits.thinkTimeMs !== undefined) await pauseMs(limits.thinkTimeMs);
       } catch (cause) {
         if (!(cause instanceof NbdRequestError)) {

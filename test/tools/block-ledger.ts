@@ -144,6 +144,32 @@ export class BlockLedger {
     });
   }
 
+  /** Call before a point of the running volume is asked for (a snapshot): what it may show is not forgotten from now on. */
+  pointAsked(): PendingRead {
+    return this.readIssued(0, this.sizeBytes);
+  }
+
+  /**
+   * Call when the point was answered: it holds all that was acknowledged before it was asked for, nothing that is issued from
+   * now on, and it is a prefix. Feed its bytes, while the load goes on, then finish().
+   */
+  pointCheck(asked: PendingRead): RestartCheck {
+    const answeredAt = ++this.clock;
+    const isOlder = (operation: Operation): boolean => operation.issuedAt < answeredAt;
+    const older = (segment: Segment): Segment => ({
+      ...segment,
+      candidates: segment.candidates.filter(isOlder),
+      matching: segment.matching.filter(isOlder),
+    });
+    return new RestartCheck(this.unitBytes, {
+      survived: (operation) => operation.ackedAt < asked.issuedAt,
+      segments: (unit, bytes) =>
+        this.segmentsOf(unit, 0, this.unitBytes, (a, b) => bytes.subarray(a, b)).map(older),
+      diagnose: (segment, found, unit) => this.diagnose(segment, found, unit),
+      settle: () => this.reads.delete(asked),
+    });
+  }
+
   isDurable(operation: Operation): boolean {
     if (operation.ackedAt === Number.POSITIVE_INFINITY) return false;
     return this.survives === "acknowledged" || operation.fua || operation.ackedAt < this.flushedBefore;

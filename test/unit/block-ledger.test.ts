@@ -184,4 +184,65 @@ describe("block ledger", () => {
     for (let index = 0; index < 100; index += 1) bench.put("write", 0, unitBytes);
     expect(bench.ledger.readDone(reading, old.subarray(0, unitBytes))).toEqual([]);
   });
+
+  describe("points of a running volume", () => {
+    /** What was before is acknowledged; then a point is asked for, something is under way, and the point is answered. */
+    function pointAround(inside: (bench: Bench) => Buffer): { findings: () => Finding[]; bench: Bench } {
+      const bench = new Bench("acknowledged");
+      bench.put("write", 0, 4 * unitBytes);
+      bench.put("write", 8 * unitBytes, unitBytes);
+      const asked = bench.ledger.pointAsked();
+      const shown = inside(bench);
+      const check = bench.ledger.pointCheck(asked);
+      for (let round = 0; round < 20; round += 1) bench.put("write", 0, 16 * unitBytes);
+      return {
+        bench,
+        findings: () => {
+          check.add(0, shown);
+          return check.finish();
+        },
+      };
+    }
+
+    it("takes what was acknowledged before, with or without what was under way, though all was overwritten since", () => {
+      expect(pointAround((bench) => bench.snapshot()).findings()).toEqual([]);
+      const without = pointAround((bench) => {
+        const shown = bench.snapshot();
+        bench.put("write", unitBytes, unitBytes);
+        return shown;
+      });
+      expect(without.findings()).toEqual([]);
+      const beside = pointAround((bench) => {
+        bench.put("write", unitBytes, unitBytes);
+        return bench.snapshot();
+      });
+      expect(beside.findings()).toEqual([]);
+    });
+
+    it("finds what was acknowledged before and is not there", () => {
+      const { findings } = pointAround((bench) => {
+        const shown = bench.snapshot();
+        shown.fill(0, 8 * unitBytes, 9 * unitBytes);
+        return shown;
+      });
+      expect(kinds(findings())).toEqual(["lost"]);
+    });
+
+    it("finds what was written only after the answer", () => {
+      const made = pointAround((bench) => bench.disk);
+      expect(kinds(made.findings())).not.toEqual([]);
+    });
+
+    it("finds a point that is not a prefix: the later of two is there, the earlier is not", () => {
+      const { findings } = pointAround((bench) => {
+        const before = bench.snapshot();
+        bench.put("write", unitBytes, unitBytes);
+        bench.put("write", 20 * unitBytes, unitBytes);
+        const shown = bench.snapshot();
+        before.copy(shown, unitBytes, unitBytes, 2 * unitBytes);
+        return shown;
+      });
+      expect(kinds(findings())).toEqual(["not a prefix"]);
+    });
+  });
 });
