@@ -106,7 +106,7 @@ export class RemoteReader {
     length: number,
     work: Work,
   ): Promise<void> {
-    const { clock } = this.#parts;
+    const { clock, sources } = this.#parts;
     for (let waitMs = retryMsMin; ; waitMs = Math.min(retryMsMax, 2 * waitMs)) {
       try {
         await this.#readOnce(point, slab, offset, length);
@@ -114,7 +114,8 @@ export class RemoteReader {
       } catch (cause) {
         const error = toVarveError(cause, "remote read");
         work.lastError = error;
-        if (error.kind !== "Retry" || clock === null || this.#closed) throw error;
+        // Without sources there is nobody to wait for.
+        if (error.kind !== "Retry" || clock === null || sources === null || this.#closed) throw error;
         await pause(clock, waitMs);
         if (work.gaveUp) throw error;
       }

@@ -126,7 +126,9 @@ test("without sources remote bytes say that a bucket is missing; local ones are 
   await image.apply([world.record(world.maker.epoch()).batch]);
   await image.extents.fill(0);
   await image.detach();
-  const alone = await RawFileImage.attach({ store, directory: "/volume", volumeId });
+  // The clock stands still: nobody waits.
+  const clock = new SteppedClock(1);
+  const alone = await RawFileImage.attach({ store, clock, directory: "/volume", volumeId });
   const slab = store.allocateSlab(4096);
   await alone.read(slab, 0, 4096, 0);
   await expect(alone.read(slab, 0, 4096, extentBytes)).rejects.toMatchObject({
