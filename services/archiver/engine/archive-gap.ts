@@ -4,7 +4,7 @@
  * volume-archiver.ts.
  */
 import type { HistoryGap, VolumeManifest } from "#shared/domain/archive.ts";
-import type { ArchivedLog } from "#shared/ports/archive.ts";
+import type { ArchiveSubject } from "#shared/ports/archive.ts";
 import { checksumText } from "./manifest-publisher.ts";
 
 /** The end of a record in the log: what the next one continues. */
@@ -12,18 +12,21 @@ export interface LogJoint {
   readonly lsn: number;
   readonly epoch: number;
   readonly checksum: bigint;
+  /** Of the disk when it was asked for. Resizes behind the joint that it may have seen are archived later, and say the same again. */
+  readonly sizeBytes: number;
 }
 
 /** The joint at `lsn`, which ends a record that the log has, or comes right before the oldest one. Null where there is none. */
-export async function findJoint(log: ArchivedLog, lsn: number): Promise<LogJoint | null> {
+export async function findJoint({ log, image }: ArchiveSubject, lsn: number): Promise<LogJoint | null> {
+  const { sizeBytes } = image.state();
   const isThere = lsn >= log.state().oldestLsn;
   for await (const batch of log.read(isThere ? lsn : lsn + 1)) {
     const { epoch, firstLsn, entries } = batch;
     if (isThere) {
       const ends = firstLsn + entries.length - 1 === lsn;
-      return ends ? { lsn, epoch, checksum: batch.checksum } : null;
+      return ends ? { lsn, epoch, checksum: batch.checksum, sizeBytes } : null;
     }
-    return firstLsn === lsn + 1 ? { lsn, epoch, checksum: batch.previousChecksum } : null;
+    return firstLsn === lsn + 1 ? { lsn, epoch, checksum: batch.previousChecksum, sizeBytes } : null;
   }
   return null;
 }
@@ -49,6 +52,7 @@ export class ArchiveGap {
     if (joint === null || joint.lsn <= manifest.archivedLsn) return manifest;
     return {
       ...manifest,
+      sizeBytes: joint.sizeBytes,
       gaps: withGap(manifest.gaps, { fromLsn: manifest.archivedLsn + 1, toLsn: joint.lsn + 1 }),
       archivedLsn: joint.lsn,
       archivedEpoch: joint.epoch,

@@ -34,6 +34,8 @@ export interface PublisherOptions {
   /** Refuses a second object under one key: the store's probe passed. */
   readonly conditionalPut: boolean;
   readonly lineNumber: number;
+  /** A manifest could not be stored and will not be tried again; its changes are rejected, too. */
+  readonly onFailed: (error: VarveError) => void;
   readonly onPublished: (
     manifest: VolumeManifest,
     stored: StoredObject,
@@ -104,6 +106,7 @@ export class ManifestPublisher {
         for (const { resolve } of accepted) resolve(manifest);
       } catch (cause) {
         const error = toVarveError(cause, "publishing a manifest");
+        this.options.onFailed(error);
         for (const { reject } of accepted) reject(error);
       }
     }

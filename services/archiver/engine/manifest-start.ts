@@ -35,7 +35,7 @@ export async function findStart(store: ObjectStore, subject: ArchiveSubject): Pr
   const { oldestLsn, durableLsn } = log.state();
   if (archivedLsn > durableLsn) throw logEndsEarly(record.name, durableLsn, archivedLsn);
   if (oldestLsn > archivedLsn + 1) {
-    return { found, lineNumber, gap: await findJoint(log, oldestLsn - 1) };
+    return { found, lineNumber, gap: await findJoint(subject, oldestLsn - 1) };
   }
   if (archivedLsn < durableLsn) {
     const next = await findJointAfter(subject, archivedLsn);

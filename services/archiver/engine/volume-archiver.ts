@@ -1,7 +1,6 @@
 /*
- * The archiver of one open volume: follows its log into the bucket (log-sealer), publishes manifests in order (manifest-publisher), lets
- * log go when the bucket holds it (held-ledger), takes bases (base-builder). Opened by services/archiver/layer.ts beside a volume
- * session; rules, states and what a crash leaves are in docs/specs/archive.md.
+ * The archiver of one open volume: log-sealer, manifest-publisher, held-ledger and base-taker joined, from open to close. Opened by
+ * services/archiver/layer.ts beside a volume session; rules, states and what a crash leaves are in docs/specs/archive.md.
  *
  *   opening ─manifest found, log continues it─► running ⇄ waiting for the bucket      any ─rescued elsewhere, damage, close()─► stopped
  */
@@ -17,27 +16,22 @@ import { ArchiveGap, findJoint, type LogJoint } from "./archive-gap.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import { BaseBuilder } from "./base-builder.ts";
 import { BaseSchedule } from "./base-schedule.ts";
-import { givenUp } from "./base-writer.ts";
+import { BaseTaker } from "./base-taker.ts";
 import { BucketPatience } from "./bucket-patience.ts";
 import { HeldBases } from "./held-bases.ts";
 import { HeldLedger } from "./held-ledger.ts";
 import { HeldObjects } from "./held-objects.ts";
 import { LogSealer, type UploadedSegment } from "./log-sealer.ts";
 import { LogWatch } from "./log-watch.ts";
+import { LsnWaiters } from "./lsn-waiters.ts";
 import {
-  checksumText,
   type ManifestChange,
   ManifestPublisher,
   type StoredObject,
   type StoredPage,
 } from "./manifest-publisher.ts";
+import { withSegment } from "./manifest-segments.ts";
 import { type ArchiveStart, findStart } from "./manifest-start.ts";
-
-interface Waiter {
-  readonly lsn: number;
-  readonly resolve: () => void;
-  readonly reject: (error: VarveError) => void;
-}
 
 export class VolumeArchiver implements VolumeArchive {
   private readonly parts: ArchiveParts;
@@ -52,17 +46,13 @@ export class VolumeArchiver implements VolumeArchive {
   private publisher: ManifestPublisher | null = null;
   private ledger: HeldLedger | null = null;
   private builder: BaseBuilder | null = null;
+  private bases: BaseTaker | null = null;
   private heldObjects: HeldObjects | null = null;
   private heldBases: HeldBases | null = null;
-  /** Entries that were in the log before follow() told of them. */
-  private openedLsn = 0;
   private lastRebaseLsn = 0;
   /** Segments of the manifest that is being published. */
   private taken: UploadedSegment[] = [];
-  private waiters: Waiter[] = [];
-  private building: Promise<BaseRef | null> | null = null;
-  /** Manifests came while a base was taken: another may be due. */
-  private reconsiders = false;
+  private readonly waiters = new LsnWaiters();
   private publishing = false;
   private dropping = false;
   private failure: VarveError | null = null;
@@ -149,30 +139,26 @@ export class VolumeArchiver implements VolumeArchive {
   archive(lsn: number): Promise<void> {
     if (this.stopped !== null) return Promise.reject(this.stopped);
     if ((this.manifest()?.archivedLsn ?? 0) >= lsn) return Promise.resolve();
-    return new Promise((resolve, reject) => {
-      this.waiters.push({ lsn, resolve, reject });
-      this.sealer.demand(lsn);
-    });
+    const archived = this.waiters.wait(lsn);
+    this.sealer.demand(lsn);
+    return archived;
   }
 
   async factsChanged(): Promise<void> {
-    await this.amend((manifest) => manifest);
+    await this.publish((manifest) => manifest);
   }
 
-  async amend(change: ManifestChange): Promise<VolumeManifest> {
-    return await this.publish(change);
+  amend(change: ManifestChange): Promise<VolumeManifest> {
+    return this.publish(change);
   }
 
   async takeBase(): Promise<{ readonly s: number; readonly e: number }> {
     const { appliedLsn } = this.subject.image.state();
     await this.archive(appliedLsn);
-    for (;;) {
-      const there = this.baseSince(appliedLsn);
-      if (there !== null) return { s: there.s, e: there.e };
-      if (this.stopped !== null) throw this.stopped;
-      if (this.building !== null) await this.building.catch(() => null);
-      else await this.build(async () => this.requireBuilder().build());
-    }
+    if (this.stopped !== null || this.bases === null)
+      throw this.stopped ?? closedError(this.subject.record.name);
+    const { s, e } = await this.bases.since(appliedLsn);
+    return { s, e };
   }
 
   close(): Promise<void> {
@@ -185,7 +171,6 @@ export class VolumeArchiver implements VolumeArchive {
     const settleMs = parts.options.settleMs ?? (capabilities.durablePut ? 0 : limits.bucketSettleMs);
     const onFailed = (error: VarveError): void => this.failed(error);
     const { oldestLsn, durableLsn } = subject.log.state();
-    this.openedLsn = durableLsn;
     const ledger = new HeldLedger(
       { parts, patience, settleMs, onFailed, onHeld: (lsn) => subject.onHeld(lsn) },
       Math.max(0, oldestLsn - 1),
@@ -198,6 +183,7 @@ export class VolumeArchiver implements VolumeArchive {
         conditionalPut: capabilities.conditionalPut,
         lineNumber: start.lineNumber,
         onPublished: (manifest, stored, pages) => this.published(manifest, stored, pages),
+        onFailed,
       },
       start.found?.manifest ?? null,
     );
@@ -222,7 +208,15 @@ export class VolumeArchiver implements VolumeArchive {
       archive: (lsn) => this.archive(lsn),
       publish: async (change) => this.publish(change),
       lastRebaseLsn: () => Math.max(this.lastRebaseLsn, publisher.present?.rebases.at(-1)?.lsn ?? 0),
-      onBase: (base, stored, borrowedKeys) => this.baseTaken(base, stored, borrowedKeys),
+      onBase: (base, stored, borrowedKeys) =>
+        ledger.add(0, this.heldObjects?.ofBase(base, stored, borrowedKeys) ?? [], base.key),
+    });
+    this.bases = new BaseTaker({
+      builder: this.builder,
+      schedule: this.schedule,
+      present: () => publisher.present,
+      openedLsn: durableLsn,
+      onNote: (text) => subject.onNote(text),
     });
     this.heldBases = new HeldBases({
       parts,
@@ -271,27 +265,14 @@ export class VolumeArchiver implements VolumeArchive {
       this.taken.push(...ready);
       return ready.reduce(withSegment, manifest);
     };
-    this.publish(change).catch(() => undefined); // publish() has told of it
+    this.publish(change).catch(() => undefined); // failed() was told of it
   }
 
   private async publish(change: ManifestChange): Promise<VolumeManifest> {
     const { publisher } = this;
     if (this.stopped !== null || publisher === null)
       throw this.stopped ?? closedError(this.subject.record.name);
-    let refused = false;
-    try {
-      return await publisher.publish((manifest) => {
-        try {
-          return change(manifest);
-        } catch (cause) {
-          refused = true;
-          throw cause;
-        }
-      });
-    } catch (cause) {
-      if (!refused) this.failed(toVarveError(cause, "publishing"));
-      throw cause;
-    }
+    return await publisher.publish(change);
   }
 
   private published(manifest: VolumeManifest, stored: StoredObject, pages: readonly StoredPage[]): void {
@@ -309,54 +290,8 @@ export class VolumeArchiver implements VolumeArchive {
     );
     for (const { ref } of taken) this.parts.uploads.end(ref.key);
     this.ledger?.add(manifest.archivedLsn, this.heldObjects?.ofManifest(stored, taken, pages) ?? []);
-    const ready = this.waiters.filter((waiter) => waiter.lsn <= manifest.archivedLsn);
-    this.waiters = this.waiters.filter((waiter) => waiter.lsn > manifest.archivedLsn);
-    for (const { resolve } of ready) resolve();
-    this.considerBase(manifest);
-  }
-
-  private baseTaken(base: BaseRef, stored: readonly StoredObject[], borrowedKeys: readonly string[]): void {
-    const objects = this.heldObjects?.ofBase(base, stored, borrowedKeys) ?? [];
-    this.ledger?.add(0, objects, base.key);
-  }
-
-  private considerBase(manifest: VolumeManifest): void {
-    // Rebases in what was there before the archiver are known once it is archived.
-    if (this.building !== null) this.reconsiders = true;
-    if (this.building !== null || this.stopped !== null || manifest.archivedLsn < this.openedLsn) return;
-    this.build(async () =>
-      (await this.schedule.isDue(manifest)) ? await this.requireBuilder().build() : null,
-    ).catch((cause: unknown) => {
-      const error = toVarveError(cause, "taking a base");
-      if (error.kind !== "Retry" && this.stopped === null)
-        this.subject.onNote(`no base was taken: ${error.message}`);
-    });
-  }
-
-  /** One at a time. */
-  private async build(work: () => Promise<BaseRef | null>): Promise<BaseRef | null> {
-    invariant(this.building === null, "one base at a time");
-    this.building = work();
-    try {
-      return await this.building;
-    } finally {
-      this.building = null;
-      const manifest = this.manifest();
-      if (this.reconsiders && manifest !== null) {
-        this.reconsiders = false;
-        this.considerBase(manifest);
-      }
-    }
-  }
-
-  private baseSince(lsn: number): BaseRef | null {
-    return this.manifest()?.bases.findLast((base) => base.s >= lsn) ?? null;
-  }
-
-  private requireBuilder(): BaseBuilder {
-    if (this.builder === null || this.stopped !== null)
-      throw this.stopped ?? givenUp("the archiver is not open");
-    return this.builder;
+    this.waiters.reached(manifest.archivedLsn);
+    this.bases?.consider(manifest);
   }
 
   /** The log is nearly full and the bucket away: what the image has needs no log, so its history goes. */
@@ -376,7 +311,7 @@ export class VolumeArchiver implements VolumeArchive {
   /** What the next record continues is read before the log lets go of it. */
   private giveUpTo(lsn: number): void {
     this.dropping = true;
-    findJoint(this.subject.log, lsn)
+    findJoint(this.subject, lsn)
       .then((joint) => {
         if (joint === null || this.stopped !== null) return;
         this.giveUp(joint);
@@ -401,7 +336,7 @@ export class VolumeArchiver implements VolumeArchive {
         const { sealedLsn } = this.sealer;
         if (sealedLsn < manifest.archivedLsn) this.goOn();
       })
-      .catch(() => undefined); // publish() has told of it
+      .catch(() => undefined); // failed() was told of it
   }
 
   /** From the last manifest on. */
@@ -431,23 +366,21 @@ export class VolumeArchiver implements VolumeArchive {
     this.unfollow();
     this.leaveChunks();
     this.sealer.stop();
-    this.builder?.stop();
+    this.bases?.stop();
     this.ledger?.stop();
     this.patience.stop(this.stopped);
-    const { waiters } = this;
-    this.waiters = [];
-    for (const { reject } of waiters) reject(this.stopped);
+    this.waiters.fail(this.stopped);
   }
 
   private async finish(): Promise<void> {
-    this.builder?.stop();
+    this.bases?.stop();
     if (this.stopped === null && this.publisher !== null) {
       const rest = this.archive(this.subject.log.state().durableLsn);
       await this.within(rest.then(() => this.ledger?.settled()).catch(() => undefined));
     }
     this.stop(closedError(this.subject.record.name));
     // No read of the image is under way when this resolves, unless an upload hangs.
-    if (this.building !== null) await this.within(this.building.catch(() => null));
+    if (this.bases !== null) await this.within(this.bases.settled());
   }
 
   private within(work: Promise<unknown>): Promise<void> {
@@ -460,29 +393,6 @@ export class VolumeArchiver implements VolumeArchive {
       });
     });
   }
-}
-
-function withSegment(
-  manifest: VolumeManifest,
-  { ref, summary, lastChecksum, lastEpoch }: UploadedSegment,
-): VolumeManifest {
-  const rebases = [...manifest.rebases];
-  const resizes = [...manifest.resizes];
-  for (const event of summary.events) {
-    if (event.kind === "rebase") rebases.push({ lsn: event.lsn, toLsn: event.toLsn });
-    if (event.kind === "resize") resizes.push({ lsn: event.lsn, sizeBytes: event.sizeBytes });
-  }
-  return {
-    ...manifest,
-    segments: [...manifest.segments, ref],
-    rebases,
-    resizes,
-    sizeBytes:
-      resizes.length > manifest.resizes.length ? (resizes.at(-1)?.sizeBytes ?? 0) : manifest.sizeBytes,
-    archivedLsn: ref.lastLsn,
-    archivedEpoch: lastEpoch,
-    archivedChecksum: checksumText(lastChecksum),
-  };
 }
 
 function closedError(name: string): VarveError {

@@ -203,7 +203,7 @@ export class WorldLog implements ArchivedLog {
   async *read(fromLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
     this.reads += 1;
     if (fromLsn < this.state().oldestLsn) throw new Error(`LSN ${fromLsn} was released`);
-    for (const batch of [...this.batches]) {
+    for (const batch of this.batches.slice()) {
       if (batch.firstLsn + batch.entries.length <= fromLsn) continue;
       await Promise.resolve();
       const record = Buffer.from(batch.record);

@@ -9,12 +9,12 @@ const diskBytes = 5 * 1024 * 1024;
 /** Segments, index pages, manifests, two bases; the whole way that one process may go. */
 async function live(world: ArchiveWorld, life: Life): Promise<void> {
   const step = async (work: () => Promise<unknown>): Promise<void> => {
-    let isOver = false;
+    const state = { isOver: false };
     const over = (): void => {
-      isOver = true;
+      state.isOver = true;
     };
     work().then(over, over);
-    for (let waited = 0; waited < 40 && !isOver; waited += 1) await world.pass(100);
+    for (let waited = 0; waited < 40 && !state.isOver; waited += 1) await world.pass(100);
   };
   await step(() => life.opened);
   for (let round = 0; round < 2; round += 1) {

@@ -1,9 +1,8 @@
-// One volume's way into a bucket: order, ages, faults of the bucket, restarts, fences. Every step happens when the test says.
+// One volume's way into a bucket: order, ages, faults of the bucket, restarts. Every step happens when the test says.
 import { describe, expect, test } from "vitest";
-import { lineMarkerKey, manifestKey, type VolumeManifest } from "#shared/domain/archive.ts";
+import type { VolumeManifest } from "#shared/domain/archive.ts";
 import { ObjectStoreError } from "#shared/domain/errors.ts";
-import { encodeManifest } from "#shared/formats/manifest-object.ts";
-import { ArchiveWorld, volumeId, WorldLog } from "./archive-world.ts";
+import { ArchiveWorld, volumeId } from "./archive-world.ts";
 
 const MiB = 1024 * 1024;
 const diskBytes = 9 * MiB;
@@ -26,7 +25,9 @@ function door(): { readonly passed: Promise<void>; open(): void } {
 }
 
 describe("from log to bucket", () => {
-  test("a busy log becomes segments of a size, the rest a minute later; every point reads as the disk was", async () => {
+  test("a busy log becomes segments of a size, the rest a minute later; every point reads as the disk was", {
+    timeout: 90_000,
+  }, async () => {
     const world = new ArchiveWorld(1, diskBytes);
     const { volume } = await world.open();
     for (let count = 0; count < 40; count += 1) world.random();
@@ -116,7 +117,7 @@ describe("from log to bucket", () => {
     expect(world.clock.pendingTasks).toBe(0);
   });
 
-  test("a full tail becomes index pages, and every point still opens", async () => {
+  test("a full tail becomes index pages, and every point still opens", { timeout: 90_000 }, async () => {
     const world = new ArchiveWorld(6, MiB);
     const { volume } = await world.open({ segmentRecordBytes: 4096 });
     for (let count = 0; count < 600; count += 1) world.write((count * 4096) % (MiB - 4096), 1000, count);
@@ -200,7 +201,7 @@ describe("held", () => {
     await world.expectPoints(0, "restored");
   });
 
-  test("an index page that was lost before it was held is stored again", async () => {
+  test("an index page that was lost before it was held is stored again", { timeout: 90_000 }, async () => {
     const world = new ArchiveWorld(13, MiB);
     const { volume } = await world.open(
       { segmentRecordBytes: 4096 },
@@ -386,120 +387,5 @@ describe("the bucket is away", () => {
     });
     const base = next.volume.manifest()?.bases.at(-1);
     await world.expectPoints(base?.e ?? 0, "found gap");
-  });
-});
-
-describe("who may archive", () => {
-  async function archivedWorld(seed: number): Promise<ArchiveWorld> {
-    const world = new ArchiveWorld(seed, diskBytes);
-    const { volume, store } = await world.open();
-    for (let count = 0; count < 4; count += 1) world.write(0, 70_000, count);
-    await world.clock.until(volume.archive(world.lastLsn));
-    store.left = 0;
-    return world;
-  }
-
-  async function refusal(world: ArchiveWorld): Promise<unknown> {
-    const before = await world.keys();
-    const life = world.start();
-    const error: unknown = await world.clock.until(life.opened).then(
-      () => null,
-      (cause: unknown) => cause,
-    );
-    await world.pass(1000);
-    expect(await world.keys()).toEqual(before);
-    expect(world.clock.pendingTasks).toBe(0);
-    return error;
-  }
-
-  test("a manifest of another line, or the next line's marker: rescued elsewhere", async () => {
-    const world = await archivedWorld(31);
-    const latest = (await world.manifests()).at(-1) as VolumeManifest;
-    await world.bucket.put(lineMarkerKey(volumeId, 2), Buffer.from("x"));
-    expect(await refusal(world)).toMatchObject({
-      kind: "Fenced",
-      message: expect.stringContaining("rescued elsewhere"),
-    });
-    await world.bucket.remove(lineMarkerKey(volumeId, 2));
-    const rescued = { ...latest, lineNumber: 2, line: "ffffffffffffffff", archiverEpoch: 1, number: 1 };
-    await world.bucket.put(manifestKey(rescued), encodeManifest(rescued));
-    expect(await refusal(world)).toMatchObject({
-      kind: "Fenced",
-      message: expect.stringContaining("rescued elsewhere"),
-    });
-  });
-
-  test("a marker that comes while the archiver runs stops it before its next manifest", async () => {
-    const world = new ArchiveWorld(32, diskBytes);
-    const { volume } = await world.open();
-    world.write(0, 70_000, 1);
-    await world.pass(1000);
-    await world.bucket.put(lineMarkerKey(volumeId, 2), Buffer.from("x"));
-    const count = (await world.manifests()).length;
-    world.write(0, 70_000, 2);
-    await world.pass(100_000);
-    expect(world.fences.length).toBe(1);
-    expect(volume.status()).toMatchObject({ state: "stopped", error: { kind: "Fenced" } });
-    expect((await world.manifests()).length).toBe(count);
-  });
-
-  test("a copy of the data directory, whose archiver has our epoch", async () => {
-    const world = await archivedWorld(33);
-    world.archiverEpoch -= 1;
-    expect(await refusal(world)).toMatchObject({ kind: "Fenced", _tag: "OtherArchiverError" });
-  });
-
-  test("a log that ends before what is archived, and one of another chain", async () => {
-    const world = await archivedWorld(34);
-    const own = world.log;
-    world.log = new WorldLog();
-    world.log.append([{ kind: "epoch", writer: "x" }], 1);
-    expect(await refusal(world)).toMatchObject({ kind: "Corrupt", _tag: "LogEndsBeforeArchive" });
-    for (let count = 0; count < 9; count += 1) world.log.append([{ kind: "mark", name: "m" }], count);
-    expect(await refusal(world)).toMatchObject({ kind: "Corrupt", _tag: "ArchiveChainError" });
-    world.log = own;
-    world.write(0, 10, 1);
-    const { volume } = await world.open();
-    await world.clock.until(volume.archive(world.lastLsn));
-    await world.expectPoints(0, "own log");
-  });
-
-  test("a late manifest of a paused archiver with an older epoch changes nothing", async () => {
-    const world = new ArchiveWorld(35, diskBytes);
-    const late = door();
-    const paused = await world.open();
-    world.write(0, 70_000, 1);
-    await world.pass(1000);
-    paused.store.before = async (request, key) => {
-      if (request === "put" && key.includes("/manifests/")) await late.passed;
-    };
-    world.write(0, 70_000, 2);
-    await world.pass(1000);
-    const { volume } = await world.open();
-    for (let count = 0; count < 4; count += 1) world.write(0, 70_000, 3 + count);
-    await world.pass(1000);
-    const archived = volume.manifest()?.archivedLsn;
-    expect(archived).toBe(world.lastLsn);
-    late.open();
-    await world.pass(1000);
-    const latest = (await world.manifests()).at(-1) as VolumeManifest;
-    expect(latest).toMatchObject({ archiverEpoch: 2, archivedLsn: archived });
-    await world.expectNoDanglingName("late");
-    await world.expectPoints(0, "late");
-    paused.store.left = 0;
-    const next = await world.open();
-    expect(next.volume.manifest()?.archivedLsn).toBe(archived);
-  });
-
-  test("another object under the next manifest's key stops the archiver", async () => {
-    const world = new ArchiveWorld(36, diskBytes);
-    const { volume } = await world.open();
-    world.write(0, 70_000, 1);
-    await world.pass(1000);
-    const taken = { ...(volume.manifest() as VolumeManifest), number: 2 };
-    await world.bucket.put(manifestKey(taken), encodeManifest(taken));
-    world.write(0, 70_000, 2);
-    await world.pass(1000);
-    expect(volume.status()).toMatchObject({ state: "stopped", error: { kind: "Fenced" } });
   });
 });

@@ -1,0 +1,142 @@
+// What every ArchiveWorker must do: the thread of a running Varve and its twin without a thread give the same objects, refuse the same
+// bytes and hand memory over and back.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { getPriority } from "node:os";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { InlineArchiveWorker } from "#shared/adapters/archive-worker/inline.ts";
+import { ArchiveThread } from "#shared/adapters/archive-worker/thread.ts";
+import { indexPageKey } from "#shared/domain/archive.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { openChunk } from "#shared/formats/chunk-object.ts";
+import { decodeIndexPage } from "#shared/formats/index-page.ts";
+import { isBadObject } from "#shared/formats/sealed-object.ts";
+import { openSegment, SegmentBuilder, type SegmentStream } from "#shared/formats/segment-object.ts";
+import type { ArchiveWorker } from "#shared/ports/archive-worker.ts";
+import { MadeLog } from "../tools/made-log.ts";
+
+const owner = { volumeId: "00000000000000a1", line: "0f1e2d3c4b5a6978", archiverEpoch: 3 };
+
+/** Segments of one log, `batches` each. */
+function streams(count: number, batches: number): SegmentStream[] {
+  const log = new MadeLog(owner.line);
+  return Array.from({ length: count }, (_, index) => {
+    const builder = new SegmentBuilder(owner);
+    for (let batch = 0; batch < batches; batch += 1) {
+      const bytes = Buffer.alloc(9000, index + batch);
+      builder.add(
+        log.batch([{ kind: "write", offset: (index * 3 + batch) * limits.extentBytes, bytes }], 1000 + index),
+      );
+    }
+    return builder.take();
+  });
+}
+
+function contract(name: string, make: () => ArchiveWorker): void {
+  describe(`archive worker: ${name}`, () => {
+    let worker: ArchiveWorker;
+    beforeEach(() => {
+      worker = make();
+    });
+    afterEach(async () => {
+      await worker.close();
+    });
+
+    test("seals what its twin seals, and gives the memory back", async () => {
+      const [stream] = streams(1, 5);
+      const [same] = streams(1, 5);
+      const { memory, ...sealed } = await worker.seal(stream as SegmentStream, 3);
+      const twin = await new InlineArchiveWorker().seal(same as SegmentStream, 3);
+      expect(memory.byteLength).toBeGreaterThan(limits.segmentRecordBytes);
+      expect(Buffer.compare(sealed.object, twin.object)).toBe(0);
+      const { memory: _memory, object: _object, ...facts } = twin;
+      expect(sealed).toMatchObject(facts);
+      expect(sealed.summary.extents).toEqual([{ first: 0, count: 5 }]);
+      expect(isBadObject(openSegment(Buffer.from(sealed.object)))).toBe(false);
+    });
+
+    test("refuses records that are none, and goes on", async () => {
+      const [bad, good] = streams(2, 2);
+      new Uint8Array((bad as SegmentStream).records)[5000] = 99;
+      await expect(worker.seal(bad as SegmentStream, 3)).rejects.toMatchObject({ kind: "Corrupt" });
+      expect((await worker.seal(good as SegmentStream, 3)).ref.firstLsn).toBe(3);
+    });
+
+    test("makes index pages of footers, and knows which extents a stretch touches", async () => {
+      const sealed = await Promise.all(streams(4, 2).map((stream) => worker.seal(stream, 1)));
+      const tails = sealed.map(({ ref, object }) => ({ ref, tail: object.slice(ref.footerStart) }));
+      const key = indexPageKey(owner, 1, 8);
+      const page = await worker.page(owner.volumeId, key, tails);
+      const decoded = decodeIndexPage(Buffer.from(page.object));
+      if (isBadObject(decoded)) throw new Error(decoded.detail);
+      expect(decoded.segments).toEqual(sealed.map(({ summary }) => summary));
+      expect(page.ref).toMatchObject({ key, firstLsn: 1, lastLsn: 8, segments: 4 });
+      expect(await worker.touched(tails.slice(2), [], 0)).toEqual([
+        { first: 6, count: 2 },
+        { first: 9, count: 2 },
+      ]);
+      expect(await worker.touched([], [page.object], 4)).toEqual([
+        { first: 6, count: 2 },
+        { first: 9, count: 2 },
+      ]);
+      const wrong = {
+        ref: sealed[0]?.ref ?? (undefined as never),
+        tail: Buffer.from(sealed[1]?.object.slice(9) ?? []),
+      };
+      await expect(worker.touched([wrong], [], 0)).rejects.toMatchObject({ kind: "Corrupt" });
+    });
+
+    test("hashes, builds where asked, and gives the memory back", async () => {
+      const content = new ArrayBuffer(limits.extentBytes);
+      new Uint8Array(content).fill(5, 100, 70_000);
+      const expected = Buffer.from(content.slice(0));
+      const extent = await worker.hash(content);
+      expect(extent.hash).toMatch(/^[0-9a-f]{64}$/);
+      const object = await extent.build(3);
+      const chunk = openChunk(Buffer.from(object));
+      if (isBadObject(chunk)) throw new Error(chunk.detail);
+      expect(chunk.hash).toBe(extent.hash);
+      expect(chunk.content.equals(expected)).toBe(true);
+      const memory = await extent.release();
+      expect(Buffer.from(memory).equals(expected)).toBe(true);
+      const zero = await worker.hash(new ArrayBuffer(limits.extentBytes));
+      expect(zero.hash).toBeNull();
+      await zero.release();
+    });
+  });
+}
+
+contract("inline", () => new InlineArchiveWorker());
+contract("thread", () => new ArchiveThread());
+
+/** Nice values of this process's threads. */
+function niceValues(): number[] {
+  return readdirSync("/proc/self/task").map((task) => {
+    const stat = readFileSync(`/proc/self/task/${task}/stat`, "latin1");
+    // Behind the name, which may hold anything: state is field 3, nice field 19.
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]);
+  });
+}
+
+describe("the archive thread", () => {
+  test("runs at nice 10, and only it", async () => {
+    const atTen = (): number => niceValues().filter((nice) => nice === 10).length;
+    const own = getPriority(0);
+    const before = atTen();
+    const thread = new ArchiveThread();
+    await (await thread.hash(new ArrayBuffer(limits.extentBytes))).release();
+    // Who is nicer already may go back only as root.
+    if (own <= 10 || process.getuid?.() === 0) expect(atTen()).toBe(before + 1);
+    expect(getPriority(0)).toBe(own);
+    await thread.close();
+  });
+
+  test("work after close, and work in hand at close, is refused and not lost in silence", async () => {
+    const thread = new ArchiveThread();
+    const [stream] = streams(1, 20);
+    const sealing = thread.seal(stream as SegmentStream, 3).catch((cause: unknown) => cause);
+    await thread.close();
+    expect(await sealing).toMatchObject({ kind: "Retry" });
+    await expect(thread.hash(new ArrayBuffer(limits.extentBytes))).rejects.toMatchObject({ kind: "Retry" });
+  });
+});
