@@ -113,13 +113,13 @@ export function needsOf(
     const rebase = subject.rebases.findLast((one) => one.lsn <= point);
     const after = rebase?.lsn ?? 0;
     const base = subject.bases.findLast(
-      (one) => one.e <= point && one.s >= after && !gapBegins(subject.gaps, one.s, point),
+      (one) => one.e <= point && one.s >= after && !hasGap(subject.gaps, one.s, point),
     );
     if (base !== undefined) {
       addLog(log, base.s, point);
       return { bases: [base], log, origin: false };
     }
-    if (gapBegins(subject.gaps, after, point)) return null;
+    if (hasGap(subject.gaps, after, point)) return null;
     addLog(log, after, point);
     if (rebase === undefined) return { bases: [], log, origin: subject.origin !== null };
     point = rebase.toLsn;
@@ -130,9 +130,9 @@ function addLog(log: LogNeed[], after: number, upTo: number): void {
   if (upTo > after) log.push({ after, upTo });
 }
 
-/** A gap that begins in (after, upTo] takes entries of that log away. */
-function gapBegins(gaps: RetentionSubject["gaps"], after: number, upTo: number): boolean {
-  return gaps.some((gap) => gap.fromLsn > after && gap.fromLsn <= upTo);
+/** Entries [fromLsn, toLsn) of a gap are missing: is any of them in the log (after, upTo]? */
+function hasGap(gaps: RetentionSubject["gaps"], after: number, upTo: number): boolean {
+  return gaps.some((gap) => gap.fromLsn <= upTo && gap.toLsn - 1 > after);
 }
 
 /** Gathers what stays. Units are pages, then segments, by index. */
