@@ -9,9 +9,15 @@ import type { Slab } from "#shared/ports/slab.ts";
 import type { PrefixOracle } from "./oracle.ts";
 import type { Scheduler, SeededRandom } from "./scheduler.ts";
 
+/** What a client tells of its requests, and asks for. */
+export type ClientOracle = Pick<
+  PrefixOracle,
+  "submit" | "acknowledge" | "refuse" | "promise" | "submitted" | "answeredPrefix" | "judgeRead"
+>;
+
 /** What a client needs of the life that it lives in. */
 export interface ClientHost {
-  readonly oracle: PrefixOracle;
+  readonly oracle: ClientOracle;
   readonly scheduler: Scheduler;
   readonly durability: "write" | "flush";
   readonly halted: boolean;
@@ -32,6 +38,8 @@ export interface ClientProfile {
   readonly pauseMs: number;
   /** Offsets are multiples of it; 1 for bytes anywhere. */
   readonly alignBytes: number;
+  /** Only here requests begin and end; null for the whole disk. */
+  readonly regions: readonly { readonly offset: number; readonly length: number }[] | null;
   readonly weights: Readonly<Record<RequestKind, number>>;
 }
 
@@ -217,21 +225,36 @@ export class SimulatedClient {
   }
 
   private range(): { offset: number; length: number } {
-    const { sizeBytes } = this;
+    const place = this.place();
     const align = this.profile.alignBytes;
-    const lengthMax = this.random.chance(0.05) ? sizeBytes : Math.min(sizeBytes, 32 * 1024);
+    const lengthMax = this.random.chance(0.05) ? place.length : Math.min(place.length, 32 * 1024);
     const length = Math.max(1, Math.floor(this.random.integer(1, lengthMax + 1) / align) * align);
-    const offset = Math.floor(this.random.integer(0, sizeBytes - length + 1) / align) * align;
-    return { offset, length };
+    return { offset: this.offsetIn(place, length), length };
+  }
+
+  /** The whole disk, or the part of a region that lies on it. */
+  private place(): { offset: number; length: number } {
+    const { sizeBytes } = this;
+    const { regions } = this.profile;
+    if (regions === null || this.random.chance(0.02)) return { offset: 0, length: sizeBytes };
+    const { offset, length } = this.random.pick(regions);
+    if (offset >= sizeBytes) return { offset: 0, length: Math.min(sizeBytes, length) };
+    return { offset, length: Math.min(length, sizeBytes - offset) };
+  }
+
+  private offsetIn(place: { offset: number; length: number }, length: number): number {
+    const align = this.profile.alignBytes;
+    const offset = place.offset + this.random.integer(0, place.length - length + 1);
+    return Math.floor(offset / align) * align;
   }
 
   private payload(bytesMax: number): { offset: number; bytes: Uint8Array } {
-    const { sizeBytes } = this;
+    const place = this.place();
     const align = this.profile.alignBytes;
-    const most = Math.min(sizeBytes, bytesMax);
+    const most = Math.min(place.length, bytesMax);
     const wanted = this.random.chance(0.7) ? Math.min(most, 4096) : most;
     const length = Math.max(1, Math.floor(this.random.integer(1, wanted + 1) / align) * align);
-    const offset = Math.floor(this.random.integer(0, sizeBytes - length + 1) / align) * align;
+    const offset = this.offsetIn(place, length);
     const start = this.random.integer(0, patternBytes - length);
     return { offset, bytes: pattern.subarray(start, start + length) };
   }

@@ -4,7 +4,11 @@
  */
 import type { Mutant } from "./mutant.ts";
 import { mutants } from "./mutants.ts";
+import type { PastMutant } from "./past/past-mutant.ts";
+import { pastMutants } from "./past/past-mutants.ts";
+import { runPastSeed } from "./past/past-run.ts";
 import { runSeed } from "./run-seed.ts";
+import type { WorldName } from "./seed-list.ts";
 
 export interface Catch {
   /** Seeds that ran until one failed; null where none of them did. */
@@ -21,23 +25,43 @@ export async function catchMutant(mutant: Mutant, seedsMax: number, watchesSteps
   return { seeds: null, why: "" };
 }
 
+export async function catchPastMutant(mutant: PastMutant, seedsMax: number, from = 1): Promise<Catch> {
+  for (let seed = from; seed < from + seedsMax; seed++) {
+    const { failure } = await runPastSeed(seed, { mutant });
+    if (failure !== null) return { seeds: seed, why: failure.message };
+  }
+  return { seeds: null, why: "" };
+}
+
 /** Checks them all; gives the number of those that were not caught. */
 export async function checkMutants(options: {
   readonly seedsMax: number;
+  /** Null: those of both worlds. */
+  readonly world: WorldName | null;
   readonly print: (line: string) => void;
 }): Promise<number> {
-  const { seedsMax, print } = options;
-  let alive = 0;
-  for (const mutant of mutants) {
+  const { seedsMax, world, print } = options;
+  const known = { passed: 0, alive: 0 };
+  const judge = (caught: Catch): void => {
+    if (caught.seeds === null) known.alive += 1;
+    else known.passed += 1;
+  };
+  for (const mutant of world === "past" ? [] : mutants) {
     const caught = await catchMutant(mutant, seedsMax);
     const byContent = await catchMutant(mutant, seedsMax, false);
-    if (caught.seeds === null) alive += 1;
+    judge(caught);
     print(
       `${mutant.name}: seed ${caught.seeds ?? "none"}; by content alone: seed ${byContent.seeds ?? "none"}`,
     );
     print(`  ${caught.why}`);
     if (byContent.why !== caught.why) print(`  ${byContent.why}`);
   }
-  print(`${mutants.length - alive} passed, ${alive} failed`);
-  return alive;
+  for (const mutant of world === "machine" ? [] : pastMutants) {
+    const caught = await catchPastMutant(mutant, seedsMax);
+    judge(caught);
+    print(`${mutant.name}: seed ${caught.seeds ?? "none"}`);
+    print(`  ${caught.why}`);
+  }
+  print(`${known.passed} passed, ${known.alive} failed`);
+  return known.alive;
 }

@@ -5,7 +5,7 @@
  * Called by life.ts and client.ts; knows nothing of Varve's code, so that it can't share its mistakes.
  */
 
-type Bytes = Uint8Array<ArrayBuffer>;
+export type Bytes = Uint8Array<ArrayBuffer>;
 
 export type OracleOperation =
   | { readonly kind: "write"; readonly offset: number; readonly bytes: Uint8Array }
@@ -31,8 +31,9 @@ export class PrefixOracle {
   private readyEnd = 0;
   private promisedEnd = 0;
 
-  constructor(sizeBytes: number) {
-    this.base = new Uint8Array(sizeBytes);
+  /** Begins with zeroes, or with `base`, which it takes over. */
+  constructor(sizeBytes: number, base: Bytes = new Uint8Array(sizeBytes)) {
+    this.base = base;
   }
 
   /** Takes an operation in the volume's order; returns its number. */
@@ -131,7 +132,7 @@ export class PrefixOracle {
 
   /** The fold of the first `end` operations. */
   contentAfter(end: number): Bytes {
-    let state: Bytes = Uint8Array.from(this.base);
+    let state: Bytes = this.base.slice();
     for (const operation of this.operations.slice(0, end)) {
       if (operation.kind === "resize") state = resized(state, operation.sizeBytes);
       else applyTo(state, operation);
@@ -175,13 +176,13 @@ export class PrefixOracle {
   }
 }
 
-function lengthOf(operation: OracleOperation): number {
+export function lengthOf(operation: OracleOperation): number {
   if (operation.kind === "write") return operation.bytes.length;
   return operation.kind === "zero" ? operation.length : 0;
 }
 
 /** Like the product, nothing grows a disk but a resize: what reaches behind its end is cut off. */
-function applyTo(state: Uint8Array, operation: OracleOperation): void {
+export function applyTo(state: Uint8Array, operation: OracleOperation): void {
   if (operation.kind === "write") {
     if (operation.offset >= state.length) return;
     state.set(operation.bytes.subarray(0, state.length - operation.offset), operation.offset);
@@ -191,7 +192,7 @@ function applyTo(state: Uint8Array, operation: OracleOperation): void {
 }
 
 /** Applies to the part of the disk that starts at partOffset; says which of its bytes may have changed. */
-function applyPart(
+export function applyPart(
   part: Uint8Array,
   partOffset: number,
   operation: OracleOperation,
@@ -218,7 +219,7 @@ function markEqual(right: Uint8Array, one: Uint8Array, other: Uint8Array, start:
   for (let index = start; index < end; index++) if (one[index] === other[index]) right[index] = 1;
 }
 
-function resized(state: Uint8Array, sizeBytes: number): Bytes {
+export function resized(state: Uint8Array, sizeBytes: number): Bytes {
   const next = new Uint8Array(sizeBytes);
   next.set(state.subarray(0, Math.min(sizeBytes, state.length)));
   return next;

@@ -1,20 +1,31 @@
 /*
- * Seeds that once failed: test/simulation/seeds.txt, one number a line, `#` for comments. They run first, always, in the
- * simulator's command and in its test. simulate.ts adds to them.
+ * Seeds that once failed: test/simulation/seeds.txt, one a line, `97` of the one-machine world, `past 97` of the one with a bucket;
+ * `#` for comments. They run first, always, in the simulator's command and in its test. simulate.ts adds to them.
  */
 import { appendFileSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const path = fileURLToPath(new URL("seeds.txt", import.meta.url));
 
-export function keptSeeds(): readonly number[] {
+export type WorldName = "machine" | "past";
+
+export interface KeptSeed {
+  readonly world: WorldName;
+  readonly seed: number;
+}
+
+export function keptSeeds(): readonly KeptSeed[] {
   return readFileSync(path, "utf8")
     .split("\n")
     .map((line) => line.replace(/#.*/, "").trim())
     .filter((line) => line !== "")
-    .map(Number);
+    .map((line) => {
+      const isPast = line.startsWith("past ");
+      return { world: isPast ? "past" : "machine", seed: Number(isPast ? line.slice(5) : line) };
+    });
 }
 
-export function addFailingSeed(seed: number): void {
-  if (!keptSeeds().includes(seed)) appendFileSync(path, `${seed}\n`);
+export function addFailingSeed({ world, seed }: KeptSeed): void {
+  if (keptSeeds().some((kept) => kept.world === world && kept.seed === seed)) return;
+  appendFileSync(path, world === "past" ? `past ${seed}\n` : `${seed}\n`);
 }

@@ -1,67 +1,81 @@
 /*
- * The simulator's command line: `npm run simulate -- [--seeds N] [--from N] [--seed N] [--trace] [--mutants]`. Runs the seeds
- * of seeds.txt first, then N more; a failing one prints its replay command and joins seeds.txt. See docs/specs/simulator.md.
+ * The simulator's command line: `npm run simulate -- [--seeds N] [--from N] [--seed N] [--world machine|past] [--trace]
+ * [--mutants]`. Runs the seeds of seeds.txt first, then N more of the one-machine world and each third of them in the world with
+ * a bucket; a failing one prints its replay command and joins seeds.txt. See docs/specs/simulator.md.
  * The last line is the sum; `npm test` (scripts/test.ts) reads it.
  */
 import { checkMutants } from "./mutation-check.ts";
+import { runPastSeed } from "./past/past-run.ts";
 import { runSeed, type SeedResult } from "./run-seed.ts";
-import { addFailingSeed, keptSeeds } from "./seed-list.ts";
+import { addFailingSeed, type KeptSeed, keptSeeds, type WorldName } from "./seed-list.ts";
 
 interface Arguments {
   readonly seeds: number;
   readonly from: number;
   readonly seed: number | null;
+  /** Null: both. */
+  readonly world: WorldName | null;
   readonly trace: boolean;
   readonly mutants: boolean;
 }
 
+const usage = "simulate [--seeds N] [--from N] [--seed N] [--world machine|past] [--trace] [--mutants]";
+
 function parseArguments(words: readonly string[]): Arguments {
   const numbers: Record<string, number> = {};
   const flags = new Set<string>();
+  let world: WorldName | null = null;
   for (let index = 0; index < words.length; index++) {
     const word = words[index] as string;
     if (word === "--trace" || word === "--mutants") {
       flags.add(word);
       continue;
     }
-    const value = Number(words[index + 1]);
+    const text = words[index + 1];
+    index += 1;
+    if (word === "--world" && (text === "machine" || text === "past")) {
+      world = text;
+      continue;
+    }
+    const value = Number(text);
     if (!["--seeds", "--from", "--seed"].includes(word) || !Number.isSafeInteger(value) || value < 0) {
-      console.error("simulate [--seeds N] [--from N] [--seed N] [--trace] [--mutants]");
+      console.error(usage);
       process.exit(2);
     }
     numbers[word] = value;
-    index += 1;
   }
   return {
     seeds: numbers["--seeds"] ?? (flags.has("--mutants") ? 300 : 100),
     from: numbers["--from"] ?? 1,
     seed: numbers["--seed"] ?? null,
+    world,
     trace: flags.has("--trace"),
     mutants: flags.has("--mutants"),
   };
 }
 
-function reportFailure(result: SeedResult): void {
-  console.log(`seed ${result.seed} failed: ${result.failure?.message}`);
+function reportFailure({ world }: KeptSeed, result: SeedResult): void {
+  console.log(`${world} seed ${result.seed} failed: ${result.failure?.message}`);
   for (let cause: unknown = result.failure?.cause; cause instanceof Error; cause = cause.cause) {
     console.log(`  because: ${cause.message}`);
   }
-  console.log(`  replay: npm run simulate -- --seed ${result.seed} --trace`);
+  console.log(`  replay: npm run simulate -- --world ${world} --seed ${result.seed} --trace`);
 }
 
-async function runSeeds(seeds: readonly number[], trace: boolean): Promise<number> {
+async function runSeeds(seeds: readonly KeptSeed[], trace: boolean): Promise<number> {
   const counts = new Map<string, number>();
   const startedMs = performance.now();
   let failed = 0;
   let steps = 0;
-  for (const seed of seeds) {
-    const result = await runSeed(seed, trace ? { print: (line) => console.log(line) } : {});
+  for (const kept of seeds) {
+    const run = kept.world === "past" ? runPastSeed : runSeed;
+    const result = await run(kept.seed, trace ? { print: (line) => console.log(line) } : {});
     steps += result.steps;
     for (const [what, count] of result.counts) counts.set(what, (counts.get(what) ?? 0) + count);
     if (result.failure === null) continue;
     failed += 1;
-    reportFailure(result);
-    addFailingSeed(seed);
+    reportFailure(kept, result);
+    addFailingSeed(kept);
   }
   const seconds = (performance.now() - startedMs) / 1000;
   for (const [what, count] of [...counts].sort(([one], [other]) => (one < other ? -1 : 1)))
@@ -71,13 +85,29 @@ async function runSeeds(seeds: readonly number[], trace: boolean): Promise<numbe
   return failed;
 }
 
+/** Kept ones first, none twice. */
+function seedsOf({ seeds, from, world }: Arguments): readonly KeptSeed[] {
+  const wanted = [...keptSeeds()];
+  for (let seed = from; seed < from + seeds; seed++) {
+    wanted.push({ world: "machine", seed });
+    if (seed % 3 === 0 || world === "past") wanted.push({ world: "past", seed });
+  }
+  const seen = new Set<string>();
+  return wanted.filter((one) => {
+    const name = `${one.world} ${one.seed}`;
+    if (seen.has(name) || (world !== null && one.world !== world)) return false;
+    seen.add(name);
+    return true;
+  });
+}
+
 const args = parseArguments(process.argv.slice(2));
 if (args.mutants) {
-  process.exitCode = (await checkMutants({ seedsMax: args.seeds, print: console.log })) > 0 ? 1 : 0;
+  const options = { seedsMax: args.seeds, world: args.world, print: console.log };
+  process.exitCode = (await checkMutants(options)) > 0 ? 1 : 0;
 } else if (args.seed !== null) {
-  process.exitCode = (await runSeeds([args.seed], args.trace)) > 0 ? 1 : 0;
+  const one: KeptSeed = { world: args.world ?? "machine", seed: args.seed };
+  process.exitCode = (await runSeeds([one], args.trace)) > 0 ? 1 : 0;
 } else {
-  const more = Array.from({ length: args.seeds }, (_, index) => args.from + index);
-  const seeds = [...new Set([...keptSeeds(), ...more])];
-  process.exitCode = (await runSeeds(seeds, args.trace)) > 0 ? 1 : 0;
+  process.exitCode = (await runSeeds(seedsOf(args), args.trace)) > 0 ? 1 : 0;
 }

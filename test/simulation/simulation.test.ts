@@ -4,15 +4,20 @@
  */
 import { describe, expect, it } from "vitest";
 import { mutants } from "./mutants.ts";
-import { catchMutant } from "./mutation-check.ts";
+import { catchMutant, catchPastMutant } from "./mutation-check.ts";
 import { PrefixOracle } from "./oracle.ts";
+import { pastMutants } from "./past/past-mutants.ts";
+import { runPastSeed } from "./past/past-run.ts";
 import { runSeed } from "./run-seed.ts";
-import { keptSeeds } from "./seed-list.ts";
+import { keptSeeds, type WorldName } from "./seed-list.ts";
 
+const kept = (world: WorldName): number[] =>
+  keptSeeds().flatMap((one) => (one.world === world ? [one.seed] : []));
 const moreSeeds = Array.from({ length: 60 }, (_, index) => 100_001 + index);
+const morePastSeeds = Array.from({ length: 12 }, (_, index) => 200_001 + index);
 
 describe("the one-machine system under faults", () => {
-  it.each([...new Set([...keptSeeds(), ...moreSeeds])])("seed %i", async (seed) => {
+  it.each([...new Set([...kept("machine"), ...moreSeeds])])("seed %i", async (seed) => {
     const { failure } = await runSeed(seed);
     expect(failure, `replay: npm run simulate -- --seed ${seed} --trace`).toBeNull();
   });
@@ -21,6 +26,24 @@ describe("the one-machine system under faults", () => {
     const traceOf = async (): Promise<readonly string[]> => {
       const lines: string[] = [];
       await runSeed(7, { print: (line) => lines.push(line) });
+      return lines;
+    };
+    const first = await traceOf();
+    expect(first.length).toBeGreaterThan(100);
+    expect(await traceOf()).toEqual(first);
+  });
+});
+
+describe("a machine with a bucket under faults of both", () => {
+  it.each([...new Set([...kept("past"), ...morePastSeeds])])("seed %i", async (seed) => {
+    const { failure } = await runPastSeed(seed);
+    expect(failure, `replay: npm run simulate -- --world past --seed ${seed} --trace`).toBeNull();
+  });
+
+  it("gives the same run for the same seed", async () => {
+    const traceOf = async (): Promise<readonly string[]> => {
+      const lines: string[] = [];
+      await runPastSeed(9, { print: (line) => lines.push(line) });
       return lines;
     };
     const first = await traceOf();
@@ -41,6 +64,16 @@ describe("the simulator notices", () => {
   ];
   it.each(mutants.filter(({ name }) => quick.includes(name)))("$name", async (mutant) => {
     const caught = await catchMutant(mutant, 20);
+    expect(caught.seeds, "no seed caught this deliberate bug").not.toBeNull();
+  });
+
+  const quickPast = [
+    "log is released as soon as it is durable",
+    "a manifest is published before its segments are stored",
+    "a chunk is taken for stored when it was only sent",
+  ];
+  it.each(pastMutants.filter(({ name }) => quickPast.includes(name)))("$name", async (mutant) => {
+    const caught = await catchPastMutant(mutant, 10, 41);
     expect(caught.seeds, "no seed caught this deliberate bug").not.toBeNull();
   });
 });

@@ -8,12 +8,13 @@ import { type VolumePaths, volumePaths } from "#shared/domain/data-layout.ts";
 import { FileStoreError } from "#shared/domain/errors.ts";
 import { slabClassBytes } from "#shared/memory/slab-pool.ts";
 import type { BlockFile, FileStore } from "#shared/ports/file-store.ts";
-import type { Slab, SlabPiece } from "#shared/ports/slab.ts";
+import type { SlabPiece } from "#shared/ports/slab.ts";
 import type { Durability } from "#shared/ports/write-log.ts";
 import type { ClientProfile } from "./client.ts";
 import { type Mutant, overriding } from "./mutant.ts";
 import { PrefixOracle } from "./oracle.ts";
 import { Scheduler, SeededRandom } from "./scheduler.ts";
+import { SlabStock } from "./slab-stock.ts";
 
 const KiB = 1024;
 
@@ -186,47 +187,6 @@ export class World {
   }
 }
 
-/** Slabs that processes of earlier seeds left, by size. */
-const spareSlabs = new Map<number, Slab[]>();
-
-/** The memory of one world's processes: each dead process's slabs serve the next, and in the end other worlds. */
-class SlabStock {
-  private readonly all = new Map<number, Slab[]>();
-  private taken = new Map<number, number>();
-
-  takeAllBack(): void {
-    this.taken = new Map();
-  }
-
-  take(bytes: number): Slab {
-    const ofSize = listOf(this.all, bytes);
-    const place = this.taken.get(bytes) ?? 0;
-    this.taken.set(bytes, place + 1);
-    const known = ofSize[place];
-    if (known !== undefined) return known;
-    const spare = listOf(spareSlabs, bytes).pop();
-    // One seed gives one run, whatever ran before it.
-    spare?.bytes.fill(0);
-    const slab: Slab = spare ?? { bytes: Buffer.alloc(bytes), address: 0 };
-    ofSize.push(slab);
-    return slab;
-  }
-
-  /** The world is over. */
-  giveUp(): void {
-    for (const [bytes, slabs] of this.all) listOf(spareSlabs, bytes).push(...slabs);
-    this.all.clear();
-  }
-}
-
-function listOf(map: Map<number, Slab[]>, bytes: number): Slab[] {
-  const known = map.get(bytes);
-  if (known !== undefined) return known;
-  const list: Slab[] = [];
-  map.set(bytes, list);
-  return list;
-}
-
 function planOf(random: SeededRandom): WorldPlan {
   const large = random.chance(0.2);
   const sizeBlocks = large ? random.integer(128, 256) : random.integer(8, 96);
@@ -273,6 +233,7 @@ function profileOf(random: SeededRandom, large: boolean): ClientProfile {
     partBytesMax: large ? random.pick([64 * KiB, 200 * KiB, 300 * KiB]) : 24 * KiB,
     pauseMs: random.pick([0.5, 2, 5]),
     alignBytes: random.pick([1, 1, 1, 512, 4 * KiB]),
+    regions: null,
     weights: {
       write: 40,
       received: large ? 10 : 3,
