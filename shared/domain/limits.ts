@@ -143,8 +143,11 @@ export const limits = {
   pinUpkeepMs: 60_000,
   /** Connections that were cut are gone after this: what they had in flight is finished first. */
   disconnectMs: 10_000,
-  /** What is left to upload at close gets this long: SIGTERM ends a process within a few seconds. */
-  archiveCloseMs: 2_000,
+  /**
+   * What is left to upload at close gets this long: a clean stop's last snapshot should be in the bucket, and service managers
+   * kill after 90 s. A bucket that is away is not waited for longer.
+   */
+  archiveCloseMs: 10_000,
   /** Finished jobs are remembered for whoever asks later. */
   jobsMax: 256,
   /** One block read at a point over HTTP. */

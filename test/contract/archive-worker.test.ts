@@ -12,7 +12,7 @@ import { openChunk } from "#shared/formats/chunk-object.ts";
 import { decodeIndexPage } from "#shared/formats/index-page.ts";
 import { isBadObject } from "#shared/formats/sealed-object.ts";
 import { openSegment, SegmentBuilder, type SegmentStream } from "#shared/formats/segment-object.ts";
-import type { ArchiveWorker } from "#shared/ports/archive-worker.ts";
+import type { ArchiveWorker, SealedSegment } from "#shared/ports/archive-worker.ts";
 import { MadeLog } from "../tools/made-log.ts";
 
 const owner = { volumeId: "00000000000000a1", line: "0f1e2d3c4b5a6978", archiverEpoch: 3 };
@@ -80,8 +80,8 @@ function contract(name: string, make: () => ArchiveWorker): void {
         { first: 9, count: 2 },
       ]);
       const wrong = {
-        ref: sealed[0]?.ref ?? (undefined as never),
-        tail: Buffer.from(sealed[1]?.object.slice(9) ?? []),
+        ref: (sealed[0] as SealedSegment).ref,
+        tail: Buffer.alloc(100, 7),
       };
       await expect(worker.touched([wrong], [], 0)).rejects.toMatchObject({ kind: "Corrupt" });
     });
