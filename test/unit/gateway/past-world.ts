@@ -299,7 +299,7 @@ export class PastWorld {
       },
       takeBase: async () => ({ s: lastLsn, e: lastLsn }),
       close: async () => {},
-    } as VolumeArchive;
+    };
   }
 
   private history(subject: HistorySubject): VolumeHistory {
