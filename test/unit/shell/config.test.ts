@@ -29,6 +29,7 @@ describe("the configuration of varve up", () => {
       nbd: [{ kind: "tcp", host: "127.0.0.1", port: 10809 }],
       http: { kind: "tcp", host: "127.0.0.1", port: 8080 },
       volumes: [],
+      bucket: "default",
       payloadBytesMax: limits.payloadBytesMax,
       logBytesMax: limits.logBytesMaxDefault,
       logRetainedBytes: limits.logRetainedBytesDefault,
@@ -43,6 +44,7 @@ describe("the configuration of varve up", () => {
         nbd: ["unix:/run/v.sock", "[::1]:10809"],
         http: ["off"],
         volume: ["a:1G", "b:512,durability=flush"],
+        bucket: ["s3://home/varve?endpoint=http://nas:9000"],
         "payload-max": ["256M"],
         "log-max": ["1G"],
         "log-keep": ["0"],
@@ -60,11 +62,19 @@ describe("the configuration of varve up", () => {
         { name: "a", sizeBytes: 1024 ** 3, durability: null },
         { name: "b", sizeBytes: 512, durability: "flush" },
       ],
+      bucket: "s3://home/varve?endpoint=http://nas:9000",
       payloadBytesMax: 256 * 1024 ** 2,
       logBytesMax: 1024 ** 3,
       logRetainedBytes: 0,
       connectionsMax: 7,
     });
+  });
+
+  test("none is no bucket; a wrong URL is not repeated, because secrets stand in them", () => {
+    expect(readUpConfig(source({ data: ["d"], bucket: ["none"] })).bucket).toBeNull();
+    const secret = source({ data: ["d"], bucket: ["s3://key:secret@host/b"] });
+    expect(() => readUpConfig(secret)).toThrow("--bucket: its URL");
+    expect(() => readUpConfig(secret)).not.toThrow("secret@");
   });
 
   const wrong: readonly (readonly [string, string, string])[] = [
