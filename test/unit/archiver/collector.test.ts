@@ -62,7 +62,7 @@ describe("collection", () => {
     expect([...(await world.keys()), memory.counters.put]).toEqual(before);
   });
 
-  it("no publish at any moment of a run loses an object", async () => {
+  it("no publish at any moment of a run loses an object", { timeout: 120_000 }, async () => {
     let interleaved = 0;
     for (let request = 1; ; request += 1) {
       const world = new CollectorWorld();
@@ -96,7 +96,9 @@ describe("collection", () => {
     expect(interleaved).toBeGreaterThan(80);
   });
 
-  it("an error at any request deletes nothing that is named, and the next run ends the work", async () => {
+  it("an error at any request deletes nothing that is named, and the next run ends the work", {
+    timeout: 120_000,
+  }, async () => {
     let broken = 0;
     for (let request = 1; ; request += 1) {
       const world = new CollectorWorld();
