@@ -1,7 +1,7 @@
 /*
  * Those who wait until a volume is archived up to an entry. Owned by volume-archiver.ts.
  */
-import type { VarveError } from "#shared/domain/errors.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 
 interface Waiter {
   readonly lsn: number;
@@ -27,4 +27,8 @@ export class LsnWaiters {
   fail(error: VarveError): void {
     for (const { reject } of this.waiting.splice(0)) reject(error);
   }
+}
+
+export function archiveClosed(name: string): VarveError {
+  return new VarveError("ArchiveClosedError", "Retry", `the archive of volume ${name} is closed`);
 }

@@ -35,6 +35,9 @@ export async function findStart(store: ObjectStore, subject: ArchiveSubject): Pr
   const { oldestLsn, durableLsn } = log.state();
   if (archivedLsn > durableLsn) throw logEndsEarly(record.name, durableLsn, archivedLsn);
   if (oldestLsn > archivedLsn + 1) {
+    // Log goes only when a bucket holds it, so the missing entries are in another one, unless somebody said that they may go.
+    const mayMiss = archiverEpoch === 1 || subject.facts().bucketAway === "drop history";
+    if (!mayMiss) throw otherBucket(record.name, store.place, archivedLsn, oldestLsn);
     return { found, lineNumber, gap: await findJoint(subject, oldestLsn - 1) };
   }
   if (archivedLsn < durableLsn) {
@@ -52,6 +55,20 @@ async function findJointAfter({ log }: ArchiveSubject, lsn: number): Promise<big
     return batch.previousChecksum;
   }
   throw logBreaks(lsn + 1, lsn + 1);
+}
+
+function otherBucket(name: string, place: string, archivedLsn: number, oldestLsn: number): VarveError {
+  return new VarveError(
+    "OtherBucketError",
+    "Corrupt",
+    `volume ${name}: the bucket ${place} has entries up to ${archivedLsn}, the log here begins at ${oldestLsn}: this is not the bucket that holds what lies between`,
+    {
+      hint:
+        "Is it mounted, is the URL right, is it an old copy? Nothing is archived and the log is kept until the right one is back. " +
+        `To go on in this one without that history: varve volume set ${name} --bucket-away drop-history.`,
+      fields: { name, archivedLsn, oldestLsn },
+    },
+  );
 }
 
 function logEndsEarly(name: string, lastLsn: number, archivedLsn: number): VarveError {

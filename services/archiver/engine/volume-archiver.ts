@@ -7,7 +7,7 @@
 import type { BaseRef, VolumeManifest } from "#shared/domain/archive.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ArchiveStatus, ArchiveSubject, VolumeArchive } from "#shared/ports/archive.ts";
@@ -23,7 +23,7 @@ import { HeldLedger } from "./held-ledger.ts";
 import { HeldObjects } from "./held-objects.ts";
 import { LogSealer, type UploadedSegment } from "./log-sealer.ts";
 import { LogWatch } from "./log-watch.ts";
-import { LsnWaiters } from "./lsn-waiters.ts";
+import { archiveClosed, LsnWaiters } from "./lsn-waiters.ts";
 import {
   type ManifestChange,
   ManifestPublisher,
@@ -99,7 +99,7 @@ export class VolumeArchiver implements VolumeArchive {
         () => findStart(parts.store, subject),
         isUnwanted,
       );
-      if (isUnwanted()) throw closedError(subject.record.name);
+      if (isUnwanted()) throw archiveClosed(subject.record.name);
       this.run(found, start);
     } catch (cause) {
       const error = toVarveError(cause, "opening the archive");
@@ -156,7 +156,7 @@ export class VolumeArchiver implements VolumeArchive {
     const { appliedLsn } = this.subject.image.state();
     await this.archive(appliedLsn);
     if (this.stopped !== null || this.bases === null)
-      throw this.stopped ?? closedError(this.subject.record.name);
+      throw this.stopped ?? archiveClosed(this.subject.record.name);
     const { s, e } = await this.bases.since(appliedLsn);
     return { s, e };
   }
@@ -241,8 +241,12 @@ export class VolumeArchiver implements VolumeArchive {
       this.ledger?.add(found.manifest.archivedLsn, objects);
       this.heldBases?.earlier(found.manifest);
     }
-    if (start.gap === null) this.goOn();
-    else this.giveUp(start.gap);
+    if (start.gap === null) return this.goOn();
+    const { lsn } = start.gap;
+    this.subject.onNote(
+      `entries up to ${lsn} are neither in the bucket nor in the log: no point there opens`,
+    );
+    this.giveUp(start.gap);
   }
 
   private follow(batch: BatchDraft): void {
@@ -271,7 +275,7 @@ export class VolumeArchiver implements VolumeArchive {
   private async publish(change: ManifestChange): Promise<VolumeManifest> {
     const { publisher } = this;
     if (this.stopped !== null || publisher === null)
-      throw this.stopped ?? closedError(this.subject.record.name);
+      throw this.stopped ?? archiveClosed(this.subject.record.name);
     return await publisher.publish(change);
   }
 
@@ -378,7 +382,7 @@ export class VolumeArchiver implements VolumeArchive {
       const rest = this.archive(this.subject.log.state().durableLsn);
       await this.within(rest.then(() => this.ledger?.settled()).catch(() => undefined));
     }
-    this.stop(closedError(this.subject.record.name));
+    this.stop(archiveClosed(this.subject.record.name));
     // No read of the image is under way when this resolves, unless an upload hangs.
     if (this.bases !== null) await this.within(this.bases.settled());
   }
@@ -393,8 +397,4 @@ export class VolumeArchiver implements VolumeArchive {
       });
     });
   }
-}
-
-function closedError(name: string): VarveError {
-  return new VarveError("ArchiveClosedError", "Retry", `the archive of volume ${name} is closed`);
 }

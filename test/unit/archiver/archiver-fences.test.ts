@@ -90,6 +90,26 @@ describe("who may archive", () => {
     await world.expectPoints(0, "own log");
   });
 
+  test("a bucket that is not the one which holds what the log let go: empty, or an old copy", async () => {
+    const world = await archivedWorld(37);
+    world.log.release(world.lastLsn - 1);
+    const objects = new Map<string, Buffer>();
+    for (const key of await world.keys()) {
+      objects.set(key, (await world.bucket.get(key)) as Buffer);
+      await world.bucket.remove(key);
+    }
+    expect(await refusal(world)).toMatchObject({ kind: "Corrupt", _tag: "OtherBucketError" });
+    expect(world.heldLsn).toBeLessThan(world.lastLsn + 1);
+    const { batches } = world.log;
+    for (const [key, object] of objects) await world.bucket.put(key, object);
+    world.write(0, 10, 1);
+    const { volume } = await world.open();
+    await world.clock.until(volume.archive(world.lastLsn));
+    expect(world.log.batches).toBe(batches);
+    expect(volume.manifest()?.gaps).toEqual([]);
+    await world.expectPoints(0, "the right bucket");
+  });
+
   test("a late manifest of a paused archiver with an older epoch changes nothing", async () => {
     const world = new ArchiveWorld(35, diskBytes);
     const late = door();

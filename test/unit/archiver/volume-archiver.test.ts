@@ -379,6 +379,7 @@ describe("the bucket is away", () => {
     for (let count = 0; count < 5; count += 1) world.random();
     world.log.release(world.lastLsn - 1);
     const { oldestLsn } = world.log.state();
+    world.facts = { ...world.facts, bucketAway: "drop history" };
     const next = await world.open();
     await world.pass(61_000);
     expect(next.volume.manifest()).toMatchObject({
