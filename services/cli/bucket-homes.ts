@@ -18,6 +18,8 @@ import type { PastHomes, VolumeHost } from "../gateway/layer.ts";
 export interface BucketSetup {
   /** As in UpConfig.bucket, but never null. */
   readonly bucket: string;
+  /** No volume exists yet. */
+  readonly fresh: boolean;
   /** Absolute. */
   readonly dataDirectory: string;
   readonly files: FileStore;
@@ -45,7 +47,9 @@ export function bucketUrl(bucket: string, dataDirectory: string): string {
 export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
   const { clock, random, files, onNote } = setup;
   const url = bucketUrl(setup.bucket, setup.dataDirectory);
-  const store = await openObjectStore(url, { clock, random, environment: process.env });
+  // A directory that went missing after volumes were made is most likely not mounted: made anew it would begin another history.
+  const create = setup.bucket === defaultBucket || setup.fresh;
+  const store = await openObjectStore(url, { clock, random, environment: process.env, create });
   const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
   const archiver = new Archiver({ store, clock, random, slabs: files, failpoint });
   const histories = new Histories({ store, clock });

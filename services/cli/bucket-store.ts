@@ -12,6 +12,7 @@ export async function withStore<T>(url: string, work: (store: ObjectStore) => Pr
     clock: new SystemClock(),
     random: new SystemRandom(),
     environment: process.env,
+    create: false,
   });
   try {
     return await work(store);

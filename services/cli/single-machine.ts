@@ -14,6 +14,7 @@ import type { BucketAdministration, RescuedVolume } from "#shared/ports/bucket-a
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { RescuePlan } from "#shared/ports/rescue.ts";
 import type { UpConfig } from "#shared/shell/config.ts";
+import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { BucketKeeper } from "../archiver/keeper-layer.ts";
 import { type GatewayEvents, NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
 import { makeRescuedFiles, type RescuedVolumeParts } from "../gateway/rescued-volume.ts";
@@ -56,6 +57,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   const note = setup.onNote ?? ((): void => {});
   const random = new SystemRandom();
   const writer = `${hostname()} pid ${process.pid}`;
+  const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
   let bucket: OpenBucket | null = null;
   let keeper: BucketKeeper | null = null;
   try {
@@ -64,6 +66,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       clock,
       dataDirectory,
       onNote: (text) => note(`warning: ${text}`),
+      failpoint,
     });
     const host = await openHost({
       dataDirectory,
@@ -80,6 +83,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       logBytesMax: setup.logBytesMax ?? limits.logBytesMaxDefault,
       logRetainedBytes: setup.logRetainedBytes ?? limits.logRetainedBytesDefault,
       events: eventsOf(note),
+      failpoint,
     });
     const bringBack = bringBackWith(host, { store, clock, random, replicas, writer });
     return {
@@ -92,7 +96,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
         if (wanted !== null) {
           const { openBucket, keepBucket } = await import("./bucket-homes.ts");
           const machine = { dataDirectory, files: store, clock, random, onNote: note };
-          bucket = await openBucket({ bucket: wanted, ...machine });
+          bucket = await openBucket({ bucket: wanted, fresh: host.list().length === 0, ...machine });
           keeper = keepBucket(bucket, { host, writer, bringBack, ...machine });
         }
         await host.serve();

@@ -139,6 +139,8 @@ export const limits = {
   bucketCommandMs: 30_000,
   /** Whoever waits until something is held looks so often; a settle time is minutes. */
   heldPollMs: 250,
+  /** A deletion waits so long for what a store that syncs holds at once. */
+  heldWaitMs: 5_000,
   /** Pins that nobody needs are looked for so often. */
   pinUpkeepMs: 60_000,
   /** Connections that were cut are gone after this: what they had in flight is finished first. */

@@ -32,12 +32,23 @@ export function directoryTaken(name: string, directory: string): VarveError {
 }
 
 /** A clone that still reads from it would lose its bytes. */
-export function volumeNeeded(name: string, clones: readonly string[]): VarveError {
-  const names = clones.join(", ");
-  return new VarveError("VolumeNeededError", "Invalid", `volume ${name} is still read from by ${names}`, {
-    hint: `Wait until it is filled, or fill it now: varve volume fill ${clones[0] ?? ""}.`,
-    fields: { name, clones: names },
+export function volumeNeeded(name: string, clones: string): VarveError {
+  return new VarveError("VolumeNeededError", "Invalid", `volume ${name} is still read from by ${clones}`, {
+    hint: `Wait until it is filled, or fill it now: varve volume fill NAME.`,
+    fields: { name, clones },
   });
+}
+
+export function volumeNotHeld(name: string, clones: string): VarveError {
+  return new VarveError(
+    "VolumeNotHeldError",
+    "Retry",
+    `the bucket has not settled what ${clones} still needs of volume ${name}`,
+    {
+      hint: "Nothing was changed. Try again in some minutes: stores that settle need five.",
+      fields: { name, clones },
+    },
+  );
 }
 
 export function shrinkNotAllowed(name: string, before: number, after: number): VarveError {

@@ -33,6 +33,7 @@ import {
   unknownVolume,
   volumeExists,
   volumeNeeded,
+  volumeNotHeld,
 } from "./host-errors.ts";
 import { type ConnectionCutter, HostWaits } from "./host-waits.ts";
 import { HostedVolume } from "./hosted-volume.ts";
@@ -303,6 +304,7 @@ export class VolumeHost implements VolumeAdministration {
     const archived = this.serving && parts.homes !== null && volume.failure === null;
     try {
       if (archived) await this.waits.forBucket(volume.past.archiveAll());
+      if (archived) await this.requireHeld(volume);
       if (archived) await this.waits.forBucket(volume.past.publishDeleted());
       await catalog.put({ ...volume.record, state: "deleting" });
     } catch (cause) {
@@ -311,14 +313,19 @@ export class VolumeHost implements VolumeAdministration {
     }
   }
 
+  /** A clone's older points are folded from it: they must not hang on what a bucket without power could still lose. */
+  private async requireHeld(volume: HostedVolume): Promise<void> {
+    const { id, name } = volume.record;
+    const clones = [...this.volumes.values()].filter((one) => one.past.history?.origin?.volumeId === id);
+    if (clones.length === 0 || (await volume.past.heldAll())) return;
+    throw volumeNotHeld(name, clones.map((one) => one.name).join(", "));
+  }
+
   private requireNotNeeded(volume: HostedVolume): void {
     const { id } = volume.record;
     const clones = [...this.volumes.values()].filter((one) => one !== volume && one.readsFrom(id));
-    if (clones.length > 0)
-      throw volumeNeeded(
-        volume.name,
-        clones.map((one) => one.name),
-      );
+    if (clones.length === 0) return;
+    throw volumeNeeded(volume.name, clones.map((one) => one.name).join(", "));
   }
 
   /** Files first, then the entry: a crash between finds the entry again and ends the work. */

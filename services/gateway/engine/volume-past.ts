@@ -284,6 +284,20 @@ export class VolumePast {
     }
   }
 
+  /** Whether the bucket holds the whole log; waits a little, because a store that syncs has it in a moment. */
+  async heldAll(): Promise<boolean> {
+    const { clock } = this.options;
+    const { durableLsn } = this.requireSession().hotLog().state();
+    const untilMs = clock.monotonicMs() + limits.heldWaitMs;
+    while ((this.archiveStatus?.heldLsn ?? 0) < durableLsn) {
+      if (clock.monotonicMs() >= untilMs) return false;
+      await new Promise<void>((resolve) => {
+        clock.after(limits.heldPollMs, resolve);
+      });
+    }
+    return true;
+  }
+
   private facts(): ManifestFacts {
     const record = this.requireFile().current;
     return {

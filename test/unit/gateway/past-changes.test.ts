@@ -173,6 +173,20 @@ describe("deletion", () => {
     expect(await world.directories()).toEqual([]);
   });
 
+  test("waits until the bucket holds what clones are folded from, for a while", async () => {
+    const host = await world.serving("disk0");
+    await host.past.createFrom(world.wanted("copy", "disk0", "lsn:5"));
+    world.heldLsn = 3;
+    const deleted = host.delete("disk0");
+    deleted.catch(() => undefined);
+    for (let ms = 0; ms <= limits.heldWaitMs; ms += limits.heldPollMs) await world.pass(limits.heldPollMs);
+    await expect(deleted).rejects.toMatchObject({ _tag: "VolumeNotHeldError", kind: "Retry" });
+    expect(host.show("disk0").condition).toBe("serving");
+    world.heldLsn = 7;
+    await host.delete("disk0");
+    expect(host.list().map((one) => one.name)).toEqual(["copy"]);
+  });
+
   test("that can't be told does not happen", async () => {
     const host = await world.serving("disk0");
     world.broken.add("publish disk0");

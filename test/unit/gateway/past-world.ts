@@ -40,6 +40,7 @@ export class PastWorld {
   readonly fencedAtOpen = new Set<string>();
   crashAfter: string | null = null;
   oldestLsn = 1;
+  heldLsn = lastLsn;
   onPublish = (): void => {};
   readonly epochs: number[] = [];
   private readonly files = new MemoryFileStore();
@@ -278,7 +279,7 @@ export class PastWorld {
       status: () => ({
         state: "running",
         archivedLsn: 0,
-        heldLsn: 0,
+        heldLsn: this.heldLsn,
         lastBaseLsn: 0,
         error: null,
         counters: {},
