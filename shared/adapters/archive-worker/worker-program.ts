@@ -1,21 +1,22 @@
 /*
  * The archive thread's own program: takes one task after the other, answers each. Started by thread.ts; tasks.ts does the work.
- * It runs at nice 10, so that it gets what the event loop and the image thread leave of the processor.
+ * It runs 10 nice levels below the process, so that it gets what the event loop and the image thread leave of the processor.
  */
-import { setPriority } from "node:os";
+import { getPriority, setPriority } from "node:os";
 import { parentPort, type Transferable } from "node:worker_threads";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import type { ArchiveAnswer, ArchiveFailure, ArchiveRequest, ArchiveTask } from "./message.ts";
 import { chunkOf, hashOf, page, seal, touched } from "./tasks.ts";
 
-const niceness = 10;
+const nicerBy = 10;
+const nicest = 19;
 
 /** Contents whose hash was asked for, until they are released. */
 const contents = new Map<number, { readonly content: ArrayBuffer; readonly hash: string | null }>();
 
 try {
   // On Linux a priority is a thread's: 0 is the one that asks.
-  setPriority(0, niceness);
+  setPriority(0, Math.min(nicest, getPriority(0) + nicerBy));
 } catch {
   // A system that refuses loses a courtesy, not a function.
 }
