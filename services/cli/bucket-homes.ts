@@ -95,5 +95,13 @@ export function keepBucket(bucket: OpenBucket, home: KeeperHome): BucketKeeper {
     allocateSlab: (bytes) => files.allocateSlab(bytes),
     bringBack,
     onNote: home.onNote,
+    ...graceOf(process.env["VARVE_TEST_GRACE_MS"]),
   });
+}
+
+/** Crash tests can't wait for hours until something may be deleted. */
+function graceOf(setting: string | undefined): Pick<KeeperSetup, "grace"> {
+  if (setting === undefined) return {};
+  const ms = Number(setting);
+  return { grace: { supersededManifestMs: ms, unnamedObjectMs: ms } };
 }

@@ -1,6 +1,6 @@
 // A machine is lost: everything comes back from the bucket alone, by real processes and clients. The old machine, when it
 // returns, stops. A rescue that is killed is run again. Deleted volumes come back, damaged extents are found and repaired.
-import { mkdtempSync, openSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -156,6 +156,23 @@ describe("a bucket's housekeeping on a served volume", () => {
     expect(await varveJson(["volume", "list", "--deleted", ...server.api])).toEqual([]);
     await server.stop();
     expect((await varve(["bucket", "check", "--bucket", url])).code).toBe(0);
+  });
+
+  test("a bucket's directory that is missing is not made anew once there are volumes, nor by a command that reads", async () => {
+    const server = await machine(["disk0:32M"]);
+    await server.stop();
+    const missing = server.path("not-mounted");
+    const wrong = `file://${missing}`;
+    const commands = [
+      ["up", "--data", server.dataDir, "--nbd", server.nbd, "--bucket", wrong],
+      ["bucket", "check", "--bucket", wrong],
+      ["rescue", "--bucket", wrong, "--data", server.path("empty")],
+    ];
+    for (const command of commands) {
+      const { code, stderr } = await varve(command);
+      expect([code, stderr]).toEqual([2, expect.stringContaining("no such directory")]);
+      expect(existsSync(missing)).toBe(false);
+    }
   });
 
   test("check names what is missing and damaged, usage and collect report", async () => {

@@ -41,7 +41,7 @@ export function directoryError(
   if (error instanceof ObjectStoreError) return error;
   const code = codeOf(error);
   if (code === "ENOENT" && absence === "missing") {
-    const hint = "Make the directory, or correct the bucket's URL.";
+    const hint = "Is its disk mounted? Else make the directory, or correct the bucket's URL.";
     return new ObjectStoreError({ kind: "Invalid", operation, place, key }, "no such directory", { hint });
   }
   const meaning = meanings[code] ?? { kind: "Internal" as const, hint: "" };

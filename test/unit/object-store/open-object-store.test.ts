@@ -80,7 +80,7 @@ describe("opening", () => {
     const url = `file://${join(directory, "a", "b")}`;
     expect(await refused(open(url, {}, false))).toMatchObject({
       kind: "Invalid",
-      hint: expect.stringContaining("Make the directory"),
+      hint: expect.stringContaining("make the directory"),
     });
     const store = await open(url);
     expect(store.place).toBe(url);
