@@ -21,7 +21,10 @@ export type { BucketKeeper, FoundVolumes };
 export { Rescuer };
 
 export interface KeeperSetup
-  extends Pick<KeeperParts, "kept" | "pointsInUse" | "startJob" | "bringBack" | "allocateSlab" | "onNote"> {
+  extends Pick<
+    KeeperParts,
+    "kept" | "pointsInUse" | "startJob" | "bringBack" | "allocateSlab" | "onNote" | "grace"
+  > {
   readonly store: ObjectStore;
   readonly clock: Clock;
   readonly random: Random;

@@ -10,6 +10,7 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ConnectionRegister, ConnectionView } from "#shared/ports/connection-register.ts";
+import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { RemoteBeginning, ReplicaHome } from "#shared/ports/replica-home.ts";
 import type { ListenAddress } from "#shared/shell/listen-address.ts";
@@ -48,6 +49,7 @@ export interface GatewaySetup {
   readonly logBytesMax: number;
   readonly logRetainedBytes: number;
   readonly events: GatewayEvents;
+  readonly failpoint?: Failpoint;
 }
 
 /** Opens the data directory. Volumes are served from host.serve() on. */
@@ -98,6 +100,7 @@ function partsOf(setup: GatewaySetup): VolumeParts {
         archived: terms.archived,
         logBytesMax: setup.logBytesMax,
         writer: setup.writer,
+        ...(setup.failpoint === undefined ? {} : { failpoint: setup.failpoint }),
         onHalted: (error) => setup.events.halted(record.name, error),
         onReplay: onReplay(record.name, setup),
       });

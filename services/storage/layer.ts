@@ -10,6 +10,7 @@ import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { decodeVolumeHistory } from "#shared/formats/volume-history.ts";
 import type { Clock } from "#shared/ports/clock.ts";
+import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type {
@@ -35,6 +36,7 @@ export interface StorageSetup {
   readonly dataDirectory: string;
   /** A line for the operator: the disk is full, or has room again. */
   readonly onNote?: (text: string) => void;
+  readonly failpoint?: Failpoint;
 }
 
 /** Loaded when asked for: a start needs none of them. */
@@ -86,8 +88,8 @@ export class RawReplicas implements ReplicaHome {
   }
 
   async attach(volume: VolumeRecord, paths: VolumePaths, sources?: RemoteSources): Promise<ReplicaImage> {
-    const { store, clock } = this.setup;
-    const place = { store, clock, directory: paths.directory, volumeId: volume.id };
+    const { store, clock, failpoint = (): void => undefined } = this.setup;
+    const place = { store, clock, failpoint, directory: paths.directory, volumeId: volume.id };
     const options = sources === undefined ? place : { ...place, sources };
     try {
       return await RawFileImage.attach(options);

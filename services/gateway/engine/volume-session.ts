@@ -12,6 +12,7 @@ import { limits } from "#shared/domain/limits.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { ArchivedLog, BaseImage } from "#shared/ports/archive.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
+import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaTending, TendingOptions } from "#shared/ports/replica-home.ts";
 import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
@@ -43,6 +44,8 @@ export interface VolumeSessionOptions {
   readonly archived?: boolean;
   /** What the log's files may take, for those who watch how full it is. */
   readonly logBytesMax?: number;
+  /** For crash tests: `append`, when a batch is durable and no answer has left yet. */
+  readonly failpoint?: Failpoint;
   /** Told once when log or image halt. */
   readonly onHalted: (error: VarveError) => void;
   /** Replay progress at open: LSN applied, last LSN. */
@@ -274,6 +277,7 @@ export class VolumeSession {
       admission: options.admission,
       holdsSpace: (offset, length) => this.holdsSpace(offset, length),
       onDurable: (batch) => {
+        options.failpoint?.("append");
         for (const follow of this.followers) follow(batch);
         this.applier.enqueue(batch);
       },

@@ -6,6 +6,7 @@ import { dataLayout } from "#shared/domain/data-layout.ts";
 import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
 import type { Checkpoint } from "#shared/formats/checkpoint.ts";
 import type { Clock } from "#shared/ports/clock.ts";
+import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { BlockFile, FileFacts, FileStore } from "#shared/ports/file-store.ts";
 import type { RemotePoint, RemoteSources } from "#shared/ports/replica-residency.ts";
 import {
@@ -27,6 +28,8 @@ export interface RawImageOptions {
   readonly clock?: Clock;
   /** Where bytes of remote extents come from; without it they can't be read. */
   readonly sources?: RemoteSources;
+  /** For crash tests: `evict`, when the checkpoint says that extents left and their bytes are still there. */
+  readonly failpoint?: Failpoint;
 }
 
 export interface ImagePlace {
@@ -36,6 +39,7 @@ export interface ImagePlace {
   readonly name: ImageName;
   readonly volumeId: string;
   readonly clock: Clock | null;
+  readonly failpoint: Failpoint;
 }
 
 export interface OpenedImage {
@@ -104,7 +108,9 @@ export async function openImage(options: RawImageOptions): Promise<OpenedImage> 
     }
     // A crash came between a checkpoint and the name that it stands for.
     await name.become(checkpoint.residency !== "full");
-    return { place: { store, path, name, volumeId, clock: options.clock ?? null }, file, checkpoint, facts };
+    const failpoint = options.failpoint ?? ((): void => undefined);
+    const place = { store, path, name, volumeId, clock: options.clock ?? null, failpoint };
+    return { place, file, checkpoint, facts };
   } catch (cause) {
     await file.close();
     throw cause;

@@ -255,9 +255,9 @@ export class RawFileImage implements ReplicaImage {
   }
 
   async #takeCheckpoint(): Promise<void> {
-    const { store, path, name } = this.#place;
+    const { store, path, name, failpoint } = this.#place;
     const noted = await this.#turns.take(async () => this.#note());
-    const { residency } = noted.extents;
+    const { residency, leaving } = noted.extents;
     await this.#sync(async () => {
       await this.#writeback.run();
       await this.#file.sync();
@@ -266,6 +266,7 @@ export class RawFileImage implements ReplicaImage {
     if (residency !== "full") await name.become(true);
     this.#untouched = null;
     await writeCheckpointBytes(store, path, noted.bytes);
+    if (leaving.size > 0) failpoint("evict");
     this.#checkpointLsn = noted.position.appliedLsn;
     this.#dirtyBytes -= noted.dirtyBytes;
     await this.#turns.take(() => this.extents.recordedAs(noted.extents));
