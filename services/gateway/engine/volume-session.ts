@@ -6,7 +6,7 @@
  *
  * Halted: log or image failed. Writes get EIO, reads go on as far as the image can; the log stays the truth for the next open.
  */
-import { VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
@@ -380,16 +380,10 @@ export class VolumeSession {
       // After a halt, too: an apply that is under way uses slabs and the image's file.
       await this.applier.close();
     } catch (cause) {
-      this.halt(
-        cause instanceof VarveError ? cause : new VarveError("CloseFailed", "Internal", "close", { cause }),
-      );
+      this.halt(toVarveError(cause, "close"));
     }
     this.volumeWriter?.stop(new VarveError("VolumeClosed", "Retry", `volume ${this.options.name} is closed`));
-    await log?.close().catch((cause: unknown) => {
-      this.halt(
-        cause instanceof VarveError ? cause : new VarveError("CloseFailed", "Internal", "close", { cause }),
-      );
-    });
+    await log?.close().catch((cause: unknown) => this.halt(toVarveError(cause, "close")));
     await this.options.log.close();
     if (this.haltError === null) {
       await this.image.detach();
