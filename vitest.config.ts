@@ -1,13 +1,17 @@
-// The test projects, one per folder of test/. `npm run check` runs the fast four (unit, contract, golden, tidy);
-// `npm test` (scripts/test.ts) runs the rest one after another, because they start servers, disks and virtual
-// machines and measure time. A skipped or focused test is an error of the lint and of tidy.test.ts.
+// The test projects. `npm run check` runs the fast four (unit, contract, golden, tidy). `npm test` (scripts/test.ts) adds the
+// deep ones (*.deep.test.ts: thousands of orders, crashes, histories) and then the rest one after another, because they
+// start servers, disks and virtual machines and measure time. A skipped or focused test is an error of the lint and of
+// tidy.test.ts.
 import { defineConfig } from "vitest/config";
 
 type Stage = { readonly name: string; readonly include: readonly string[]; readonly timeoutMs: number };
 
+const deepTests = "test/**/*.deep.test.ts";
+
 /** Projects whose tests share nothing and may run side by side. */
 const fast: readonly Stage[] = [
   { name: "unit", include: ["test/unit/**/*.test.ts", "test/tools/**/*.test.ts"], timeoutMs: 20_000 },
+  { name: "deep", include: [deepTests], timeoutMs: 180_000 },
   { name: "contract", include: ["test/contract/**/*.test.ts"], timeoutMs: 30_000 },
   { name: "golden", include: ["test/golden/**/*.test.ts"], timeoutMs: 20_000 },
   { name: "tidy", include: ["test/tidy.test.ts"], timeoutMs: 20_000 },
@@ -27,6 +31,7 @@ const project = (stage: Stage, parallel: boolean) => ({
   test: {
     name: stage.name,
     include: [...stage.include],
+    exclude: stage.name === "deep" ? [] : [deepTests],
     environment: "node" as const,
     pool: "forks" as const,
     fileParallelism: parallel,

@@ -1,4 +1,4 @@
-// `npm test`: the tools first, then `npm run check`, then every slower stage one after another: simulation, s3, conformance,
+// `npm test`: the tools first, then `npm run check`, then every slower stage one after another: deep, simulation, s3, conformance,
 // crash, e2e, vm. Stages never overlap, because they start servers and measure time. A failed stage does not stop the
 // next one. `npm test -- crash vm` runs only the named stages. The last line is the sum over all stages that ran.
 import { finish, resultLine, runStep, type Step, type StepResult, vitest } from "./step.ts";
@@ -32,13 +32,14 @@ const stages: readonly Step[] = [
     timeoutMs: minutes(15),
   },
   programStage("check", minutes(5), "scripts/check.ts"),
-  vitestStage("simulation", minutes(5)),
+  vitestStage("deep", minutes(8)),
+  vitestStage("simulation", minutes(8)),
   programStage("simulation seeds", minutes(5), "test/simulation/simulate.ts", "--seeds", "100"),
   vitestStage("s3", minutes(5)),
   vitestStage("conformance", minutes(8)),
   vitestStage("crash", minutes(8)),
   programStage("crash rounds", minutes(8), "test/crash/crash.ts", "--rounds", "6"),
-  vitestStage("e2e", minutes(6)),
+  vitestStage("e2e", minutes(12)),
   vitestStage("vm", minutes(20)),
 ];
 

@@ -1,6 +1,6 @@
 /*
  * A collector over a small bucket, with everything that tests turn: clock, faults, volumes served, uploads in flight. Used by
- * collector.test.ts and retention-property.test.ts.
+ * collector.deep.test.ts and retention-property.deep.test.ts.
  */
 import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
 import { chunkKey, type VolumeManifest } from "#shared/domain/archive.ts";

@@ -1,5 +1,5 @@
 // Images with remote extents, step by step: what a clone reads, what stays of a write before and after a fill, eviction and
-// its record, names, rollbacks. On the memory store; random orders with crashes are in partial-image-crashes.test.ts.
+// its record, names, rollbacks. On the memory store; random orders with crashes are in partial-image-crashes.deep.test.ts.
 import { expect, test } from "vitest";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
