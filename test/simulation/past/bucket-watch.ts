@@ -72,10 +72,10 @@ export class BucketWatch {
   }
 
   /** Everything that present manifests lead to is there and intact. */
-  checkAll(when: string): void {
+  checkAll(when: string, isDeleted: (volumeId: string) => boolean): void {
     for (const { manifest, key } of this.present.values()) {
       // What was deleted inside the settle time may come back incomplete (docs/specs/retention.md).
-      if (manifest.deletedAtMs === null) this.judge(key, manifest, when);
+      if (!isDeleted(manifest.volumeId)) this.judge(key, manifest, when);
     }
   }
 

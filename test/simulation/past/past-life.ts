@@ -68,6 +68,7 @@ export class PastLife {
   }
 
   startClients(count: number): void {
+    if (this.serving.length === 0) return;
     for (let index = 0; index < count; index++) this.startClientOf(this.random.pick(this.serving).name);
   }
 
@@ -200,6 +201,7 @@ const harmlessRefusals: ReadonlySet<string> = new Set([
   "VolumeBusyError",
   "VolumeAttachedError",
   "VolumeNeededError",
+  "VolumeNotHeldError",
   "HostClosingError",
 ]);
 

@@ -106,7 +106,9 @@ export class PastOperations {
       world.bucketTroubled();
       return life.note("the bucket's machine lost power");
     }
-    const volume = this.random.pick(life.serving);
+    const { serving } = life;
+    if (serving.length === 0) return;
+    const volume = this.random.pick(serving);
     this.follow(
       `${operation} of ${volume.name}`,
       volume,
@@ -214,14 +216,26 @@ export class PastOperations {
     const larger = this.random.chance(0.3) ? 512 * this.random.integer(1, 4096) : 0;
     const sizeBytes = parent.ledger.sizeAt(lsn) + larger;
     const name = `clone${life.number}.${this.count}`;
-    await life.opened.host.past.createFrom({
+    const wanted = {
       name,
       parent: parent.name,
       point: snapshot?.[0] ?? `lsn:${lsn}`,
       sizeBytes: larger === 0 ? null : sizeBytes,
-      durability: this.random.chance(0.5) ? "write" : "flush",
-      policy: { residency: this.random.chance(0.5) ? "tiered" : "full", coldAfterMs: 1000 },
-    });
+      policy: {
+        residency: this.random.chance(0.5) ? ("tiered" as const) : ("full" as const),
+        coldAfterMs: 1000,
+      },
+    };
+    try {
+      await life.opened.host.past.createFrom({
+        ...wanted,
+        durability: this.random.chance(0.5) ? "write" : "flush",
+      });
+    } catch (cause) {
+      // Somebody forgot the snapshot meanwhile.
+      if (snapshot !== null && !parent.ledger.snapshots.has(snapshot[0])) return;
+      throw cause;
+    }
     counts.set("clones", (counts.get("clones") ?? 0) + 1);
     const made = life.serving.find((volume) => volume.name === name);
     const origin = made?.ledger.begin.origin;

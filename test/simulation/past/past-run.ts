@@ -111,7 +111,10 @@ class PastRun {
     const names = life.serving.map(({ name }) => name);
     for (const ledger of world.ledgers.values()) {
       const must = ledger.made && !ledger.deleted && !ledger.unsure;
-      if (must && !names.includes(ledger.name)) throw new Error(`${ledger.name} is gone`);
+      const isThere = names.includes(ledger.name);
+      if (must && !isThere) throw new Error(`${ledger.name} is gone`);
+      if (ledger.unsure && !isThere) ledger.deleted = true;
+      ledger.unsure = false;
     }
     for (const volume of life.serving) {
       await this.unlessLost("a disk", async () => judgePresent(life, volume));
@@ -194,9 +197,9 @@ class PastRun {
   private endProcess(life: PastLife, how: "kill" | "power"): void {
     const { world } = this;
     for (const ledger of world.ledgers.values()) {
-      ledger.unsure = life.operations.busy.some(
-        (what) => what.endsWith(` of ${ledger.name}`) && what.startsWith("delete"),
-      );
+      const isOfDeletion = (what: string): boolean =>
+        what.startsWith("delete") && what.endsWith(` of ${ledger.name}`);
+      ledger.unsure ||= life.operations.busy.some(isOfDeletion);
     }
     life.end();
     world.bucket.kill();
@@ -250,7 +253,7 @@ class PastRun {
       if (why !== null) throw new Error(`${ledger.name} is said to be held, but ${why}`);
     }
     world.watch.lost.clear();
-    world.watch.checkAll("in the end");
+    world.watch.checkAll("in the end", (id) => world.ledgers.get(id)?.deleted ?? false);
     world.throwFailure();
     for (const { ledger } of life.serving) {
       const history = await scheduler.until(life.opened.histories.find(ledger.id), "finding a history");
