@@ -38,7 +38,9 @@ export function firstRetentionTime(wallMs: number, newestMs: number = wallMs): R
 
 export function tickRetentionTime(before: RetentionTime, look: ClockLook): Tick {
   const alarm = alarmOf(before, look);
-  const reached = Math.min(before.timeMs + Math.max(0, look.elapsedMs), look.wallMs);
+  // Stored in whole milliseconds; a monotonic clock has fractions.
+  const elapsedMs = Math.floor(Math.max(0, look.elapsedMs));
+  const reached = Math.min(before.timeMs + elapsedMs, look.wallMs);
   const timeMs = Math.max(before.timeMs, reached);
   const pausedUntilMs = alarm === null ? before.pausedUntilMs : timeMs + limits.clockJumpPauseMs;
   return {

@@ -25,6 +25,13 @@ describe("retention time", () => {
     expect(alarm).toBeNull();
   });
 
+  it("is whole milliseconds, although a monotonic clock has fractions", () => {
+    let { time } = next(firstRetentionTime(start), start + hour, 1234.567);
+    expect(time.timeMs).toBe(start + 1234);
+    ({ time } = next(time, start + hour, 0.9));
+    expect(time.timeMs).toBe(start + 1234);
+  });
+
   it("does not count the time in which nobody ran", () => {
     const { time, alarm } = next(firstRetentionTime(start), start + 72 * hour, hour, false);
     expect(time.timeMs).toBe(start + hour);
