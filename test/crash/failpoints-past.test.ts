@@ -80,18 +80,18 @@ async function busyClient(server: PastServer, checker: BlockChecker): Promise<vo
 
 /** Asks for bases, evictions and collections until the process is gone. */
 async function upkeep(server: PastServer, exited: Promise<unknown>): Promise<void> {
-  let gone = false;
+  const life = { over: false };
   const watch = exited.then(() => {
-    gone = true;
+    life.over = true;
   });
   const deadlineMs = performance.now() + 90_000;
-  while (!gone && performance.now() < deadlineMs) {
+  while (!life.over && performance.now() < deadlineMs) {
     // Whoever asks a process that dies gets no answer.
     await server.call("POST", "/volumes/disk0/tier", { coldAfter: "0s" }).catch(() => undefined);
     await Promise.race([watch, pause(1500)]);
     await server.call("POST", "/bucket/collect", {}).catch(() => undefined);
     await Promise.race([watch, pause(500)]);
-    if (!gone) await server.read("disk0", 12 * MiB, 4096).catch(() => undefined);
+    if (!life.over) await server.read("disk0", 12 * MiB, 4096).catch(() => undefined);
   }
 }
 
