@@ -73,7 +73,7 @@ describe("code files", () => {
 
   test("are named in kebab-case after a noun, not after a drawer", () => {
     const drawer = /(^|[-/.])(utils?|helpers?|common|managers?|misc|stuff)([-/.]|$)/;
-    const kebab = /^[a-z0-9]+(-[a-z0-9]+)*(\.(test|contract|bench|config))?\.ts$/;
+    const kebab = /^[a-z0-9]+(-[a-z0-9]+)*((\.deep)?\.test|\.(contract|bench|config))?\.ts$/;
     const bad = code.filter((file) => drawer.test(file) || !kebab.test(file.split("/").at(-1) ?? ""));
     expect(bad).toEqual([]);
   });

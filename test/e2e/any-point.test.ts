@@ -1,7 +1,7 @@
 // Promise: every moment of a disk opens again. Random histories on the real system (writes at any byte, zeroes, trims, overlaps,
 // resizes, rollbacks, clones of clones, kill -9 in between), then 210 random points over NBD, each read whole and compared with a
 // fold that knows only what was sent.
-import { afterAll, beforeAll, describe, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { PastServer } from "../tools/past-server.ts";
 import { SeededRandom } from "../tools/seeded-random.ts";
 import { SentHistory } from "../tools/sent-history.ts";
@@ -79,7 +79,8 @@ describe("any point of a random history", () => {
     await work(disk, 20);
     await rollback(leaf);
     for (const volume of [disk, middle, leaf]) {
-      await volume.judge(server, random, pointsPerVolume, `seed ${seed}`);
+      const judged = await volume.judge(server, random, pointsPerVolume, `seed ${seed}`);
+      expect(judged, `points of ${volume.name}`).toBe(pointsPerVolume);
     }
   });
 });

@@ -83,7 +83,7 @@ export class SentHistory {
   }
 
   /** `count` random points, and the last one, read whole over NBD. */
-  async judge(server: PastServer, random: SeededRandom, count: number, what: string): Promise<void> {
+  async judge(server: PastServer, random: SeededRandom, count: number, what: string): Promise<number> {
     const { lastLsn } = this;
     expect((await server.volume(this.name)).figures?.lastLsn, `entries of ${this.name}, ${what}`).toBe(
       lastLsn,
@@ -91,6 +91,7 @@ export class SentHistory {
     const lsns = new Set([lastLsn]);
     while (lsns.size < Math.min(count, lastLsn)) lsns.add(random.between(1, lastLsn + 1));
     for (const lsn of lsns) await this.judgeExport(server, `${this.name}@lsn:${lsn}`, this.at(lsn), what);
+    return lsns.size;
   }
 
   async judgePresent(server: PastServer, what: string): Promise<void> {
