@@ -75,6 +75,8 @@ async function bench(): Promise<void> {
       dataDir: join(dir, "data"),
       nbd: [`unix:${join(dir, "varve.sock")}`],
       volumes: [`write:${sizeMiB}M`, `flush:${sizeMiB}M,durability=flush`],
+      // The peers keep no history; what it costs is measured by bench:history.
+      args: ["--bucket", "none"],
     });
     const image = (volume: string): string => join(dir, "data", "volumes", volume, "disk.raw");
     const target = (volume: string): Target => ({ uri: varve.uri(volume), pid: varve.pid });

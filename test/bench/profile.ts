@@ -33,6 +33,7 @@ export async function profileCase(
     dataDir: join(dir, "profile-data"),
     nbd: [`unix:${join(dir, "profile.sock")}`],
     volumes: [`profile:1G${durability}`],
+    args: ["--bucket", "none"],
     env: { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profiles} --cpu-prof-interval=500` },
   });
   const target = ["--ioengine=nbd", `--uri=${server.uri("profile")}`, "--size=1G"];

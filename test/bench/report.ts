@@ -109,7 +109,9 @@ ${missed.length === 0 ? "Every target holds." : `Missed: ${missed.join("; ")}.`}
 - Runs are interleaved: Varve, each peer, the raw file, then the next pair in the opposite order. A ratio is made within a
   pair; the table shows the median of ${result.pairs} with its range, and the figures of the middle pair. Between runs the
   files are synced and Varve has come to rest.
-- Varve is the whole product: log before image, checksums, checkpoints and segment preparation on. A durable write is
+- Varve is the whole product: log before image, checksums, checkpoints and segment preparation on. Beside the peers it keeps no
+  history (\`--bucket none\`), as they keep none: [history.md](history.md) says what that costs. The rows without a peer run with the
+  default bucket. A durable write is
   acknowledged after its log record is synced; nbdkit with fuamode=force, qemu-nbd with cache=writethrough and nbd-server
   with sync=true give the same promise.
 ${notes.join("\n")}
