@@ -57,6 +57,7 @@ export class Archiver implements ArchiverHome {
       failpoint: setup.failpoint ?? (() => undefined),
       options: { ...archiverDefaults, ...setup.options },
       segmentSlots: new WorkSlots(limits.archiveSegmentsAtOnceMax),
+      liveSlots: new WorkSlots(limits.archiveLiveSegmentsMax),
       extentSlots: new WorkSlots(limits.archiveExtentsAtOnceMax),
       uploads: new UploadRegister(),
       chunks: new ChunkDirectory(),

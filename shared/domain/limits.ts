@@ -113,6 +113,8 @@ export const limits = {
   listedSnapshotsMax: 256,
   /** Segments from gathering to the end of their upload, all volumes together: 12 MiB of records each, and one object of that size. */
   archiveSegmentsAtOnceMax: 4,
+  /** Segments of busy volumes that fill as their batches become durable, so that their log is not read again: 12 MiB each. */
+  archiveLiveSegmentsMax: 3,
   /** Extents of bases from reading to the end of their upload: 4 MiB in a slab, a copy for the archive thread, and the chunk. */
   archiveExtentsAtOnceMax: 2,
   /** Small requests (footers, checks) of one volume at once. */

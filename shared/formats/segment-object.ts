@@ -39,20 +39,32 @@ export interface SegmentOwner {
   readonly archiverEpoch: number;
 }
 
-/** The records of a segment to be, as they cross to the worker: transfer `records`. */
+/** The records of a segment to be, as they go to the worker. */
 export interface SegmentStream extends SegmentOwner {
   readonly firstLsn: number;
   readonly lastLsn: number;
-  readonly records: ArrayBuffer;
+  /**
+   * Shared with the worker, and used again and again: memory that is made and transferred for each segment counts as the heap's, and
+   * makes V8 collect the whole heap after every second one.
+   */
+  readonly records: SharedArrayBuffer;
   /** Bytes of `records` that are used. */
   readonly recordBytes: number;
+}
+
+/** A batch's record, and what a segment's builder has to know of it. */
+export interface RecordFacts extends Pick<Batch, "firstLsn" | "previousChecksum" | "checksum"> {
+  readonly record: Uint8Array;
+  readonly entryCount: number;
+  /** Entries that change more than bytes: epochs, marks, resizes, rebases. */
+  readonly eventCount: number;
 }
 
 /** Gathers batches of one line, in order. One memory is filled, one spare waits; more are given back by reuse(). */
 export class SegmentBuilder {
   private readonly owner: SegmentOwner;
-  private memory: ArrayBuffer | null = null;
-  private spare: ArrayBuffer | null = null;
+  private memory: SharedArrayBuffer | null = null;
+  private spare: SharedArrayBuffer | null = null;
   private used = 0;
   private events = 0;
   private first = 0;
@@ -87,22 +99,29 @@ export class SegmentBuilder {
 
   /** Copies the batch's record. It continues the one before, also across take(). */
   add(batch: Batch & { readonly record: Uint8Array }): void {
-    const { record, entries, firstLsn } = batch;
-    invariant(!this.full, "a full segment is taken before the next batch");
     invariant(batch.line === this.owner.line, "a segment is of one line");
+    const { entries } = batch;
+    const eventCount = entries.reduce((sum, { kind }) => sum + (entryKind[kind] > entryKind.trim ? 1 : 0), 0);
+    this.addRecord({ ...batch, entryCount: entries.length, eventCount });
+  }
+
+  /** The same for who knows the batch's facts without its entries. */
+  addRecord(batch: RecordFacts): void {
+    const { record, firstLsn } = batch;
+    invariant(!this.full, "a full segment is taken before the next batch");
     invariant(record.length % limits.blockBytes === 0, "a segment's records are whole blocks");
     if (this.lastChecksum !== null) {
       invariant(firstLsn === this.last + 1, "a segment's batches follow one another");
       invariant(batch.previousChecksum === this.lastChecksum, "a segment's batches are chained");
     }
-    this.memory ??= this.spare ?? new ArrayBuffer(segmentStreamBytesMax);
+    this.memory ??= this.spare ?? new SharedArrayBuffer(segmentStreamBytesMax);
     if (this.memory === this.spare) this.spare = null;
     new Uint8Array(this.memory).set(record, this.used);
     if (this.used === 0) this.first = firstLsn;
     this.used += record.length;
-    this.last = firstLsn + entries.length - 1;
+    this.last = firstLsn + batch.entryCount - 1;
     this.lastChecksum = batch.checksum;
-    for (const entry of entries) if (entryKind[entry.kind] > entryKind.trim) this.events += 1;
+    this.events += batch.eventCount;
   }
 
   /** What was gathered; the builder is empty afterwards. */
@@ -117,7 +136,7 @@ export class SegmentBuilder {
   }
 
   /** Takes a stream's memory back, for a later segment. */
-  reuse(records: ArrayBuffer): void {
+  reuse(records: SharedArrayBuffer): void {
     if (records.byteLength === segmentStreamBytesMax) this.spare ??= records;
   }
 }

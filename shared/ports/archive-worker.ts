@@ -1,7 +1,7 @@
 /*
  * The heavy work of the archiver: compression, hashing and large JSON, on one thread of lower priority so that the data path
- * does not feel it. Adapters: adapters/archive-worker/{thread,inline}.ts. Memory is handed over, not copied: an ArrayBuffer
- * that was passed in is empty here until it comes back.
+ * does not feel it. Adapters: adapters/archive-worker/{thread,inline}.ts. Memory is handed over, not copied: what was passed in
+ * is the worker's until it comes back.
  */
 import type { ExtentRun, IndexPageRef, SegmentRef, SegmentSummary } from "#shared/domain/archive.ts";
 
@@ -12,7 +12,7 @@ export interface SegmentRecords {
   readonly archiverEpoch: number;
   readonly firstLsn: number;
   readonly lastLsn: number;
-  readonly records: ArrayBuffer;
+  readonly records: SharedArrayBuffer;
   readonly recordBytes: number;
 }
 
@@ -24,7 +24,7 @@ export interface SealedSegment {
   readonly lastChecksum: bigint;
   readonly lastEpoch: number;
   /** The memory of the records, to be used again. */
-  readonly memory: ArrayBuffer;
+  readonly memory: SharedArrayBuffer;
 }
 
 /** A published segment and its bytes from `ref.footerStart` to its end. */

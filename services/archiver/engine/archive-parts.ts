@@ -34,6 +34,8 @@ export interface ArchiveParts {
   readonly failpoint: Failpoint;
   readonly options: ArchiverOptions;
   readonly segmentSlots: WorkSlots;
+  /** Segments that fill from memory; see live-log.ts. */
+  readonly liveSlots: WorkSlots;
   readonly extentSlots: WorkSlots;
   readonly uploads: UploadRegister;
   readonly chunks: ChunkDirectory;

@@ -1,18 +1,21 @@
 /*
  * Cuts one volume's durable log into segments and uploads them: several at once, handed to the publisher in order. Told of each
- * durable batch (counters only); reads the log when a segment's worth is there, when its oldest entry is a minute old, or when
- * somebody asks. Idle it has no timer and no memory. Next: manifest-publisher.ts.
+ * durable batch; goes to work when a segment's worth is there, when its oldest entry is a minute old, or when somebody asks. A
+ * busy volume's segments fill from memory (live-log.ts), others are read from the log. Idle it has no timer and no memory.
+ * Next: manifest-publisher.ts.
  *
  *   durable ─8 MiB, 60 s or demand─► gathered ─archive thread─► sealed ─PUT─► uploaded ─takeReady(), in order─► published
  */
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
-import { SegmentBuilder, type SegmentStream } from "#shared/formats/segment-object.ts";
+import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
+import type { SegmentStream } from "#shared/formats/segment-object.ts";
 import type { ArchivedLog } from "#shared/ports/archive.ts";
 import type { SealedSegment } from "#shared/ports/archive-worker.ts";
 import type { Timer } from "#shared/ports/clock.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
+import { GatheredLog, logBreaks } from "./gathered-log.ts";
+import { LiveLog } from "./live-log.ts";
 
 /** A sealed segment without its bytes. */
 export type UploadedSegment = Omit<SealedSegment, "object" | "memory"> & {
@@ -55,15 +58,22 @@ export class LogSealer {
   private stopped = false;
   /** Grows when jobs are thrown away (drop history). */
   private generation = 0;
+  private readonly live: LiveLog;
+  /** The last segment was cut because it was full: the next will be, too. */
+  private busy = false;
   readonly counters = { segments: 0, segmentBytes: 0, recordBytes: 0 };
 
   constructor(options: SealerOptions) {
     this.options = options;
+    const { parts, volumeId, archiverEpoch, log } = options;
+    const owner = { volumeId, line: log.line, archiverEpoch };
+    this.live = new LiveLog({ parts, owner, isWhole: (gathered) => this.isWhole(gathered) });
   }
 
   /** Everything up to `lsn` is archived or given up; jobs under way are thrown away. */
   begin(lsn: number, chain: bigint | null): void {
     this.generation += 1;
+    this.live.clear();
     this.jobs = [];
     this.nextLsn = lsn + 1;
     this.chain = chain;
@@ -82,6 +92,8 @@ export class LogSealer {
   follow(batch: BatchDraft): void {
     if (batch.firstLsn < this.countedFromLsn) return;
     this.countedBytes += batch.recordBytes;
+    // Behind a backlog too: what lies between is read from the log, up to here.
+    this.followLive(batch);
     if (this.running) return;
     if (this.isWanted()) this.pump();
     else this.armTimer();
@@ -113,6 +125,7 @@ export class LogSealer {
   stop(): void {
     this.stopped = true;
     this.generation += 1;
+    this.live.clear();
     this.timer?.cancel();
     this.timer = null;
   }
@@ -173,23 +186,50 @@ export class LogSealer {
   private async cutNext(release: () => void): Promise<boolean> {
     const { generation } = this;
     const from = this.nextLsn;
-    const untilLsn = this.options.log.state().durableLsn;
-    const gathered = await this.gather(from, untilLsn, this.chain, () => generation !== this.generation);
+    const gathered =
+      this.takeLive(from) ?? (await this.gatherNext(from, () => generation !== this.generation));
     if (generation !== this.generation || gathered.empty) return false;
     const { lastLsn } = gathered;
-    if (!this.isWhole(gathered) && this.demandLsn < from) {
+    const isWhole = this.isWhole(gathered) || lastLsn + 1 === this.live.firstLsn;
+    if (!isWhole && this.demandLsn < from) {
       // All there is, and not enough: now it is known how much.
       this.backlogBytes = gathered.backlogBytes;
       return false;
     }
     const job: SegmentJob = { firstLsn: from, lastLsn, uploaded: null };
     this.jobs.push(job);
+    this.busy = isWhole;
     this.nextLsn = lastLsn + 1;
     this.chain = gathered.chain;
     this.countedBytes -= gathered.recordBytes - gathered.backlogBytes;
     this.backlogBytes = this.nextLsn >= this.countedFromLsn ? 0 : null;
     void this.finish(job, gathered.take(), generation, release);
     return true;
+  }
+
+  /** The writers' way goes through here: what is wrong is found, and told, when the log itself is read. */
+  private followLive(batch: BatchDraft): void {
+    try {
+      this.live.follow(batch, this.busy);
+    } catch {
+      this.live.clear();
+      this.busy = false;
+    }
+  }
+
+  /** What filled from memory: whole, or somebody can't wait for the rest of it. */
+  private takeLive(from: number): GatheredLog | null {
+    if (this.demandLsn < from && !this.live.isWholeAt(from)) return null;
+    const gathered = this.live.take(from);
+    if (gathered !== null && this.chain !== null && gathered.begunBehind !== this.chain)
+      throw logBreaks(from, from);
+    return gathered;
+  }
+
+  /** From the log, up to where memory goes on. */
+  private async gatherNext(from: number, isUnwanted: () => boolean): Promise<GatheredLog> {
+    const untilLsn = Math.min(this.options.log.state().durableLsn, this.live.firstLsn - 1);
+    return await this.gather(from, untilLsn, this.chain, isUnwanted);
   }
 
   private isWhole(gathered: GatheredLog): boolean {
@@ -281,47 +321,3 @@ export class LogSealer {
 }
 
 const sealAttemptsMax = 3;
-
-/** A segment builder that says Corrupt, not "broken invariant", where the log does not continue what is archived. */
-class GatheredLog extends SegmentBuilder {
-  /** Checksum of the last batch; before the first, what that must continue. */
-  chain: bigint | null;
-  /** Bytes of records from before counting began. */
-  backlogBytes = 0;
-  private nextLsn: number;
-  private readonly countedFromLsn: number;
-
-  constructor(
-    owner: ConstructorParameters<typeof SegmentBuilder>[0],
-    chain: bigint | null,
-    fromLsn: number,
-    countedFromLsn: number,
-  ) {
-    super(owner);
-    this.chain = chain;
-    this.nextLsn = fromLsn;
-    this.countedFromLsn = countedFromLsn;
-  }
-
-  override add(batch: Parameters<SegmentBuilder["add"]>[0]): void {
-    const follows =
-      batch.firstLsn === this.nextLsn && (this.chain ?? batch.previousChecksum) === batch.previousChecksum;
-    if (!follows) throw logBreaks(this.nextLsn, batch.firstLsn);
-    super.add(batch);
-    if (batch.firstLsn < this.countedFromLsn) this.backlogBytes += batch.record.length;
-    this.chain = batch.checksum;
-    this.nextLsn = batch.firstLsn + batch.entries.length;
-  }
-}
-
-export function logBreaks(expectedLsn: number, foundLsn: number): VarveError {
-  return new VarveError(
-    "ArchiveChainError",
-    "Corrupt",
-    `the log does not continue the archived history: expected the batch at LSN ${expectedLsn}, found one at LSN ${foundLsn} of another chain`,
-    {
-      hint: "Data directory and bucket do not belong together. Was one of them put back from a backup? See `varve rescue`.",
-      fields: { expectedLsn, foundLsn },
-    },
-  );
-}

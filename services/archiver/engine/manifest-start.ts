@@ -7,7 +7,7 @@ import { VarveError } from "#shared/domain/errors.ts";
 import type { ArchiveSubject } from "#shared/ports/archive.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import { findJoint, type LogJoint } from "./archive-gap.ts";
-import { logBreaks } from "./log-sealer.ts";
+import { logBreaks } from "./gathered-log.ts";
 import { type FoundManifest, findManifest } from "./manifest-finder.ts";
 import { otherArchiver, rescuedElsewhere } from "./manifest-publisher.ts";
 

@@ -2,11 +2,14 @@
  * Bounds work that holds memory, for all volumes of a process together: who wants a slot waits in line. Segments take one from
  * gathering to the end of the upload, extents of bases from reading to the same.
  */
+/** A busy volume fills one while another is sealed. */
+const spareMax = 2;
+
 export class WorkSlots {
   private free: number;
   private readonly waiting: (() => void)[] = [];
-  /** One memory that was handed back, for whoever gathers next. */
-  private spare: ArrayBuffer | null = null;
+  /** Memory that was handed back, for whoever gathers next. */
+  private readonly spare: SharedArrayBuffer[] = [];
 
   constructor(count: number) {
     this.free = count;
@@ -20,6 +23,25 @@ export class WorkSlots {
         this.waiting.push(resolve);
       });
     }
+    return this.held();
+  }
+
+  /** The same where one is free now; null where none is. */
+  takeNow(): (() => void) | null {
+    if (this.free === 0) return null;
+    this.free -= 1;
+    return this.held();
+  }
+
+  takeMemory(): SharedArrayBuffer | null {
+    return this.spare.pop() ?? null;
+  }
+
+  giveMemory(memory: SharedArrayBuffer): void {
+    if (this.spare.length < spareMax) this.spare.push(memory);
+  }
+
+  private held(): () => void {
     let isHeld = true;
     return () => {
       if (!isHeld) return;
@@ -28,15 +50,5 @@ export class WorkSlots {
       if (next === undefined) this.free += 1;
       else next();
     };
-  }
-
-  takeMemory(): ArrayBuffer | null {
-    const { spare } = this;
-    this.spare = null;
-    return spare;
-  }
-
-  giveMemory(memory: ArrayBuffer): void {
-    this.spare ??= memory;
   }
 }

@@ -27,7 +27,7 @@ export class ArchiveThread implements ArchiveWorker {
   readonly #pending = new Map<number, Pending>();
 
   async seal(records: SegmentRecords, level: number): Promise<SealedSegment> {
-    return (await this.#run({ kind: "seal", records, level }, [records.records]).result) as SealedSegment;
+    return (await this.#run({ kind: "seal", records, level }).result) as SealedSegment;
   }
 
   async page(volumeId: string, key: string, segments: readonly SegmentTail[]): Promise<BuiltPage> {

@@ -31,7 +31,7 @@ function run(number: number, task: ArchiveTask): { result: unknown; transfer: Tr
   switch (task.kind) {
     case "seal": {
       const result = seal(task.records, task.level);
-      return { result, transfer: [result.object.buffer as ArrayBuffer, result.memory] };
+      return { result, transfer: [result.object.buffer as ArrayBuffer] };
     }
     case "page": {
       const result = page(task.volumeId, task.key, task.segments);

@@ -190,7 +190,9 @@ export class WorldLog implements ArchivedLog {
       if (entry.kind === "rebase") values.set(index, entry.lsn);
       return entryKind[entry.kind];
     });
-    const draft = { firstLsn: batch.firstLsn, recordBytes: batch.record.length, values, kinds };
+    const { firstLsn, previousChecksum, checksum, record } = batch;
+    const facts = { firstLsn, entryCount: kinds.length, previousChecksum, checksum, values, kinds };
+    const draft = { ...facts, recordBytes: record.length, slab: { bytes: record, address: 0 } };
     for (const follow of this.followers) follow(draft as unknown as BatchDraft);
     return batch;
   }
