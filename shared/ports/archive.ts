@@ -85,6 +85,10 @@ export interface VolumeArchive {
   status(): ArchiveStatus;
   /** The newest base whose objects, and the log up to its `e`, are held; null where there is none. Evictions go by it. */
   heldBase(): BaseRef | null;
+  /** Nothing may leave the bucket on the strength of a base for which this is false. */
+  isBaseHeld(key: string): boolean;
+  /** Whoever published a base by amend() found all of it after the settle time, or stored it where a PUT is durable. */
+  baseIsHeld(key: string): void;
   /** The last manifest that was published; null before the first. */
   manifest(): VolumeManifest | null;
   /** Seals and publishes everything up to `lsn` now; resolves when a manifest names it. */

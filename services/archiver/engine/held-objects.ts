@@ -20,6 +20,7 @@ export interface HeldObjectsOptions {
   readonly sealer: LogSealer;
   readonly publish: (change: ManifestChange) => Promise<VolumeManifest>;
   readonly present: () => VolumeManifest | null;
+  readonly isBaseHeld: (key: string) => boolean;
 }
 
 export class HeldObjects {
@@ -178,7 +179,11 @@ export class HeldObjects {
     if (this.options.present()?.bases.some(isNamed) ?? false) {
       await this.options.publish((manifest) => {
         const from = manifest.bases.findIndex(isNamed);
-        return from < 0 ? manifest : { ...manifest, bases: manifest.bases.slice(0, from) };
+        if (from < 0) return manifest;
+        // Later ones may have taken over its names. Those that are held were seen whole, and log may have gone for them.
+        const stays = (base: BaseRef, index: number): boolean =>
+          index < from || (index > from && this.options.isBaseHeld(base.key));
+        return { ...manifest, bases: manifest.bases.filter(stays) };
       });
     }
     return [];

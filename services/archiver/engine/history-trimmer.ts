@@ -14,7 +14,7 @@ import type { Clock } from "#shared/ports/clock.ts";
 export interface ServedVolume {
   readonly volumeId: string;
   readonly name: string;
-  readonly archive: Pick<VolumeArchive, "manifest" | "amend">;
+  readonly archive: Pick<VolumeArchive, "manifest" | "amend" | "isBaseHeld" | "baseIsHeld">;
   /** Points that somebody reads from now: open exports, remote extents. Asked at the moment of publishing. */
   pointsInUse(): readonly number[];
 }
@@ -86,6 +86,8 @@ export class HistoryTrimmer {
     if (!request.dryRun) await this.settle(volume);
     const first = this.plan(volume, manifest, request);
     if (first.unopenable.length > 0) {
+      // After a start bases are looked at again; until they are found whole nothing goes.
+      if (this.planWith(manifest.bases, volume, manifest, request).unopenable.length === 0) return null;
       this.tell(volume, `nothing is trimmed: no way to open LSN ${first.unopenable.join(", ")}`);
       return null;
     }
@@ -109,15 +111,20 @@ export class HistoryTrimmer {
 
   /** What may go, without counting on bases that are not held. */
   private plan(volume: ServedVolume, manifest: VolumeManifest, request: TrimRequest): RetentionPlan {
-    const unheld = new Set(this.unheldOf(volume).map(({ base }) => base.ref.key));
-    const pointsInUse = [...volume.pointsInUse(), ...originsIn(request.manifests, volume.volumeId)];
-    const held = manifest.bases.filter((base) => !unheld.has(base.key));
-    const plan = planRetention(
-      { ...manifest, bases: held },
-      { nowMs: request.nowMs, historyMs: manifest.historyMs, pointsInUse },
-    );
+    const isHeld = (base: BaseRef): boolean => volume.archive.isBaseHeld(base.key);
+    const plan = this.planWith(manifest.bases.filter(isHeld), volume, manifest, request);
     const kept = new Set(plan.bases.map((base) => base.key));
-    return { ...plan, bases: manifest.bases.filter((base) => kept.has(base.key) || unheld.has(base.key)) };
+    return { ...plan, bases: manifest.bases.filter((base) => kept.has(base.key) || !isHeld(base)) };
+  }
+
+  private planWith(
+    bases: readonly BaseRef[],
+    volume: ServedVolume,
+    manifest: VolumeManifest,
+    { nowMs, manifests }: TrimRequest,
+  ): RetentionPlan {
+    const pointsInUse = [...volume.pointsInUse(), ...originsIn(manifests, volume.volumeId)];
+    return planRetention({ ...manifest, bases }, { nowMs, historyMs: manifest.historyMs, pointsInUse });
   }
 
   private unheldOf(volume: ServedVolume): readonly UnheldBase[] {
@@ -130,7 +137,8 @@ export class HistoryTrimmer {
     for (const one of this.unheldOf(volume)) {
       const { ref } = one.base;
       if (this.parts.clock.monotonicMs() - one.builtMs < this.parts.settleMs) waiting.push(one);
-      else if (!(await one.base.isHeld())) {
+      else if (await one.base.isHeld()) volume.archive.baseIsHeld(ref.key);
+      else {
         this.tell(volume, `the bucket lost the exact base of LSN ${ref.e}; it is built again`);
         await volume.archive.amend((present) => ({
           ...present,
@@ -144,7 +152,8 @@ export class HistoryTrimmer {
   /** Where one can't be built, what its snapshot needs stays, so it is only told. */
   private async exactBases(volume: ServedVolume, due: RetentionPlan): Promise<readonly number[]> {
     const built: number[] = [];
-    const waiting = new Set(this.unheldOf(volume).map(({ base }) => base.ref.e));
+    const there = (volume.archive.manifest()?.bases ?? []).filter(({ s, e }) => s === e);
+    const waiting = new Set(there.map(({ e }) => e));
     for (const lsn of due.exactBasesDue) {
       if (waiting.has(lsn)) continue;
       try {
@@ -155,7 +164,8 @@ export class HistoryTrimmer {
           base.end();
         }
         const builtMs = this.parts.clock.monotonicMs();
-        if (this.parts.settleMs > 0) {
+        if (this.parts.settleMs === 0) volume.archive.baseIsHeld(base.ref.key);
+        else {
           this.unheld.set(volume.volumeId, [...this.unheldOf(volume), { base, builtMs }]);
         }
         built.push(lsn);

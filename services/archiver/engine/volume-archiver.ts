@@ -136,6 +136,14 @@ export class VolumeArchiver implements VolumeArchive {
     return this.heldBases?.newest() ?? null;
   }
 
+  isBaseHeld(key: string): boolean {
+    return this.ledger?.heldBaseKeys.has(key) ?? false;
+  }
+
+  baseIsHeld(key: string): void {
+    this.ledger?.heldBaseKeys.add(key);
+  }
+
   archive(lsn: number): Promise<void> {
     if (this.stopped !== null) return Promise.reject(this.stopped);
     if ((this.manifest()?.archivedLsn ?? 0) >= lsn) return Promise.resolve();
@@ -195,6 +203,7 @@ export class VolumeArchiver implements VolumeArchive {
       sealer: this.sealer,
       publish: async (change) => this.publish(change),
       present: () => publisher.present,
+      isBaseHeld: (key) => ledger.heldBaseKeys.has(key),
     });
     this.builder = new BaseBuilder({
       parts,

@@ -41,6 +41,18 @@ class LivingVolume extends MadeVolume {
     return await super.takeBase(s, e, random);
   }
 
+  private readonly held = new Set<string>();
+
+  /** What the archiver of this test took is held; an exact base is when the trimmer says so. */
+  isBaseHeld(key: string): boolean {
+    const base = this.manifest?.bases.find((one) => one.key === key);
+    return this.held.has(key) || (base !== undefined && this.hasBase(base.s, base.e));
+  }
+
+  baseIsHeld(key: string): void {
+    this.held.add(key);
+  }
+
   async amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest> {
     return await this.publish((all) => {
       const kept = {
@@ -162,6 +174,8 @@ describe("retention on real bytes", () => {
         archive: {
           manifest: () => volume.manifest,
           amend: async (change: (m: VolumeManifest) => VolumeManifest) => volume.amend(change),
+          isBaseHeld: (key: string) => volume.isBaseHeld(key),
+          baseIsHeld: (key: string) => volume.baseIsHeld(key),
         },
         pointsInUse: () => [],
       });

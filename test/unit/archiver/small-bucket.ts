@@ -196,6 +196,7 @@ export class SmallVolume {
     const { volumeId, sizeBytes } = this.present;
     await this.upload(key, encodeBase({ volumeId, s: lsn, e: lsn, sizeBytes, pages: [page] }));
     const ref = { key, s: lsn, e: lsn, sizeBytes, newChunkBytes: 0 };
+    this.baseIsHeld(key);
     this.present = { ...this.present, bases: [...this.present.bases, ref].sort((a, b) => a.s - b.s) };
     return ref;
   }
@@ -215,7 +216,18 @@ export class SmallVolume {
   }
 
   async publish(change: Partial<VolumeManifest> = {}): Promise<VolumeManifest> {
+    for (const { key } of change.bases ?? []) this.baseIsHeld(key);
     return await this.amend((manifest) => ({ ...manifest, ...change }));
+  }
+
+  private readonly heldBases = new Set<string>();
+
+  isBaseHeld(key: string): boolean {
+    return this.heldBases.has(key);
+  }
+
+  baseIsHeld(key: string): void {
+    this.heldBases.add(key);
   }
 
   async amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest> {

@@ -285,6 +285,8 @@ export class PastWorld {
         counters: {},
       }),
       heldBase: () => null,
+      isBaseHeld: () => false,
+      baseIsHeld: () => undefined,
       manifest: () => ({ ...empty, ...this.of(name).manifest }) as unknown as VolumeManifest,
       archive: async (lsn) => this.step(`archive ${name} ${lsn}`),
       factsChanged: async () => {
