@@ -102,6 +102,11 @@ export class BucketWatch {
     return next > lsn ? null : `no segment has LSN ${next}`;
   }
 
+  /** Nothing that was stored is missing, but what was deleted. */
+  get nothingLost(): boolean {
+    return this.everLost.size === 0 && this.injured.size === 0;
+  }
+
   /** Speaks of an object that a power loss of the bucket took. */
   isOfLost(cause: unknown): boolean {
     for (let error = cause; error instanceof Error; error = error.cause) {

@@ -2,6 +2,8 @@
  * Compares what Varve says a disk was with what the ledger knows: points of the past through a VolumeHistory, the present disk through
  * an export, image files on the machine's disk. Called by past-run.ts and past-operations.ts.
  */
+import type { Histories } from "#shared/adapters/history/histories.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import type { PointSource, VolumeHistory } from "#shared/ports/history.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -51,6 +53,31 @@ export async function judgePoint(
     world.count("points judged");
   } finally {
     await scheduler.until(source.close(), `closing ${what}`);
+  }
+}
+
+/** Points of the bucket alone, while one of its objects is damaged: each is right or an error, never anything else. */
+export async function judgeInjured(
+  world: PastWorld,
+  histories: Histories,
+  ledger: VolumeLedger,
+): Promise<void> {
+  const { random, scheduler } = world;
+  const { archivedLsn, retainedFromLsn } = world.watch.present.get(ledger.id)?.manifest ?? {};
+  if (archivedLsn === undefined || archivedLsn === 0 || archivedLsn > ledger.lastLsn) return;
+  const history = await scheduler.until(histories.fromBucket(ledger.id), "a history");
+  for (let count = 0; count < 10; count++) {
+    const lsn = random.integer(Math.max(1, retainedFromLsn ?? 1), archivedLsn + 1);
+    try {
+      await judgePoint(world, history, ledger, lsn, ledger.contentAt(lsn));
+    } catch (cause) {
+      world.throwFailure();
+      let error = cause;
+      while (error instanceof Error && !(error instanceof VarveError) && error.cause !== undefined)
+        error = error.cause;
+      if (!(error instanceof VarveError) || error.kind !== "Corrupt") throw cause;
+      world.count("damaged points reported");
+    }
   }
 }
 

@@ -50,6 +50,19 @@ export class PastLife {
   }
 
   async open(): Promise<void> {
+    await this.prepare();
+    const { replicas, host } = this.opened;
+    await replicas.start();
+    await host.serve();
+    for (const view of host.list()) {
+      if (view.failure !== null)
+        this.fail(`${view.name} was not opened: ${view.failure.message}`, view.failure);
+    }
+    this.world.throwFailure();
+  }
+
+  /** The data directory is open, no volume is served. */
+  async prepare(): Promise<void> {
     this.process = await PastProcess.open(this.world, {
       halted: (volume, error) => {
         this.haltedBy ??= error;
@@ -58,13 +71,6 @@ export class PastLife {
       answeredMustBeThere: () => this.answeredMustBeThere,
     });
     this.process.host.connectionsAre({ disconnectExport: (name) => this.disconnect(name) });
-    await this.process.replicas.start();
-    await this.process.host.serve();
-    for (const view of this.process.host.list()) {
-      if (view.failure !== null)
-        this.fail(`${view.name} was not opened: ${view.failure.message}`, view.failure);
-    }
-    this.world.throwFailure();
   }
 
   startClients(count: number): void {
@@ -149,13 +155,24 @@ export class PastLife {
   }
 
   /** An operation on the past was refused; it needs a cause. */
-  judgeRefusal(what: string, cause: unknown, volume: ServedVolume): VarveError {
+  judgeRefusal(what: string, cause: unknown, volume: ServedVolume | null): VarveError {
     const error = toVarveError(cause, what);
     this.note(`${what}: ${error._tag} (${error.kind}): ${error.message}`);
     this.world.count(`refused: ${error._tag}`);
-    const bucket = (error.kind === "Retry" && this.world.bucketMayFail) || this.world.watch.isOfLost(error);
-    const gone = volume.ledger.deleted || volume.session.status().state === "closed";
-    if (!bucket && !gone && !this.closing && !harmlessRefusals.has(error._tag)) {
+    // A lost answer makes a collector take its own lease for another's: it ends, and comes back.
+    const isRefusal =
+      error.kind === "Retry" || error.kind === "Full" || error._tag === "CollectorFencedError";
+    const bucket = (isRefusal && this.world.bucketMayFail) || this.world.watch.isOfLost(error);
+    const gone = volume?.ledger.deleted === true || volume?.session.status().state === "closed";
+    // Retention may pass a point between its choice and its use.
+    const isTrimmed = error._tag === "PointNotThere" && volume?.archive?.manifest()?.retainedFromLsn !== 0;
+    if (
+      !bucket &&
+      !gone &&
+      !(isTrimmed && this.world.trims) &&
+      !this.closing &&
+      !harmlessRefusals.has(error._tag)
+    ) {
       this.fail(`${what} was refused with ${error._tag} (${error.kind}): ${error.message}`, error);
     }
     return error;
@@ -176,6 +193,7 @@ export class PastLife {
           `${name}: the log was released to LSN ${log.oldestLsn}, the checkpoint is at ${image.checkpointLsn}`,
         );
       }
+      if (archive !== null) this.opened.volumes.get(id)?.ledger.noteHeld(archive.status().heldLsn);
       if (archive !== null && archive.status().archivedLsn > log.durableLsn) {
         this.fail(
           `${name}: archived up to LSN ${archive.status().archivedLsn}, durable is ${log.durableLsn}`,
@@ -202,6 +220,8 @@ const harmlessRefusals: ReadonlySet<string> = new Set([
   "VolumeAttachedError",
   "VolumeNeededError",
   "VolumeNotHeldError",
+  "AlreadyRunningError",
+  "ResidencyFullError",
   "HostClosingError",
 ]);
 

@@ -22,6 +22,8 @@ export interface PastMutant {
   archiver(archiver: ArchiverHome, place: PastMutantPlace): ArchiverHome;
   histories(histories: HistoryHome): HistoryHome;
   image(image: ReplicaImage, sources: RemoteSources, place: PastMutantPlace): ReplicaImage;
+  /** The collector is told of no point that is in use. */
+  readonly forgetsPoints: boolean;
   /** Replaces the settle time that the archiver is told. */
   readonly settleMs: number | null;
 }
@@ -32,6 +34,7 @@ export const faithfulPast: PastMutant = {
   archiver: (archiver) => archiver,
   histories: (histories) => histories,
   image: (image) => image,
+  forgetsPoints: false,
   settleMs: null,
 };
 

@@ -94,9 +94,6 @@ export const pastMutants: readonly PastMutant[] = [
       return overriding(image, { extents: overriding(extents, { evict }) });
     },
   }),
-  pastMutant("a remote extent counts as local for bases", {
-    archiver: withSubject(({ image }) => ({ image: overriding(image, { isLocal: () => true }) })),
-  }),
   pastMutant("a reader forgets rollbacks", {
     histories: (histories) =>
       overriding(histories, {
@@ -111,7 +108,8 @@ export const pastMutants: readonly PastMutant[] = [
           ),
       }),
   }),
-  pastMutant("manifests do not say what is pinned", {
+  pastMutant("the collector ignores pins and points in use", {
+    forgetsPoints: true,
     archiver: withSubject((subject) => ({
       facts: () => ({ ...subject.facts(), pins: [] }),
     })),

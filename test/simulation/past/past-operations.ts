@@ -10,10 +10,10 @@ import type { SeededRandom } from "../scheduler.ts";
 import type { PastLife } from "./past-life.ts";
 import type { ServedVolume } from "./past-process.ts";
 
-type Weather = "weather" | "store power loss" | "clock";
+type Weather = "weather" | "store power loss" | "clock" | "collect" | "check";
 /** Where two at a time would only wait for each other. */
 type Change = "clone" | "delete" | "rollback" | "resize" | "policy";
-type Work = "checkpoint" | "snapshot" | "forget snapshot" | "fill" | "point" | "base" | "archive";
+type Work = "checkpoint" | "snapshot" | "forget snapshot" | "fill" | "tier" | "point" | "base" | "archive";
 type Operation = Weather | Change | Work;
 
 const changes: ReadonlySet<Operation> = new Set(["clone", "delete", "rollback", "resize", "policy"]);
@@ -29,12 +29,15 @@ const weights: Readonly<Record<Operation, number>> = {
   resize: 1,
   policy: 1,
   fill: 1,
+  tier: 2,
   point: 5,
   base: 3,
   archive: 3,
   weather: 3,
   "store power loss": 0.7,
   clock: 1,
+  collect: 2,
+  check: 0.5,
 };
 
 /** What a bucket may do for a while. */
@@ -106,6 +109,10 @@ export class PastOperations {
       world.bucketTroubled();
       return life.note("the bucket's machine lost power");
     }
+    if (operation === "collect" || operation === "check") {
+      this.keep(operation).catch((cause: unknown) => life.judgeRefusal(operation, cause, null));
+      return;
+    }
     const { serving } = life;
     if (serving.length === 0) return;
     const volume = this.random.pick(serving);
@@ -114,6 +121,41 @@ export class PastOperations {
       volume,
       isChange(operation) ? this.alone(operation, volume) : this.work(operation, volume),
     );
+  }
+
+  /** Housekeeping; what it deletes is judged at each delete. */
+  private async keep(operation: "collect" | "check"): Promise<void> {
+    const { life } = this;
+    const { world } = life;
+    const { keeper, host } = life.opened;
+    const acceptClock = this.random.chance(0.3);
+    world.clockAccepted ||= operation === "collect" && acceptClock;
+    const { id } =
+      operation === "collect"
+        ? keeper.collect({ dryRun: false, acceptClock })
+        : keeper.check({ quick: false });
+    this.busy.push(operation);
+    try {
+      while (host.jobs.show(id).state === "running") {
+        await new Promise<void>((resolve) => {
+          life.scheduler.after(20, resolve);
+        });
+      }
+    } finally {
+      this.busy.splice(this.busy.indexOf(operation), 1);
+    }
+    const { failure, state } = host.jobs.show(id);
+    if (failure !== null) throw failure;
+    life.note(`${operation}: ${state}`);
+    if (state !== "done") return;
+    const found = keeper.report(id);
+    if (found.kind === "collect") world.count("objects collected", found.report.deleted);
+    if (found.kind === "check" && world.watch.nothingLost) {
+      // A volume that is new has segments before it has a manifest.
+      const [first] = found.report.findings.filter((finding) => !finding.key.endsWith("/"));
+      if (first === undefined) return;
+      life.fail(`the check of the bucket says: ${first.key} ${first.problem}`);
+    }
   }
 
   private async work(operation: Work, volume: ServedVolume): Promise<void> {
@@ -144,6 +186,10 @@ export class PastOperations {
         return await this.readPoint(volume);
       case "fill":
         await host.past.fill(name);
+        return;
+      case "tier":
+        await host.past.setPolicy(name, { residency: "tiered", coldAfterMs: 60_000 });
+        await host.past.tier(name, 0);
         return;
       default:
         throw new TypeError(operation satisfies never);

@@ -17,10 +17,12 @@ import type { VolumeArchive } from "#shared/ports/archive.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { RemoteBeginning } from "#shared/ports/replica-home.ts";
+import { type BucketKeeper, openKeeper, openRescuer } from "../../../services/archiver/keeper-layer.ts";
 import { Archiver } from "../../../services/archiver/layer.ts";
 import { VolumeHost } from "../../../services/gateway/engine/volume-host.ts";
 import type { SessionTerms, VolumeParts } from "../../../services/gateway/engine/volume-parts.ts";
 import { VolumeSession } from "../../../services/gateway/engine/volume-session.ts";
+import { makeRescuedFiles } from "../../../services/gateway/rescued-volume.ts";
 import { RawReplicas } from "../../../services/storage/layer.ts";
 import { overriding } from "../mutant.ts";
 import type { PastWorld } from "./past-world.ts";
@@ -50,10 +52,11 @@ export class PastProcess {
   readonly archiver: Archiver;
   readonly replicas: RawReplicas;
   readonly pool: SlabPool;
+  readonly keeper: BucketKeeper;
   /** By volume id. */
   readonly volumes: Map<string, ServedVolume>;
 
-  private constructor(parts: Omit<PastProcess, "close">) {
+  private constructor(parts: Omit<PastProcess, "close" | "rescue">) {
     this.host = parts.host;
     this.store = parts.store;
     this.objects = parts.objects;
@@ -61,6 +64,7 @@ export class PastProcess {
     this.archiver = parts.archiver;
     this.replicas = parts.replicas;
     this.pool = parts.pool;
+    this.keeper = parts.keeper;
     this.volumes = parts.volumes;
   }
 
@@ -130,11 +134,51 @@ export class PastProcess {
       parts,
       memory: pool,
     });
-    return new PastProcess({ host, store, objects, histories, archiver, replicas, pool, volumes });
+    const keeper = openKeeper({
+      store: objects,
+      archiver,
+      histories,
+      clock,
+      random: world.random.fork(),
+      who: "simulated 1",
+      kept: () => host.kept(),
+      pointsInUse: (volumeId) => {
+        const used = host.pointsInUse().flatMap((point) => (point.volumeId === volumeId ? [point.lsn] : []));
+        return mutant.forgetsPoints ? [] : used;
+      },
+      startJob: (kind, volume) => host.jobs.start(kind, volume),
+      allocateSlab: (bytes) => store.allocateSlab(bytes),
+      bringBack: () => {
+        throw new Error("nothing is undeleted in this world");
+      },
+      onNote: (text) => world.note(text),
+      grace: { supersededManifestMs: plan.graceMs, unnamedObjectMs: 2 * plan.graceMs },
+    });
+    return new PastProcess({ host, store, objects, histories, archiver, replicas, pool, keeper, volumes });
+  }
+
+  /** Brings every volume back that the bucket has, on a machine without any; says which entry each one reached. */
+  async rescue(world: PastWorld): Promise<ReadonlyMap<string, number>> {
+    const { host, store, objects, replicas } = this;
+    const { clock } = world.scheduler;
+    const random = world.random.fork();
+    const rescuer = openRescuer(objects, clock, random);
+    const reached = new Map<string, number>();
+    const { live } = await rescuer.find();
+    for (const { manifest } of live) {
+      if (host.list().some(({ id }) => id === manifest.volumeId)) continue;
+      await host.bringBack(rescuer.recordOf(manifest), async (paths) => {
+        const plan = await rescuer.takeLine(manifest.volumeId);
+        reached.set(manifest.volumeId, plan.reached.lsn);
+        await makeRescuedFiles({ store, clock, random, replicas, writer: "rescue" }, plan, paths);
+      });
+    }
+    return reached;
   }
 
   /** In the order of single-machine.ts. */
   async close(): Promise<void> {
+    await this.keeper.close();
     await this.host.close();
     await this.archiver.close();
     await this.histories.close();

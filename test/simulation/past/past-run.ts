@@ -3,10 +3,13 @@
  * everything that may end one, and compares disks, image files, points of the past and the bucket with the ledgers. Called by
  * ../simulate.ts, simulation.test.ts and the mutation check. Its result says what was wrong.
  */
+import { Histories } from "#shared/adapters/history/histories.ts";
+import { openSimulatedObjectStore } from "#shared/adapters/object-store/simulated.ts";
 import { dataLayout, volumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { openFrame } from "#shared/formats/object-frame.ts";
 import type { SeedResult } from "../run-seed.ts";
-import { judgeImageFile, judgePoints, judgePresent } from "./past-judge.ts";
+import { judgeImageFile, judgeInjured, judgePoints, judgePresent } from "./past-judge.ts";
 import { PastLife } from "./past-life.ts";
 import { faithfulPast, type PastMutant } from "./past-mutant.ts";
 import { dataDirectory } from "./past-process.ts";
@@ -56,6 +59,7 @@ class PastRun {
         name: "disk0",
         sizeBytes: plan.sizeBytes,
         durability: world.random.chance(0.5) ? "write" : "flush",
+        policy: { historyMs: plan.historyMs },
       }),
       "creating the volume",
     );
@@ -68,10 +72,42 @@ class PastRun {
       await this.live(life);
       await this.end(life);
     }
+    if (world.random.chance(0.5)) await this.judgeDamaged();
     const last = await this.openLife();
     await this.judgeOpened(last);
     await this.judgeEverything(last);
     await this.closeCleanly(last);
+  }
+
+  /** Between two processes an object is damaged, or gone: points that need it say so, all others are right. */
+  private async judgeDamaged(): Promise<void> {
+    const { world } = this;
+    const { random, bucket, watch, scheduler } = world;
+    if (!watch.nothingLost) return;
+    for (let count = 0; count < 3; count++) {
+      const keys = watch.neededKeys();
+      if (keys.length === 0) return;
+      const key = random.pick(keys);
+      const before = bucket.content(key);
+      if (before === null) return;
+      watch.injured.add(key);
+      const isLost = random.chance(0.3);
+      world.note(`${isLost ? "lost" : "damaged"}: ${key}`);
+      if (isLost) bucket.lose(key);
+      else bucket.damage(key);
+      const objects = openSimulatedObjectStore(bucket, scheduler.clock, random.fork());
+      const histories = new Histories({
+        store: objects,
+        clock: scheduler.clock,
+        openFrame: async (stored, frame) => openFrame(stored, frame),
+      });
+      for (const ledger of world.ledgers.values()) {
+        if (watch.present.has(ledger.id) && !ledger.deleted) await judgeInjured(world, histories, ledger);
+      }
+      await scheduler.until(histories.close(), "closing the reader");
+      bucket.store(key, before, false);
+      watch.injured.delete(key);
+    }
   }
 
   /** Opens; some openings are cut short, others find the bucket away. */
@@ -153,7 +189,7 @@ class PastRun {
       kill: 4,
       power: 4,
       "power everywhere": 3,
-      "machine lost": 0,
+      "machine lost": world.watch.lost.size === 0 ? 2 : 0,
     });
     world.note(`ends: ${ending}`);
     world.count(`life ended: ${ending}`);
@@ -172,11 +208,72 @@ class PastRun {
         world.watch.powerLoss();
         return;
       case "machine lost":
+        this.endProcess(life, "kill");
+        await this.rescue();
+        return;
       case "kill":
       case "power":
       default:
         this.endProcess(life, ending === "kill" ? "kill" : "power");
     }
+  }
+
+  /** The machine is gone; another one begins with what the bucket has. */
+  private async rescue(): Promise<void> {
+    const { world } = this;
+    const { random, scheduler } = world;
+    world.disk = world.newDisk();
+    const reached = new Map<string, number>();
+    for (let attempt = 0; ; attempt++) {
+      const life = new PastLife(world, false);
+      world.note("rescue");
+      await scheduler.until(life.prepare(), "opening an empty machine");
+      const work = life.opened.rescue(world).then((all) => {
+        for (const [id, lsn] of all) reached.set(id, lsn);
+      });
+      if (attempt < 2 && random.chance(0.3)) {
+        let ended = false;
+        const settle = (): void => {
+          ended = true;
+        };
+        work.then(settle, settle);
+        await scheduler.run(random.integer(0, 200), () => !ended);
+        this.endProcess(life, random.chance(0.5) ? "kill" : "power");
+        world.throwFailure();
+        continue;
+      }
+      await scheduler.until(work, "a rescue");
+      await life.close();
+      this.endProcess(life, "kill");
+      break;
+    }
+    this.powerLost = true;
+    this.judgeRescued();
+  }
+
+  /** Everything that the bucket held is there. */
+  private judgeRescued(): void {
+    const { world } = this;
+    for (const ledger of world.ledgers.values()) {
+      if (ledger.deleted) continue;
+      const present = world.watch.present.get(ledger.id)?.manifest ?? null;
+      if (present === null || present.deletedAtMs !== null) {
+        if (ledger.heldLsn > 0 && !ledger.unsure && present === null) {
+          throw new Error(`${ledger.name} was held up to LSN ${ledger.heldLsn} and is not in the bucket`);
+        }
+        ledger.deleted = true;
+        continue;
+      }
+      const lsn = present.archivedLsn;
+      if (lsn < ledger.heldLsn) {
+        throw new Error(
+          `the rescue of ${ledger.name} reached LSN ${lsn}, but LSN ${ledger.heldLsn} was held`,
+        );
+      }
+      world.count("entries lost with their machine", ledger.lastLsn - lsn);
+      ledger.cutTo(lsn);
+    }
+    world.count("machines lost");
   }
 
   private async closeCleanly(life: PastLife): Promise<void> {

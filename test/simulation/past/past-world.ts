@@ -39,6 +39,9 @@ export interface PastPlan {
   readonly baseLogBytesMin: number;
   /** The store ignores If-None-Match. */
   readonly conditionalPutLies: boolean;
+  /** Superseded manifests go after this time, what nothing names after twice. */
+  readonly graceMs: number;
+  readonly historyMs: number;
 }
 
 export class PastWorld {
@@ -55,6 +58,8 @@ export class PastWorld {
   readonly ledgers = new Map<string, VolumeLedger>();
   readonly counts = new Map<string, number>();
   failure: SimulationFailure | null = null;
+  /** Somebody set retention time to the wall clock, which may have jumped. */
+  clockAccepted = false;
   /** Until then requests may fail for what the bucket did before. */
   private troubledUntilMs = -1;
   private readonly print: ((line: string) => void) | null;
@@ -138,6 +143,11 @@ export class PastWorld {
     this.troubledUntilMs = Math.max(this.troubledUntilMs, this.scheduler.nowMs + troubleMs);
   }
 
+  /** Windows are so short that points leave them within a seed. */
+  get trims(): boolean {
+    return this.plan.historyMs < 60 * 60_000;
+  }
+
   get bucketMayFail(): boolean {
     const { faults } = this.bucket;
     const bad =
@@ -219,6 +229,8 @@ function planOf(random: SeededRandom): PastPlan {
     segmentAgeMs: random.pick([200, 2_000, 20_000]),
     baseLogBytesMin: random.pick([64 * KiB, 512 * KiB]),
     conditionalPutLies: random.chance(0.2),
+    graceMs: 35_000,
+    historyMs: random.pick([1_000, 30_000, 7 * 24 * 60 * 60_000]),
   };
 }
 

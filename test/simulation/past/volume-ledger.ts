@@ -61,6 +61,8 @@ export class VolumeLedger {
   deleted = false;
   /** Its creation was answered: it is there from now on. */
   made = false;
+  /** The greatest LSN that was said to be held. */
+  heldLsn = 0;
   /** Its deletion was under way when the process died: it may be there or not. */
   unsure = false;
 
@@ -127,10 +129,17 @@ export class VolumeLedger {
     }
   }
 
+  noteHeld(lsn: number): void {
+    this.heldLsn = Math.max(this.heldLsn, lsn);
+  }
+
   /** The machine is lost; what comes back ends at `lsn`. */
   cutTo(lsn: number): void {
     this.entries.length = Math.min(this.entries.length, lsn);
     this.times.length = this.entries.length;
+    // Names reach the bucket a manifest later.
+    this.snapshots.clear();
+    this.askedRebases.clear();
     this.beginSession();
   }
 
