@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runFio } from "../tools/fio.ts";
 import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
-import { dropFromCache, runHotBesideCold, warm } from "./hot-beside-cold.ts";
+import { dropFromCache, profiledHotBesideCold, runHotBesideCold, warm } from "./hot-beside-cold.ts";
 import { type Ground, runCase, settle } from "./paired-runs.ts";
 import { profileCase } from "./profile.ts";
 import { merged, readResult, table, writeReport } from "./report.ts";
@@ -169,8 +169,9 @@ async function selfTest(): Promise<void> {
 }
 
 async function profile(row: string): Promise<void> {
-  const spec = cases.find(({ id }) => id === row);
-  if (!spec) usage(`--profile wants one of ${cases.map(({ id }) => id).join(", ")}`);
+  const loads = [...cases, profiledHotBesideCold];
+  const spec = loads.find(({ id }) => id === row);
+  if (!spec) usage(`--profile wants one of ${loads.map(({ id }) => id).join(", ")}`);
   const lines = await profileCase(spec, dir, docsDir, runSeconds);
   console.log(lines.join("\n"));
 }

@@ -6,6 +6,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readSync } from "node:fs";
 import { runFio } from "../tools/fio.ts";
 import { type Ground, settle } from "./paired-runs.ts";
+import type { ProfiledLoad } from "./profile.ts";
 import { median, type Pair, type RatioRow } from "./results.ts";
 import { peerTitles, type Target } from "./servers.ts";
 
@@ -18,6 +19,21 @@ interface HotRun {
   readonly coldIops: number;
   readonly coldShare: number;
 }
+
+/** The same load for --profile, on the profiler's own volume. */
+export const profiledHotBesideCold: ProfiledLoad = {
+  id: "hot-beside-cold",
+  volume: "write",
+  fio: ["--invalidate=0", "--rw=randread", "--bs=4k", "--randrepeat=0", "--iodepth=1", `--size=${hotMiB}M`],
+  besides: [
+    ...["--invalidate=0", "--rw=randread", "--bs=4k", "--randrepeat=0", "--iodepth=16"],
+    ...[`--offset=${hotMiB}M`, `--size=${1024 - hotMiB}M`],
+  ],
+  prepare: (image) => {
+    dropFromCache(image);
+    warm(image, 0, hotMiB);
+  },
+};
 
 export async function runHotBesideCold(ground: Ground, varveImage: string): Promise<RatioRow> {
   const pairs: Pair[] = [];

@@ -8,6 +8,13 @@ import { runFio } from "../tools/fio.ts";
 import { clockTicksPerSecond, repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 import type { Case } from "./rows.ts";
 
+/** What is profiled: a case's load, or several jobs beside each other after something was done to the image. */
+export type ProfiledLoad = Pick<Case, "id" | "volume" | "fio"> & {
+  /** Options that begin a further job; each has the target and the timing, too. */
+  readonly besides?: readonly string[];
+  readonly prepare?: (image: string) => void;
+};
+
 interface CpuProfile {
   readonly nodes: readonly {
     readonly id: number;
@@ -22,7 +29,7 @@ interface CpuProfile {
 const linesMax = 25;
 
 export async function profileCase(
-  spec: Case,
+  spec: ProfiledLoad,
   dir: string,
   docsDir: string,
   runSeconds: number,
@@ -38,10 +45,13 @@ export async function profileCase(
   });
   const target = ["--ioengine=nbd", `--uri=${server.uri("profile")}`, "--size=1G"];
   await runFio(["--name=fill", ...target, "--rw=write", "--bs=1M", "--iodepth=8"], 120_000);
+  spec.prepare?.(join(dir, "profile-data", "volumes", "profile", "disk.raw"));
   const timing = ["--time_based", `--runtime=${runSeconds}`, "--norandommap"];
+  const besides = spec.besides ? ["--name=beside", ...target, ...spec.besides, ...timing] : [];
   const fromUs = monotonicUs();
   const before = threadTimes(server.pid);
-  const jobs = await runFio(["--name=profile", ...target, ...spec.fio, ...timing], (runSeconds + 60) * 1000);
+  const load = ["--name=profile", ...target, ...spec.fio, ...timing, ...besides];
+  const jobs = await runFio(load, (runSeconds + 60) * 1000);
   const toUs = monotonicUs();
   const after = threadTimes(server.pid);
   const requests = jobs.reduce((sum, { read, write }) => sum + read.iops + write.iops, 0);

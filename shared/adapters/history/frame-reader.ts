@@ -167,7 +167,7 @@ export class FrameReader {
     const rawBytes = run.reduce((sum, frame) => sum + frame.rawBytes, 0);
     const fetched = this.reader.gate.run(length + rawBytes, async () => {
       const stored = await readObject(this.reader.store, key, { start, length });
-      return this.openAll(key, run, stored, start);
+      return this.openAll(key, run, stored, start, keep);
     });
     for (const [index, frame] of run.entries()) {
       promises.set(frame.number, this.follow(frameKey(key, frame.number), fetched, index, keep));
@@ -184,7 +184,7 @@ export class FrameReader {
         throw objectDamaged(this.reader.store.place, key, "lengths", detail);
       }
       this.heads.put(name, { value: head, bytes: headBytes });
-      return this.openAll(key, head.frames, object, 0);
+      return this.openAll(key, head.frames, object, 0, keep);
     });
     for (let number = 0; number < chunkFrames; number += 1) {
       const place = frameKey(key, number);
@@ -200,14 +200,15 @@ export class FrameReader {
     frames: readonly ObjectFrame[],
     stored: Buffer,
     storedStart: number,
+    keep: boolean,
   ): Promise<(Buffer | VarveError)[]> {
     return Promise.all(
       frames.map(async (frame) => {
         const at = frame.objectOffset - storedStart;
         const raw = await this.openFrame(stored.subarray(at, at + frame.storedBytes), frame);
         if (isBadObject(raw)) return objectDamaged(this.reader.store.place, key, raw.fault, raw.detail);
-        // A frame stored as it is would keep the whole fetch in memory.
-        return raw.buffer === stored.buffer ? Buffer.from(raw) : raw;
+        // A frame stored as it is would keep the whole fetch in memory, for as long as the frame is kept.
+        return keep && raw.buffer === stored.buffer ? Buffer.from(raw) : raw;
       }),
     );
   }

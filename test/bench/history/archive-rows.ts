@@ -42,7 +42,7 @@ export async function measureArchiveRate(ground: Ground): Promise<void> {
     const server = await startServer(ground, ground.s3.url(`rate${run}`));
     try {
       const before = await requestsOf(server);
-      const seconds = ground.quick ? 8 : 40;
+      const seconds = ground.quick ? 8 : 30;
       const blockBytes = 131_072;
       const watch = watchArchive(server, seconds, blockBytes);
       const jobs = await write(
@@ -85,65 +85,60 @@ export async function measureArchiveRate(ground: Ground): Promise<void> {
   });
 }
 
-export async function measureArchiveLatency(ground: Ground): Promise<void> {
-  for (const load of [hundred, small]) {
-    const s3: Pair[] = [];
-    const directory: Pair[] = [];
-    const cpu: string[] = [];
-    for (let pair = 0; pair < ground.pairs; pair += 1) {
-      const order =
-        pair % 2 === 0 ? (["none", "s3", "directory"] as const) : (["directory", "s3", "none"] as const);
-      const p99 = new Map<string, number>();
-      for (const bucket of order) {
-        const url =
-          bucket === "s3"
-            ? ground.s3.url(`latency-${load.id}-${pair}`)
-            : bucket === "none"
-              ? "none"
-              : "default";
-        const server = await startServer(ground, url);
-        try {
-          await write(server, load, 2); // the log's first files, the image's first blocks
-          if (bucket !== "none") await archived(server, "disk");
-          const cpuBeforeMs = usageOf(server.process.pid).cpuMs;
-          const [job] = await write(server, load, ground.quick ? 4 : 15);
-          cpu.push(
-            `${bucket} ${Math.round((usageOf(server.process.pid).cpuMs - cpuBeforeMs) / (ground.quick ? 40 : 150))} %`,
-          );
-          p99.set(bucket, (job?.write.p99Us ?? Number.NaN) / 1000);
-        } finally {
-          await server.end();
-        }
-      }
-      const none = p99.get("none") ?? Number.NaN;
-      for (const [bucket, pairs] of [
-        ["s3", s3],
-        ["directory", directory],
-      ] as const) {
-        const own = p99.get(bucket) ?? Number.NaN;
-        pairs.push({ varve: round(own), peer: round(none), ratio: own / none });
-      }
+export async function measureLargeLatency(ground: Ground): Promise<void> {
+  await measureLatency(ground, hundred);
+}
+
+export async function measureSmallLatency(ground: Ground): Promise<void> {
+  await measureLatency(ground, small);
+}
+
+async function measureLatency(ground: Ground, load: Load): Promise<void> {
+  const pairs: Record<"s3" | "directory", Pair[]> = { s3: [], directory: [] };
+  const cpu: string[] = [];
+  for (let pair = 0; pair < ground.pairs; pair += 1) {
+    const order = ["none", "s3", "directory"] as const;
+    const p99 = { none: Number.NaN, s3: Number.NaN, directory: Number.NaN };
+    for (const bucket of pair % 2 === 0 ? order : order.toReversed()) {
+      const url = { none: "none", s3: ground.s3.url(`latency-${load.id}-${pair}`), directory: "default" }[
+        bucket
+      ];
+      const run = await runOnce(ground, load, url);
+      p99[bucket] = run.p99Ms;
+      cpu.push(`${bucket} ${Math.round(run.cpuPercent)} %`);
     }
-    const common = {
-      unit: "ms p99",
-      sense: "at most",
-      target: 1.5,
-      native: undefined,
-      against: "Varve, --bucket none",
-    } as const;
-    ground.announceRatio({
-      ...common,
-      id: `archive-p99-${load.id}/s3`,
-      title: `${load.title}, bucket on the local S3 server`,
-      pairs: s3,
-      note: `CPU of the server in percent of one core, in the order of the runs: ${cpu.join(", ")}`,
-    });
-    ground.announceRatio({
-      ...common,
-      id: `archive-p99-${load.id}/directory`,
-      title: `${load.title}, bucket in a directory of the same disk`,
-      pairs: directory,
-    });
+    for (const bucket of ["s3", "directory"] as const) {
+      pairs[bucket].push({ varve: round(p99[bucket]), peer: round(p99.none), ratio: p99[bucket] / p99.none });
+    }
+  }
+  const common = {
+    unit: "ms p99",
+    sense: "at most",
+    target: 1.5,
+    native: undefined,
+    against: "Varve, --bucket none",
+  } as const;
+  const note = `CPU of the server in percent of one core, in the order of the runs: ${cpu.join(", ")}`;
+  const id = `archive-p99-${load.id}`;
+  const s3Title = `${load.title}, bucket on the local S3 server`;
+  ground.announceRatio({ ...common, id: `${id}/s3`, title: s3Title, pairs: pairs.s3, note });
+  const directoryTitle = `${load.title}, bucket in a directory of the same disk`;
+  ground.announceRatio({ ...common, id: `${id}/directory`, title: directoryTitle, pairs: pairs.directory });
+}
+
+async function runOnce(ground: Ground, load: Load, url: string) {
+  const seconds = ground.quick ? 4 : 10;
+  const server = await startServer(ground, url);
+  try {
+    await write(server, load, 2); // the log's first files, the image's first blocks
+    if (url !== "none") await archived(server, "disk");
+    const cpuBeforeMs = usageOf(server.process.pid).cpuMs;
+    const [job] = await write(server, load, seconds);
+    const cpuPercent = (usageOf(server.process.pid).cpuMs - cpuBeforeMs) / (10 * seconds);
+    await server.kill();
+    return { p99Ms: (job?.write.p99Us ?? Number.NaN) / 1000, cpuPercent };
+  } finally {
+    await server.end();
   }
 }
 

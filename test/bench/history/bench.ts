@@ -1,4 +1,4 @@
-// Command line of the history bench: npm run bench:history [-- --quick] [--rows snapshots,points,fills,…] [--pairs 3]
+// Command line of the history bench: npm run bench:history [-- --quick] [--rows snapshots,points,fills,rate,latency-128k,…] [--pairs 3]
 //   --report   the page again from the JSON
 // Starts a local S3 server, runs the rows on servers of their own, writes docs/bench/history.{json,md,svg}; exit code 1 when a
 // target is missed. Without --quick it wants the machine to itself and some 20 GiB of disk.
@@ -12,9 +12,10 @@ import { S3Server } from "../../tools/s3-servers.ts";
 import { repositoryDir } from "../../tools/varve-process.ts";
 import { type LimitRow, limitVerdict, type Machine, type RatioRow, ratioVerdict } from "../results.ts";
 import {
-  measureArchiveLatency,
   measureArchiveRate,
   measureBusyVolume,
+  measureLargeLatency,
+  measureSmallLatency,
   measureTiering,
 } from "./archive-rows.ts";
 import { measureFills } from "./fill-rows.ts";
@@ -36,7 +37,8 @@ const measures: Readonly<Record<string, (ground: Ground) => Promise<void>>> = {
   points: measurePoints,
   fills: measureFills,
   rate: measureArchiveRate,
-  latency: measureArchiveLatency,
+  "latency-128k": measureLargeLatency,
+  "latency-4k": measureSmallLatency,
   busy: measureBusyVolume,
   tiering: measureTiering,
 };

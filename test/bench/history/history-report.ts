@@ -26,7 +26,7 @@ const getPrice = 0.0004 / 1000;
 
 export function writeHistory(result: HistoryResult, dir: string): void {
   writeFileSync(join(dir, "history.json"), `${JSON.stringify(result, null, 2)}\n`);
-  writeFileSync(join(dir, "history.svg"), drawChart(result, chartText(result)));
+  writeFileSync(join(dir, "history.svg"), drawChart(result, chartText));
   writeFileSync(join(dir, "history.md"), page(result));
 }
 
@@ -62,7 +62,7 @@ function rowTables({ ratios, limits }: Pick<HistoryResult, "ratios" | "limits">)
     "| --- | ---: | ---: | --- |",
     ...limits.map(limitLine),
     "",
-    "| case | against | Varve | the other | ratio: median (range) | target | |",
+    "| case | against | Varve | the other | ratio: median (range in pairs) | target | |",
     "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ...ratios.map(ratioLine),
   ].join("\n");
@@ -79,7 +79,7 @@ function ratioLine(row: RatioRow): string {
   const { median, min, max, holds } = ratioVerdict(row);
   const middle = [...row.pairs].sort((a, b) => a.ratio - b.ratio)[row.pairs.length >> 1];
   const figures = [middle?.varve, middle?.peer].map((value) => `${short(value ?? Number.NaN)} ${row.unit}`);
-  const range = `${median.toFixed(2)} (${min.toFixed(2)}–${max.toFixed(2)})`;
+  const range = `${median.toFixed(2)} (${min.toFixed(2)}–${max.toFixed(2)} in ${row.pairs.length})`;
   const cells = [row.title, row.against, ...figures, range, `${row.sense} ${row.target}`];
   return `| ${cells.join(" | ")} | ${holds ? "holds" : "**missed**"} |`;
 }
@@ -138,17 +138,17 @@ ${requestTable(result.requests)}
 - S3 server: ${result.s3} on the same machine, cores and disk, so its work is part of every figure.
 - The volume of 1 TiB is made straight in the bucket by \`test/bench/history/made-volume.ts\`: real base, pages, chunks, segments and manifest; its
   extents take turns with a few chunks, so that it is small on the disk. Varve gets it by \`varve rescue\` and finds nothing out of the ordinary.
-- Ratios are of ${result.pairs} pair${result.pairs === 1 ? "" : "s"} of runs, in turns, with the median and its range. Each run has a server and a data directory of its own.
+- Ratios are made within a pair of runs, in turns; the table has the median, its range and the number of pairs. Each run has a server and a data
+  directory of its own.
 ${notes.join("\n")}
 `;
 }
 
-function chartText(result: HistoryResult) {
-  return {
-    title: "The past beside its measures",
-    subtitle: `Ratio in the same pair of runs: bar = median of ${result.pairs}, whisker = range, tick = target. Fills: right is better; latency: left is better.`,
-  };
-}
+const chartText = {
+  title: "The past beside its measures",
+  subtitle:
+    "Ratio in the same pair of runs: bar = median, whisker = range, tick = target. Fills: right is better; latency: left is better.",
+};
 
 function short(value: number): string {
   return value >= 100 ? String(Math.round(value)) : String(Math.round(value * 100) / 100);

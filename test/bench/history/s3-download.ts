@@ -1,44 +1,41 @@
-// What an S3 server gives the plain AWS client: whole objects by parallel GETs, received into memory and thrown away. The measure that
-// fills and rescues are held against, in the same run. Caller: fill-rows.ts.
+// What an S3 server gives the plain AWS client: the measure that fills and rescues are held against, in the same run. Caller:
+// fill-rows.ts. The client is s3-download-program.ts.
 
-import { GetObjectCommand, S3Client } from "@aws-sdk/client-s3";
+import { spawn } from "node:child_process";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
 import type { S3Server } from "../../tools/s3-servers.ts";
+
+export interface Download {
+  readonly endpoint: string;
+  readonly bucket: string;
+  readonly keys: readonly string[];
+  readonly atOnce: number;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+}
 
 export const downloadsAtOnce = 8;
 
-/** Megabytes a second over all the keys, with downloadsAtOnce GETs under way. */
+/** Megabytes a second over all the keys below a prefix, with downloadsAtOnce GETs under way. */
 export async function downloadRate(
   server: S3Server,
   under: string,
   keys: readonly string[],
 ): Promise<number> {
-  const { Bucket, prefix } = bucketOf(server.url(under));
-  const client = new S3Client({
+  const { hostname, pathname } = new URL(server.url(under));
+  const download: Download = {
     endpoint: server.endpoint,
-    region: "us-east-1",
-    forcePathStyle: true,
-    credentials: {
-      accessKeyId: server.env.AWS_ACCESS_KEY_ID,
-      secretAccessKey: server.env.AWS_SECRET_ACCESS_KEY,
-    },
-    requestHandler: { httpAgent: { maxSockets: downloadsAtOnce, keepAlive: true } },
-  });
-  let bytes = 0;
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let key = keys[next++]; key !== undefined; key = keys[next++]) {
-      const answer = await client.send(new GetObjectCommand({ Bucket, Key: `${prefix}/${key}` }));
-      bytes += (await answer.Body?.transformToByteArray())?.length ?? 0;
-    }
+    bucket: hostname,
+    keys: keys.map((key) => `${pathname.slice(1)}/${key}`),
+    atOnce: downloadsAtOnce,
+    accessKeyId: server.env.AWS_ACCESS_KEY_ID,
+    secretAccessKey: server.env.AWS_SECRET_ACCESS_KEY,
   };
-  const startedAtMs = performance.now();
-  await Promise.all(Array.from({ length: downloadsAtOnce }, worker));
-  const seconds = (performance.now() - startedAtMs) / 1000;
-  client.destroy();
-  return bytes / 1e6 / seconds;
-}
-
-function bucketOf(url: string): { Bucket: string; prefix: string } {
-  const { hostname, pathname } = new URL(url);
-  return { Bucket: hostname, prefix: pathname.slice(1) };
+  const program = fileURLToPath(new URL("./s3-download-program.ts", import.meta.url));
+  const child = spawn(process.execPath, [program], { stdio: ["pipe", "pipe", "inherit"] });
+  child.stdin.end(JSON.stringify(download));
+  const rate = Number(await text(child.stdout));
+  if (!(rate > 0)) throw new Error("the AWS client downloaded nothing");
+  return rate;
 }
