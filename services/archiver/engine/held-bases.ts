@@ -17,12 +17,13 @@ export interface HeldBasesOptions {
   readonly ledger: HeldLedger;
   readonly settleMs: number;
   readonly present: () => VolumeManifest | null;
-  /** The manifest without the base and all that came after it. */
+  /** The manifest without the base and those that may have taken over its names. */
   readonly withoutBase: (key: string) => Promise<readonly HeldObject[]>;
 }
 
 export class HeldBases {
   private readonly options: HeldBasesOptions;
+  private readonly earlierKeys = new Set<string>();
 
   constructor(options: HeldBasesOptions) {
     this.options = options;
@@ -34,11 +35,17 @@ export class HeldBases {
     return present()?.bases.findLast(isHeld) ?? null;
   }
 
+  /** Every name of it is looked at, whatever becomes of the bases before it. */
+  isEarlier(key: string): boolean {
+    return this.earlierKeys.has(key);
+  }
+
   /** Bases that an earlier process published. They share most of their pages, and pages most of their chunks. */
   earlier(manifest: VolumeManifest): void {
     const seen = new Set<string>();
     const { ledger, settleMs, withoutBase } = this.options;
     for (const { key } of manifest.bases) {
+      this.earlierKeys.add(key);
       if (settleMs === 0) {
         // Where a PUT survives a power cut, what was published is there.
         ledger.heldBaseKeys.add(key);

@@ -20,7 +20,8 @@ export interface HeldObjectsOptions {
   readonly sealer: LogSealer;
   readonly publish: (change: ManifestChange) => Promise<VolumeManifest>;
   readonly present: () => VolumeManifest | null;
-  readonly isBaseHeld: (key: string) => boolean;
+  /** What a base names is known to be there, or looked at for itself. */
+  readonly isBaseJudgedAlone: (key: string) => boolean;
 }
 
 export class HeldObjects {
@@ -180,9 +181,9 @@ export class HeldObjects {
       await this.options.publish((manifest) => {
         const from = manifest.bases.findIndex(isNamed);
         if (from < 0) return manifest;
-        // Later ones may have taken over its names. Those that are held were seen whole, and log may have gone for them.
+        // Later ones of this process may have taken over its names. All others are judged alone: log may have gone for them.
         const stays = (base: BaseRef, index: number): boolean =>
-          index < from || (index > from && this.options.isBaseHeld(base.key));
+          index < from || (index > from && this.options.isBaseJudgedAlone(base.key));
         return { ...manifest, bases: manifest.bases.filter(stays) };
       });
     }

@@ -203,7 +203,7 @@ export class VolumeArchiver implements VolumeArchive {
       sealer: this.sealer,
       publish: async (change) => this.publish(change),
       present: () => publisher.present,
-      isBaseHeld: (key) => ledger.heldBaseKeys.has(key),
+      isBaseJudgedAlone: (key) => this.isBaseHeld(key) || (this.heldBases?.isEarlier(key) ?? false),
     });
     this.builder = new BaseBuilder({
       parts,
