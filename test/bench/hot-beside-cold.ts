@@ -26,8 +26,13 @@ export const profiledHotBesideCold: ProfiledLoad = {
   volume: "write",
   fio: ["--invalidate=0", "--rw=randread", "--bs=4k", "--randrepeat=0", "--iodepth=1", `--size=${hotMiB}M`],
   besides: [
-    ...["--invalidate=0", "--rw=randread", "--bs=4k", "--randrepeat=0", "--iodepth=16"],
-    ...[`--offset=${hotMiB}M`, `--size=${1024 - hotMiB}M`],
+    "--invalidate=0",
+    "--rw=randread",
+    "--bs=4k",
+    "--randrepeat=0",
+    "--iodepth=16",
+    `--offset=${hotMiB}M`,
+    `--size=${1024 - hotMiB}M`,
   ],
   prepare: (image) => {
     dropFromCache(image);

@@ -17,6 +17,7 @@ import type { ArchiveParts } from "./archive-parts.ts";
 import { BaseBuilder } from "./base-builder.ts";
 import { BaseSchedule } from "./base-schedule.ts";
 import { BaseTaker } from "./base-taker.ts";
+import { boundedWait } from "./bounded-wait.ts";
 import { BucketPatience } from "./bucket-patience.ts";
 import { HeldBases } from "./held-bases.ts";
 import { HeldLedger } from "./held-ledger.ts";
@@ -386,24 +387,18 @@ export class VolumeArchiver implements VolumeArchive {
   }
 
   private async finish(): Promise<void> {
+    const { clock, options } = this.parts;
     this.bases?.stop();
     if (this.stopped === null && this.publisher !== null) {
       const rest = this.archive(this.subject.log.state().durableLsn);
-      await this.within(rest.then(() => this.ledger?.settled()).catch(() => undefined));
+      await boundedWait(
+        rest.then(() => this.ledger?.settled()).catch(() => undefined),
+        clock,
+        options.closeMs,
+      );
     }
     this.stop(archiveClosed(this.subject.record.name));
     // No read of the image is under way when this resolves, unless an upload hangs.
-    if (this.bases !== null) await this.within(this.bases.settled());
-  }
-
-  private within(work: Promise<unknown>): Promise<void> {
-    const { clock, options } = this.parts;
-    return new Promise((resolve) => {
-      const timer = clock.after(options.closeMs, resolve);
-      void work.then(() => {
-        timer.cancel();
-        resolve();
-      });
-    });
+    if (this.bases !== null) await boundedWait(this.bases.settled(), clock, options.closeMs);
   }
 }
