@@ -252,10 +252,8 @@ export class VolumeArchiver implements VolumeArchive {
       this.heldBases?.earlier(found.manifest);
     }
     if (start.gap === null) return this.goOn();
-    const { lsn } = start.gap;
-    this.subject.onNote(
-      `entries up to ${lsn} are neither in the bucket nor in the log: no point there opens`,
-    );
+    const upTo = `entries up to ${start.gap.lsn}`;
+    this.subject.onNote(`${upTo} are neither in the bucket nor in the log: no point there opens`);
     this.giveUp(start.gap);
   }
 
@@ -390,12 +388,9 @@ export class VolumeArchiver implements VolumeArchive {
     const { clock, options } = this.parts;
     this.bases?.stop();
     if (this.stopped === null && this.publisher !== null) {
-      const rest = this.archive(this.subject.log.state().durableLsn);
-      await boundedWait(
-        rest.then(() => this.ledger?.settled()).catch(() => undefined),
-        clock,
-        options.closeMs,
-      );
+      const rest = this.archive(this.subject.log.state().durableLsn).then(() => this.ledger?.settled());
+      const ended = rest.catch(() => undefined);
+      await boundedWait(ended, clock, options.closeMs);
     }
     this.stop(archiveClosed(this.subject.record.name));
     // No read of the image is under way when this resolves, unless an upload hangs.
