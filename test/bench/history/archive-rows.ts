@@ -7,7 +7,7 @@ import { runFio } from "../../tools/fio.ts";
 import { PastServer, succeed } from "../../tools/past-server.ts";
 import { usageOf } from "../../tools/varve-process.ts";
 import type { Pair } from "../results.ts";
-import { archived, difference, type Ground, pauseMs, requestsOf, round } from "./ground.ts";
+import { difference, type Ground, pauseMs, requestsOf, round } from "./ground.ts";
 
 interface Load {
   readonly id: string;
@@ -51,13 +51,10 @@ export async function measureArchiveRate(ground: Ground): Promise<void> {
         seconds,
       );
       const { rate, lagMiB, lagMaxMiB } = await watch;
-      const startedAtMs = performance.now();
-      await archived(server, "disk");
-      const behindSeconds = (performance.now() - startedAtMs) / 1000;
       rates.push(round(rate));
       const offered = jobs.reduce((sum, job) => sum + job.write.bytesPerSecond, 0) / 1e6;
       notes.push(
-        `${round(rate)} of ${round(offered)} MB/s written, ${round(lagMiB)} MiB behind at the end (at most ${round(lagMaxMiB)}), in the bucket ${round(behindSeconds)} s later`,
+        `${round(rate)} of ${round(offered)} MB/s written, ${round(lagMiB)} MiB behind at the end (at most ${round(lagMaxMiB)})`,
       );
       if (run === 0) {
         const bytes = offered * 1e6 * seconds;
@@ -131,7 +128,7 @@ async function runOnce(ground: Ground, load: Load, url: string) {
   const server = await startServer(ground, url);
   try {
     await write(server, load, 2); // the log's first files, the image's first blocks
-    if (url !== "none") await archived(server, "disk");
+    await pauseMs(1000);
     const cpuBeforeMs = usageOf(server.process.pid).cpuMs;
     const [job] = await write(server, load, seconds);
     const cpuPercent = (usageOf(server.process.pid).cpuMs - cpuBeforeMs) / (10 * seconds);
@@ -187,7 +184,6 @@ export async function measureTiering(ground: Ground): Promise<void> {
     const bytes = (ground.quick ? 256 : 1024) * 2 ** 20;
     const fill = ["--rw=write", "--bs=1M", "--iodepth=8", "--refill_buffers", `--size=${bytes / 2 ** 20}M`];
     await runFio(["--name=fill", "--ioengine=nbd", `--uri=${server.uri("disk")}`, ...fill], 300_000);
-    await archived(server, "disk");
     const before = await requestsOf(server);
     const startedAtMs = performance.now();
     await server.ok("PATCH", "/volumes/disk", { residency: "tiered" });

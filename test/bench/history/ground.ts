@@ -68,20 +68,6 @@ export async function withStore<T>(
   }
 }
 
-/** Everything durable is in the bucket, and a moment has passed. */
-export async function archived(server: PastServer, volume: string, timeoutMs = 120_000): Promise<void> {
-  const deadlineMs = performance.now() + timeoutMs;
-  for (;;) {
-    const { past, figures } = await server.volume(volume);
-    if (past !== null && figures !== null && past.archivedLsn >= figures.durableLsn) return;
-    if (performance.now() > deadlineMs)
-      throw new Error(
-        `${volume}: archived ${past?.archivedLsn} of ${figures?.durableLsn} after ${timeoutMs} ms`,
-      );
-    await pauseMs(200);
-  }
-}
-
 export function figuresOf(timesMs: readonly number[]): string {
   const [p50, p99, most] = [0.5, 0.99, 1].map((share) => round(percentile(timesMs, share)));
   return `${timesMs.length} times: p50 ${p50} ms, p99 ${p99} ms, max ${most} ms`;

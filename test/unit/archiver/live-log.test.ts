@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
-import { GatheredLog } from "../../../services/archiver/engine/gathered-log.ts";
+import type { GatheredLog } from "../../../services/archiver/engine/gathered-log.ts";
 import { LiveLog } from "../../../services/archiver/engine/live-log.ts";
 import { WorkSlots } from "../../../services/archiver/engine/work-slots.ts";
 import { type MadeBatch, MadeLog } from "../../tools/made-log.ts";
@@ -102,9 +102,8 @@ describe("segments that fill from memory", () => {
   it("say Corrupt where a batch does not continue the chain", () => {
     const { live, batches, append } = setUp(1);
     append();
-    const broken = { ...draftOf(batches[0] as MadeBatch), firstLsn: 3 } as unknown as BatchDraft;
-    expect(() => live.follow({ ...broken, previousChecksum: 5n } as unknown as BatchDraft, true)).toThrow(
-      expect.objectContaining({ kind: "Corrupt" }),
-    );
+    const broken = draftOf(batches[0] as MadeBatch);
+    Object.assign(broken, { firstLsn: 3, previousChecksum: 5n });
+    expect(() => live.follow(broken, true)).toThrow(expect.objectContaining({ kind: "Corrupt" }));
   });
 });
