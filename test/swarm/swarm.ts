@@ -23,7 +23,9 @@ if (!(minutes > 0) || !(volumes >= 1) || !["s3", "directory"].includes(flags.buc
   console.error("swarm: npm run swarm -- --minutes 10 --volumes 16 --bucket s3 (or directory)");
   process.exit(64);
 }
+// Servers and their data go with this process: exit hooks run only where it exits by itself.
 process.on("SIGINT", () => process.exit(130));
+process.on("SIGTERM", () => process.exit(143));
 
 const stallMs = 2000;
 const s3 = flags.bucket === "s3" ? await S3Server.start() : null;

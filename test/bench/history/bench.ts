@@ -48,7 +48,9 @@ for (const name of wanted)
 const pairs = Number(flags.pairs ?? (flags.quick ? "1" : "3"));
 if (!(pairs >= 1)) usage("--pairs wants a number of at least 1");
 const docsDir = join(repositoryDir, "docs", "bench");
+// Servers and their data go with this process: exit hooks run only where it exits by itself.
 process.on("SIGINT", () => process.exit(130));
+process.on("SIGTERM", () => process.exit(143));
 
 if (flags.report) writeHistory(readHistory(docsDir), docsDir);
 else await bench();
