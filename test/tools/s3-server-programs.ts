@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 import { access, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { serverBinary, serverSources } from "../../scripts/s3-server-binary.ts";
+import { serverBinary, serverSources } from "../../scripts/test-server-binary.ts";
 
 const run = promisify(execFile);
 

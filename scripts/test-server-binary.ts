@@ -1,6 +1,7 @@
-// Finds the S3 servers that tests run against: in PATH where the version fits, else built once by `go install`, pinned, into
-// .cache/s3-servers (git-ignored). scripts/test.ts runs it before the stages that need a server; test/tools/s3-servers.ts asks
-// it for the path. `node scripts/s3-server-binary.ts versitygw minio` builds ahead. A missing Go says what to do.
+// Finds the servers that tests run against: in PATH where the version fits, else built once by `go install`, pinned, into
+// .cache/test-servers (git-ignored). scripts/test.ts runs it before the stages that need a server; test/tools/s3-servers.ts
+// and test/tools/nats-server.ts ask it for the path. `node scripts/test-server-binary.ts nats-server` builds ahead. A missing
+// Go says what to do.
 import { execFile } from "node:child_process";
 import { access, mkdir } from "node:fs/promises";
 import { delimiter, join } from "node:path";
@@ -18,6 +19,11 @@ interface ServerSource {
 }
 
 export const serverSources = {
+  "nats-server": {
+    package: "github.com/nats-io/nats-server/v2",
+    version: "v2.15.1",
+    fits: /\bv2\.15\.\d+/,
+  },
   versitygw: {
     package: "github.com/versity/versitygw/cmd/versitygw",
     version: "v1.8.0",
@@ -39,7 +45,7 @@ export async function serverBinary(name: BuiltServer): Promise<string> {
   const source = serverSources[name];
   const inPath = await findInPath(name, source.fits);
   if (inPath !== null) return inPath;
-  const directory = join(root, ".cache", "s3-servers", `${name}-${source.version}`);
+  const directory = join(root, ".cache", "test-servers", `${name}-${source.version}`);
   const path = join(directory, name);
   if (await isThere(path)) return path;
   await build(name, source, directory);
