@@ -36,6 +36,42 @@ export const limits = {
   unsyncedBytesMax: 32 * MiB,
   /** ... and never waits longer than this. */
   unsyncedAgeMsMax: 1000,
+  /** One JetStream message with its headers, below the server's own max_payload of 1 MiB (its default) ... */
+  jetstreamMessageBytesMax: 1 * MiB,
+  /** ... by this much: subject, headers, what the server adds. */
+  jetstreamMarginBytes: 8 * KiB,
+  /** Below this a write that stands whole in a connection's input (320 KiB) would not fit one. */
+  jetstreamMessageBytesMin: 512 * KiB,
+  /** Batches are gathered up to this while messages are under way: 180 MB/s with a sync per message, and 1.5 ms each. */
+  jetstreamGatherBytes: 256 * KiB,
+  /** Messages that are not full wait while so many are under way: a sync for each would cost more than the wait. */
+  jetstreamSmallInFlightMax: 2,
+  /** Full messages under way: R3 needs 16 to fill its round trips; more than 32 MiB only adds latency. */
+  jetstreamMessagesInFlightMax: 16,
+  jetstreamBytesInFlightMax: 8 * MiB,
+  /** What the server adds to a message in its store: record 30, subject 40, headers 60 bytes. */
+  jetstreamStoredOverheadBytes: 160,
+  /** Kept of a stream's bytes for the epoch entries of those who open a full log: some 200. */
+  jetstreamEpochReserveBytes: 64 * KiB,
+  /** One request to JetStream, and one publish; a slow disk's publishes get twice as long after each time-out, up to the greater. */
+  jetstreamAnswerMs: 1_000,
+  jetstreamAnswerMsMax: 8_000,
+  /** Waits between attempts while JetStream is away or has no leader: an election takes 4 to 9 s. */
+  jetstreamRetryFirstWaitMs: 50,
+  jetstreamRetryWaitMsMax: 500,
+  /** Attempts of one open: an election, and a rival or two. */
+  jetstreamOpenMs: 15_000,
+  /** Who moved a stream's subject has so long to append its epoch entry; then the writer takes over again. */
+  jetstreamTakeoverMs: 3_000,
+  /** A log that can't be reached is given up at close after this. */
+  jetstreamCloseMs: 10_000,
+  /** Places of own messages that the writer remembers: 16 bytes each; every second one is forgotten when they are more. */
+  jetstreamPlacesMax: 8_192,
+  /** Messages that a follower has asked for and not yet taken: 16 MiB at most. */
+  jetstreamFetchMessages: 16,
+  jetstreamFetchMs: 10_000,
+  /** A follower whose server is gone notices after two of these. */
+  jetstreamHeartbeatMs: 1_000,
   /** Free space that is never promised to anybody: reserve file of a data directory. */
   reserveBytes: 256 * MiB,
   /** Payload memory of all volumes together (slabs lent out: in flight, queued, in overlays). */

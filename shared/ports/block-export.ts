@@ -49,7 +49,7 @@ export interface BlockExport {
     fua: boolean,
     done: Completion,
   ): boolean;
-  /** Memory for a payload of `length` ≤ limits.batchPayloadBytesMax that arrives in pieces; null where memory is used up. */
+  /** Memory for the first part (slot.length) of a payload of `length` that arrives in pieces; null where memory is used up. */
   reserveWrite(length: number): WriteSlot | null;
   /** Submits a filled slot as a write at `offset`. Takes the slot over. */
   writeReserved(slot: WriteSlot, offset: number, fua: boolean, done: Completion): void;

@@ -1,6 +1,7 @@
 /*
  * The write log of one volume: the durable, ordered truth (docs/formats/log-record.md). The volume writer appends, the
- * image applier and later the archiver read, checkpoints release. Adapters: adapters/write-log/embedded-file.ts, memory.ts.
+ * image applier and later the archiver read, checkpoints release. Adapters: adapters/write-log/embedded-file.ts, jetstream-log.ts
+ * (several machines), memory.ts.
  * One contract suite (test/contract/write-log.contract.ts) runs on every adapter.
  */
 
@@ -21,6 +22,11 @@ export interface LogListener {
   halted(error: VarveError): void;
   /** state().roomBytes or state().refusal changed: an append that was refused with Retry gets another answer now. */
   room?(): void;
+  /**
+   * The log can't be reached or has no quorum: what was appended waits, nothing is lost, and the log goes on by itself (kind
+   * Retry; kind Full where its servers have no space). Null: it went on. Never told by a log on this machine.
+   */
+  stalled?(error: VarveError | null): void;
 }
 
 export type Durability = "write" | "flush";
@@ -34,6 +40,16 @@ export interface LogOpenOptions {
   readonly knownLsn: number;
   /** Where there is no log yet: it goes on from here instead of beginning at LSN 1 (rescue). Else without meaning. */
   readonly begin?: LogBeginning;
+  /**
+   * The epoch that a lease gave: exactly this one is taken; rejects Fenced (fields.epoch: the one found) where the log has it
+   * or a newer one. Without it: one more than the last.
+   */
+  readonly epoch?: number;
+  /**
+   * Asked by a log that needs a greater epoch for the same tenure (a take-over by somebody who then went away): one above
+   * `above` that is still this writer's by its lease; null: the lease is gone. Without it any number will do.
+   */
+  readonly renewEpoch?: (above: number) => Promise<number | null>;
 }
 
 /** What the first entry of a log follows, where its volume had another line before. */
@@ -77,6 +93,8 @@ export interface WriteLog {
 }
 
 export interface LogWriter {
+  /** Payload of one batch at most; never changes while the log is open. */
+  readonly batchPayloadBytesMax: number;
   state(): LogState;
   /**
    * Queues a batch: gives it LSNs (draft.firstLsn is set, state().lastLsn moves at once) and takes its slab over until the

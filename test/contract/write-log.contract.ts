@@ -383,6 +383,25 @@ export function writeLogContract(name: string, make: (sizes: ContractSizes) => P
       expect(epochs.at(-1)).toBe(2);
     });
 
+    test("the epoch of a lease is taken exactly, and refused where the log has it or a newer one", async () => {
+      await writer.close();
+      const options = { writer: "leased", durability: "write", knownLsn: 0 } as const;
+      const leased = house.build();
+      const seventh = await leased.open({ ...options, listener: new RecordingListener(), epoch: 7 });
+      expect(seventh.state()).toMatchObject({ epoch: 7, lastLsn: 2 });
+      for (const epoch of [7, 3]) {
+        await expect(
+          house.build().open({ ...options, listener: new RecordingListener(), epoch }),
+        ).rejects.toMatchObject({ kind: "Fenced", fields: { epoch: 7 } });
+      }
+      appendNow(seventh, new RecordingListener(), writeDraft(house.allocate, 3, 100));
+      await seventh.sync();
+      expect(seventh.state()).toMatchObject({ epoch: 7, durableLsn: 3 });
+      await leased.close();
+      await open();
+      expect(writer.state().epoch).toBe(8);
+    });
+
     test("checksums chain from batch to batch", async () => {
       for (let seed = 2; seed <= 40; seed += 1) await write(seed, 9000);
       await reopen();

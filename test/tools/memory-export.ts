@@ -2,6 +2,7 @@
 // does only under stress: answers that come later, failures, no room for payload. Also the directory that hands exports out.
 // Callers: test/unit/nbd and conformance scripts. It keeps a list of calls, so that a test can say what must not happen.
 
+import { limits } from "#shared/domain/limits.ts";
 import type { VarveError } from "../../shared/domain/errors.ts";
 import type { BlockExport, Completion, ExportDirectory, WriteSlot } from "../../shared/ports/block-export.ts";
 import type { AllocationRun } from "../../shared/ports/replica-image.ts";
@@ -84,7 +85,8 @@ export class MemoryExport implements BlockExport {
     return true;
   }
 
-  reserveWrite(length: number): WriteSlot | null {
+  reserveWrite(wanted: number): WriteSlot | null {
+    const length = Math.min(wanted, limits.batchPayloadBytesMax);
     if (length > this.roomBytes) return null;
     this.roomBytes -= length;
     this.slotsLent += 1;

@@ -69,7 +69,7 @@ export class NbdPayload {
         if (here || this.remainingBytes <= limits.nbdGatheredPayloadBytesMax) {
           return here ? this.submitWhole(request, input) : "more";
         }
-        this.slot = this.volume.reserveWrite(Math.min(this.remainingBytes, limits.batchPayloadBytesMax));
+        this.slot = this.volume.reserveWrite(this.remainingBytes);
         this.slotFilledBytes = 0;
         if (this.slot === null) return "full";
       }

@@ -22,8 +22,23 @@ export class PendingBatch extends BatchDraft<Slab> {
 export const gatherBytesMin = 64 * 1024;
 const gatherBytesMax = 1024 * 1024;
 
-/** Bytes of a slab for a new batch whose first entry has that much payload, where batches had `averageBytes` lately. */
-export function slabBytesFor(averageBytes: number, payloadBytes: number): number {
-  const expected = Math.min(gatherBytesMax, Math.max(gatherBytesMin, 2 * averageBytes, payloadBytes));
+/**
+ * Bytes of a slab for a new batch whose first entry has that much payload, where batches had `averageBytes` lately. A draft
+ * takes what its slab holds, so that is never more than the log's `batchPayloadBytesMax`.
+ */
+export function slabBytesFor(
+  averageBytes: number,
+  payloadBytes: number,
+  batchPayloadBytesMax: number,
+): number {
+  const most = Math.min(gatherBytesMax, batchPayloadBytesMax);
+  const expected = Math.min(most, Math.max(gatherBytesMin, 2 * averageBytes, payloadBytes));
   return limits.batchHeaderBytesMax + Math.ceil(expected / limits.blockBytes) * limits.blockBytes;
+}
+
+/** The first piece of a write that is cut where a batch can't take it whole: whole blocks, the pieces nearly alike. */
+export function pieceBytes(length: number, batchPayloadBytesMax: number): number {
+  if (length <= batchPayloadBytesMax) return length;
+  const each = length / Math.ceil(length / batchPayloadBytesMax);
+  return Math.min(batchPayloadBytesMax, Math.ceil(each / limits.blockBytes) * limits.blockBytes);
 }

@@ -20,7 +20,7 @@ import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogWriter } from "#shared/ports/write-log.ts";
 import { LogRoom } from "./log-room.ts";
 import type { Overlay } from "./overlay.ts";
-import { gatherBytesMin, PendingBatch, slabBytesFor } from "./pending-batch.ts";
+import { gatherBytesMin, PendingBatch, pieceBytes, slabBytesFor } from "./pending-batch.ts";
 
 export interface VolumeWriterOptions {
   readonly log: LogWriter;
@@ -94,8 +94,8 @@ export class VolumeWriter {
   }
 
   /** See BlockExport.reserveWrite: a draft of its own, so that a slow sender holds nobody else's write up. */
-  reserveWrite(length: number): WriteSlot | null {
-    invariant(length > 0 && length <= limits.batchPayloadBytesMax, "a reserved write fits one batch");
+  reserveWrite(wanted: number): WriteSlot | null {
+    const length = pieceBytes(wanted, this.log.batchPayloadBytesMax);
     const recordBytes =
       limits.batchHeaderBytesMax + Math.ceil(length / limits.blockBytes) * limits.blockBytes;
     if (this.stopped !== null) {
@@ -317,7 +317,7 @@ export class VolumeWriter {
   }
 
   private draftBytes(payloadBytes: number): number {
-    return slabBytesFor(this.batchBytesAverage, payloadBytes);
+    return slabBytesFor(this.batchBytesAverage, payloadBytes, this.log.batchPayloadBytesMax);
   }
 
   private draftFor(payloadBytes: number): PendingBatch | null {

@@ -10,6 +10,7 @@ import type { FileStore } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { LogOpenOptions, WriteLog } from "#shared/ports/write-log.ts";
 import { EmbeddedLogWriter } from "./embedded-writer.ts";
+import { nextEpoch } from "./log-errors.ts";
 import { type EmbeddedLogParts, type LogSetup, logSetup } from "./log-options.ts";
 import { openSegments, repairLog } from "./recovery-repair.ts";
 import { type FoundLog, scanLog } from "./recovery-scan.ts";
@@ -68,16 +69,17 @@ export class EmbeddedFileLog implements WriteLog {
   }
 
   async #openInTurn(tenure: Tenure, options: LogOpenOptions): Promise<EmbeddedLogWriter> {
+    if (tenure.writer !== null) nextEpoch(this.#setup.directory, tenure.writer.epoch, options.epoch);
     await tenure.writer?.fence();
     tenure.writer = null;
-    const { set, found } = await this.#recover(options);
+    const { set, found, epoch } = await this.#recover(options);
     const writer = new EmbeddedLogWriter(
       this.#setup,
       set,
       this.#memory,
       {
         line: found.line ?? this.#setup.random.hex(8),
-        epoch: found.epoch + 1,
+        epoch,
         lastLsn: found.lastLsn,
         chain: found.chain,
       },
@@ -95,7 +97,7 @@ export class EmbeddedFileLog implements WriteLog {
     return writer;
   }
 
-  async #recover(options: LogOpenOptions): Promise<{ set: SegmentSet; found: FoundLog }> {
+  async #recover(options: LogOpenOptions): Promise<{ set: SegmentSet; found: FoundLog; epoch: number }> {
     const { store, directory, volumeId } = this.#setup;
     await store.makeDirectory(directory);
     const memory = this.#memory;
@@ -108,9 +110,10 @@ export class EmbeddedFileLog implements WriteLog {
       memory,
       ...(begin === undefined ? {} : { begin }),
     });
+    const epoch = nextEpoch(directory, found.epoch, options.epoch);
     await repairLog(this.#setup, found, memory);
     const access = options.durability === "write" ? "direct" : "buffered";
-    return { set: await openSegments(this.#setup, found, access), found };
+    return { set: await openSegments(this.#setup, found, access), found, epoch };
   }
 
   /** Room for the next segment, some prepared blocks, and the epoch entry, durable. */

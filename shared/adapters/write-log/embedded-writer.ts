@@ -6,6 +6,7 @@
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
+import { limits } from "#shared/domain/limits.ts";
 import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { Durability, LogListener, LogState, LogWriter } from "#shared/ports/write-log.ts";
 import { DraftQueue } from "./draft-queue.ts";
@@ -43,6 +44,7 @@ interface Waiter {
 }
 
 export class EmbeddedLogWriter implements LogWriter, LogPosition {
+  readonly batchPayloadBytesMax = limits.batchPayloadBytesMax;
   readonly line: string;
   readonly epoch: number;
   readonly #setup: LogSetup;

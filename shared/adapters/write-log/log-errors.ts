@@ -80,6 +80,21 @@ export function fenced(directory: string, epoch: number): VarveError {
   );
 }
 
+/** The epoch of a new tenure: one more than the last, or the lease's, which must be newer than what the log has. */
+export function nextEpoch(place: string, lastEpoch: number, ofLease: number | undefined): number {
+  const epoch = ofLease ?? lastEpoch + 1;
+  if (epoch > lastEpoch) return epoch;
+  throw new VarveError(
+    "LogFenced",
+    "Fenced",
+    `epoch ${epoch} of the lease is not above epoch ${lastEpoch} of the log in ${place}`,
+    {
+      hint: "Somebody newer wrote meanwhile. Nothing was changed. Ask for the lease again.",
+      fields: { place, epoch: lastEpoch, ofLease: epoch },
+    },
+  );
+}
+
 export function closed(directory: string): VarveError {
   return new VarveError("LogClosed", "Retry", `the log in ${directory} was closed`, {
     hint: "The volume is being stopped. Connect again later.",

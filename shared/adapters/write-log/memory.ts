@@ -13,7 +13,16 @@ import { frameRecord, isBadRecord, readRecord } from "#shared/formats/log-record
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { LogListener, LogOpenOptions, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
-import { closed, damage, endsEarly, fenced, limitReached, notRetained, startsLate } from "./log-errors.ts";
+import {
+  closed,
+  damage,
+  endsEarly,
+  fenced,
+  limitReached,
+  nextEpoch,
+  notRetained,
+  startsLate,
+} from "./log-errors.ts";
 import { type RecordDraft, recordBytesOfDraft } from "./record-draft.ts";
 
 export interface MemoryLogParts {
@@ -55,7 +64,6 @@ export class MemoryWriteLog implements WriteLog {
   }
 
   async open(options: LogOpenOptions): Promise<MemoryLogWriter> {
-    await this.#writer?.fence();
     const { begin } = options;
     if (begin !== undefined && this.records.length === 0) {
       this.line = begin.line;
@@ -67,8 +75,10 @@ export class MemoryWriteLog implements WriteLog {
     if (lastLsn < options.knownLsn) throw endsEarly(place, end, "no record", options.knownLsn);
     const first = this.records[0]?.firstLsn ?? 1;
     if (first > options.knownLsn + 1) throw startsLate(place, first, options.knownLsn);
+    const epoch = nextEpoch(place, this.#epoch, options.epoch);
+    await this.#writer?.fence();
+    this.#epoch = epoch;
     this.durableLsn = lastLsn;
-    this.#epoch += 1;
     const writer = new MemoryLogWriter(this, this.#epoch, options);
     await writer.begin(options.writer);
     this.#writer = writer;
@@ -105,6 +115,7 @@ interface Waiter {
 }
 
 export class MemoryLogWriter implements LogWriter {
+  readonly batchPayloadBytesMax = limits.batchPayloadBytesMax;
   readonly #log: MemoryWriteLog;
   readonly #epoch: number;
   readonly #flushes: boolean;

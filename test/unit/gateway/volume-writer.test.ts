@@ -4,6 +4,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { Completion } from "#shared/ports/block-export.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -15,6 +16,7 @@ import { admitEverything } from "../../tools/admit-everything.ts";
 
 /** Queues what is appended; the test says when it is stored and durable. */
 class SteppedLog implements LogWriter {
+  batchPayloadBytesMax: number = limits.batchPayloadBytesMax;
   readonly appended: BatchDraft[] = [];
   readonly pumps: boolean[] = [];
   readonly syncs: { resolve: () => void; reject: (error: Error) => void }[] = [];
@@ -281,6 +283,28 @@ describe("what is refused", () => {
     expect(answer.error?._tag).toBe("LogFull");
     expect(log.appended).toHaveLength(0);
     expect(pool.lent).toBe(0);
+  });
+
+  it("a log with small batches gets a long write in pieces that are nearly alike, and no draft that it can't take", () => {
+    const writer = writerOf("write");
+    log.batchPayloadBytesMax = 1_036_288;
+    const lengths: number[] = [];
+    for (let left = 4 * 1024 * 1024; left > 0; ) {
+      const slot = writer.reserveWrite(left);
+      if (slot === null) throw new Error("no memory");
+      lengths.push(slot.length);
+      left -= slot.length;
+      writer.writeReserved(slot, 0, false, new Answer());
+    }
+    expect(lengths).toEqual([839_680, 839_680, 839_680, 839_680, 835_584]);
+    expect(writer.reserveWrite(1_036_288)?.length).toBe(1_036_288);
+    expect(writer.reserveWrite(1_036_289)?.length).toBe(520_192);
+    log.batchPayloadBytesMax = 128 * 1024;
+    for (let count = 0; count < 400; count += 1) write(writer, count * 4096);
+    writer.endOfInput(false);
+    for (const draft of log.appended.slice(5))
+      expect(draft.payloadCapacityBytes).toBeLessThanOrEqual(128 * 1024);
+    expect(log.appended.length).toBeGreaterThan(15);
   });
 
   it("log room promised to a reserved write is not promised twice", () => {
