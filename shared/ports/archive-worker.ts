@@ -17,13 +17,16 @@ export interface SegmentRecords {
 }
 
 export interface SealedSegment {
+  /** Mostly in `memory`. */
   readonly object: Uint8Array;
+  /** SHA-256 of the whole object, hex. */
+  readonly sha256: string;
   readonly ref: SegmentRef;
   readonly summary: SegmentSummary;
   /** Of the last record. */
   readonly lastChecksum: bigint;
   readonly lastEpoch: number;
-  /** The memory of the records, to be used again. */
+  /** The memory of the records, to be used again when the object is not needed any more. */
   readonly memory: SharedArrayBuffer;
 }
 
@@ -38,11 +41,17 @@ export interface BuiltPage {
   readonly ref: IndexPageRef;
 }
 
+export interface BuiltChunk {
+  readonly object: Uint8Array;
+  /** SHA-256 of the whole object, hex. */
+  readonly sha256: string;
+}
+
 export interface HashedExtent {
   /** SHA-256 of the content, hex; null where it is all zero. */
   readonly hash: string | null;
   /** The chunk object of the content. At most once, before release(). */
-  build(level: number): Promise<Uint8Array>;
+  build(level: number): Promise<BuiltChunk>;
   /** The content's memory, to be used again. */
   release(): Promise<ArrayBuffer>;
 }

@@ -17,6 +17,8 @@ export interface ObjectFacts {
 export interface PutOptions {
   /** Refuse where the key exists (If-None-Match: *). Only stores whose probe passed may rely on it: see capabilities(). */
   readonly onlyNew?: boolean;
+  /** SHA-256 of the content, hex, from who has it already: a store that signs with it need not hash on the event loop. */
+  readonly sha256?: string;
 }
 
 /** What the start-up probe found, by trying, with concurrent requests. */
@@ -37,7 +39,8 @@ export interface ObjectStore {
   probe(): Promise<StoreCapabilities>;
   /**
    * Stores the object whole; readers see all of it or nothing. Resolves "stored", or "exists" with onlyNew where another
-   * object stands there already. Retried inside on failures that may pass. A rejected put may have happened.
+   * object stands there already. Retried inside on failures that may pass. A rejected put may have happened. The content is
+   * read until the put resolves; after a rejected one it is not to be changed any more.
    */
   put(key: string, content: Uint8Array, options?: PutOptions): Promise<"stored" | "exists">;
   /** The object, or null where there is none. With a range: those bytes, shorter at the object's end. */

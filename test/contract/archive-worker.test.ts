@@ -10,7 +10,7 @@ import { indexPageKey } from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { openChunk } from "#shared/formats/chunk-object.ts";
 import { decodeIndexPage } from "#shared/formats/index-page.ts";
-import { isBadObject } from "#shared/formats/sealed-object.ts";
+import { isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
 import { openSegment, SegmentBuilder, type SegmentStream } from "#shared/formats/segment-object.ts";
 import type { ArchiveWorker, SealedSegment } from "#shared/ports/archive-worker.ts";
 import { MadeLog } from "../tools/made-log.ts";
@@ -92,7 +92,8 @@ function contract(name: string, make: () => ArchiveWorker): void {
       const expected = Buffer.from(content.slice(0));
       const extent = await worker.hash(content);
       expect(extent.hash).toMatch(/^[0-9a-f]{64}$/);
-      const object = await extent.build(3);
+      const { object, sha256 } = await extent.build(3);
+      expect(sha256).toBe(sha256Hex(object));
       const chunk = openChunk(Buffer.from(object));
       if (isBadObject(chunk)) throw new Error(chunk.detail);
       expect(chunk.hash).toBe(extent.hash);

@@ -1,6 +1,7 @@
 // What every ObjectStore promises, whatever is below it: whole objects, ranges, conditional puts, listings, keys, errors,
 // counters, the probe. Run by object-store.test.ts on memory, directory and the simulated store, and by the servers of
 // test/s3 on real S3 servers.
+import { createHash } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ObjectStoreError } from "#shared/domain/errors.ts";
 import type { ObjectFacts, ObjectStore } from "#shared/ports/object-store.ts";
@@ -89,6 +90,17 @@ export function objectStoreContract(name: string, setUp: () => Promise<ObjectSto
       await store.put("view", plain);
       expect(await store.get("view")).toEqual(Buffer.from(plain));
       await store.remove("view");
+    });
+
+    test("memory that threads share, with its SHA-256, is stored as it was when the put resolved", async () => {
+      const memory = new Uint8Array(new SharedArrayBuffer(300_000));
+      memory.set(content(200_000, 8), 1000);
+      const view = memory.subarray(1000, 201_000);
+      const sha256 = createHash("sha256").update(view).digest("hex");
+      expect(await store.put("views/shared", view, { sha256 })).toBe("stored");
+      memory.fill(9);
+      expect((await store.get("views/shared"))?.equals(content(200_000, 8))).toBe(true);
+      await store.remove("views/shared");
     });
 
     test("ranges: inside, across the end, past the end, of nothing, of no object", async () => {

@@ -67,6 +67,20 @@ describe("a real server", () => {
     }
   });
 
+  test("a put that says another SHA-256 than its content has is refused: what is signed is what the caller said", async () => {
+    const wrong = "0".repeat(64);
+    const put = (store: ObjectStore) => store.put("signed", Buffer.from("x"), { sha256: wrong });
+    const error = await failureOf(server.url(), server.env, put);
+    expect(error).toMatchObject({ kind: "Invalid", message: expect.stringContaining("SHA256") });
+    const store = await openObjectStore(server.url(), {
+      clock: new SystemClock(),
+      random: new SystemRandom(),
+      environment: server.env,
+    });
+    expect(await store.get("signed")).toBeNull();
+    await store.close();
+  });
+
   test.each(eachRequest)(
     "a bucket that is not there is Invalid, never an absent object: %s",
     async (_, ask) => {

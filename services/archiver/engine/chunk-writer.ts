@@ -6,6 +6,7 @@
 import { chunkKey } from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { chunkName } from "#shared/formats/chunk-object.ts";
+import type { HashedExtent } from "#shared/ports/archive-worker.ts";
 import type { Random } from "#shared/ports/clock.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
@@ -72,7 +73,7 @@ export class ChunkWriter {
     this.keys.clear();
   }
 
-  private async nameOf(hash: string, build: (level: number) => Promise<Uint8Array>): Promise<string> {
+  private async nameOf(hash: string, build: HashedExtent["build"]): Promise<string> {
     const { parts, patience, isUnwanted } = this.options;
     const known = parts.chunks.find(hash);
     if (known !== null) {
@@ -81,11 +82,11 @@ export class ChunkWriter {
       this.register(chunkKey(known.name));
       return known.name;
     }
-    const object = await build(parts.options.level);
+    const { object, sha256 } = await build(parts.options.level);
     const name = chunkName(hash, drawSerial(parts.random));
     const key = chunkKey(name);
     this.register(key);
-    await patience.run("upload a chunk", () => parts.store.put(key, object), isUnwanted);
+    await patience.run("upload a chunk", () => parts.store.put(key, object, { sha256 }), isUnwanted);
     this.newBytes += object.byteLength;
     this.stored.push({
       key,

@@ -18,7 +18,7 @@ import { GatheredLog, logBreaks } from "./gathered-log.ts";
 import { LiveLog } from "./live-log.ts";
 
 /** A sealed segment without its bytes. */
-export type UploadedSegment = Omit<SealedSegment, "object" | "memory"> & {
+export type UploadedSegment = Omit<SealedSegment, "object" | "sha256" | "memory"> & {
   /** Its last 32 bytes: the SHA-256 of the rest. */
   readonly digest: Uint8Array;
 };
@@ -270,17 +270,19 @@ export class LogSealer {
     const isUnwanted = (): boolean => generation !== this.generation;
     let key: string | null = null;
     try {
-      const { object, memory, ...sealed } = await this.sealed(job, stream, isUnwanted);
-      parts.segmentSlots.giveMemory(memory);
+      const { object, sha256, memory, ...sealed } = await this.sealed(job, stream, isUnwanted);
       parts.failpoint("seal");
       key = sealed.ref.key;
       parts.uploads.begin(key);
-      await patience.run("upload a segment", () => parts.store.put(sealed.ref.key, object), isUnwanted);
+      const put = () => parts.store.put(sealed.ref.key, object, { sha256 });
+      await patience.run("upload a segment", put, isUnwanted);
       parts.failpoint("upload");
       this.counters.segments += 1;
       this.counters.segmentBytes += sealed.ref.bytes;
       this.counters.recordBytes += sealed.ref.recordBytes;
       job.uploaded = { ...sealed, digest: Uint8Array.from(object.subarray(object.length - 32)) };
+      // Only here: a put that failed may still be read from.
+      parts.segmentSlots.giveMemory(memory);
     } catch (cause) {
       if (key !== null) parts.uploads.end(key);
       if (!isUnwanted()) this.options.onFailed(toVarveError(cause, "upload a segment"));

@@ -2,8 +2,8 @@
  * Bounds work that holds memory, for all volumes of a process together: who wants a slot waits in line. Segments take one from
  * gathering to the end of the upload, extents of bases from reading to the same.
  */
-/** A busy volume fills one while another is sealed. */
-const spareMax = 2;
+/** A busy volume fills one while another is sealed, and others are uploaded. */
+const spareMax = 4;
 
 export class WorkSlots {
   private free: number;

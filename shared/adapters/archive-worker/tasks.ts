@@ -6,10 +6,16 @@ import type { ExtentRun } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { buildChunk, chunkHashOf } from "#shared/formats/chunk-object.ts";
 import { decodeIndexPage, encodeIndexPage, indexPageRefOf } from "#shared/formats/index-page.ts";
-import { isBadObject } from "#shared/formats/sealed-object.ts";
+import { isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
 import { summaryOf, touchedExtents } from "#shared/formats/segment-index.ts";
 import { readSegmentFooter, sealSegment } from "#shared/formats/segment-object.ts";
-import type { BuiltPage, SealedSegment, SegmentRecords, SegmentTail } from "#shared/ports/archive-worker.ts";
+import type {
+  BuiltChunk,
+  BuiltPage,
+  SealedSegment,
+  SegmentRecords,
+  SegmentTail,
+} from "#shared/ports/archive-worker.ts";
 
 function corrupt(what: string, detail: string): VarveError {
   return new VarveError("ArchivedBytesError", "Corrupt", `${what}: ${detail}`, {
@@ -20,7 +26,19 @@ function corrupt(what: string, detail: string): VarveError {
 export function seal(records: SegmentRecords, level: number): SealedSegment {
   const sealed = sealSegment(records, level);
   if (isBadObject(sealed)) throw corrupt(`log from LSN ${records.firstLsn}`, sealed.detail);
-  return { ...sealed, object: ownBytes(sealed.object), memory: records.records };
+  const { records: memory } = records;
+  return { ...sealed, sha256: sha256Hex(sealed.object), object: overRecords(sealed.object, memory), memory };
+}
+
+/**
+ * The object in the memory of its records, which nobody needs any more: both threads see it there. Memory of its own would be handed
+ * over for each segment, and count there until V8 has collected the whole heap (measured: six times a second at 100 MB/s).
+ */
+function overRecords(object: Buffer, memory: SharedArrayBuffer): Uint8Array {
+  if (object.length > memory.byteLength) return ownBytes(object);
+  const bytes = new Uint8Array(memory, 0, object.length);
+  bytes.set(object);
+  return bytes;
 }
 
 export function page(volumeId: string, key: string, segments: readonly SegmentTail[]): BuiltPage {
@@ -50,8 +68,9 @@ export function hashOf(content: ArrayBuffer): string | null {
   return chunkHashOf(Buffer.from(content));
 }
 
-export function chunkOf(content: ArrayBuffer, hash: string, level: number): Uint8Array {
-  return ownBytes(buildChunk(Buffer.from(content), hash, level));
+export function chunkOf(content: ArrayBuffer, hash: string, level: number): BuiltChunk {
+  const object = buildChunk(Buffer.from(content), hash, level);
+  return { object: ownBytes(object), sha256: sha256Hex(object) };
 }
 
 function indexOf({ ref, tail }: SegmentTail) {

@@ -7,6 +7,7 @@ import type { ExtentRun } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type {
   ArchiveWorker,
+  BuiltChunk,
   BuiltPage,
   HashedExtent,
   SealedSegment,
@@ -48,7 +49,7 @@ export class ArchiveThread implements ArchiveWorker {
     const hash = (await result) as string | null;
     return {
       hash,
-      build: async (level) => (await this.#run({ kind: "build", of: number, level }).result) as Uint8Array,
+      build: async (level) => (await this.#run({ kind: "build", of: number, level }).result) as BuiltChunk,
       release: async () => (await this.#run({ kind: "release", of: number }).result) as ArrayBuffer,
     };
   }

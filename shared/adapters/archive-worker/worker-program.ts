@@ -31,7 +31,8 @@ function run(number: number, task: ArchiveTask): { result: unknown; transfer: Tr
   switch (task.kind) {
     case "seal": {
       const result = seal(task.records, task.level);
-      return { result, transfer: [result.object.buffer as ArrayBuffer] };
+      const { buffer } = result.object;
+      return { result, transfer: buffer instanceof ArrayBuffer ? [buffer] : [] };
     }
     case "page": {
       const result = page(task.volumeId, task.key, task.segments);
@@ -47,7 +48,7 @@ function run(number: number, task: ArchiveTask): { result: unknown; transfer: Tr
     case "build": {
       const { content, hash } = held(task.of);
       const result = chunkOf(content, hash ?? "", task.level);
-      return { result, transfer: [result.buffer as ArrayBuffer] };
+      return { result, transfer: [result.object.buffer as ArrayBuffer] };
     }
     case "release":
     default: {

@@ -71,14 +71,13 @@ export class RetryingObjectStore implements ObjectStore {
   async put(key: string, content: Uint8Array, options: PutOptions = {}): Promise<"stored" | "exists"> {
     checkKey("put", this.place, key);
     checkSize("put", this.place, key, content.length);
-    const onlyNew = options.onlyNew === true;
     const bytes = Buffer.from(content.buffer, content.byteOffset, content.length);
     let unclear = false;
     const answer = await this.request({
       kind: "put",
       key,
       putBytes: bytes.length,
-      work: (attempt) => this.requests.put(key, bytes, onlyNew, attempt),
+      work: (attempt) => this.requests.put(key, bytes, options, attempt),
       onRetry: (failure) => {
         unclear ||= failure.ambiguous;
       },

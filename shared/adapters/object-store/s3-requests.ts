@@ -7,7 +7,7 @@ import type { Readable } from "node:stream";
 import type * as Sdk from "@aws-sdk/client-s3";
 import { ObjectStoreError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
-import type { ObjectFacts } from "#shared/ports/object-store.ts";
+import type { ObjectFacts, PutOptions } from "#shared/ports/object-store.ts";
 import { checkSize, isObjectKey, rangeWithin } from "./object-key.ts";
 import { s3Error, s3ErrorName, s3Status } from "./s3-errors.ts";
 import type { Attempt, ListedPage, ObjectRange, StoreRequests } from "./store-requests.ts";
@@ -34,7 +34,13 @@ export class S3Requests implements StoreRequests {
     this.prefix = where.prefix;
   }
 
-  async put(key: string, content: Buffer, onlyNew: boolean, attempt: Attempt): Promise<"stored" | "exists"> {
+  async put(
+    key: string,
+    content: Buffer,
+    options: PutOptions,
+    attempt: Attempt,
+  ): Promise<"stored" | "exists"> {
+    const onlyNew = options.onlyNew === true;
     try {
       const command = new this.sdk.PutObjectCommand({
         ...this.object(key),
@@ -43,6 +49,7 @@ export class S3Requests implements StoreRequests {
         ContentType: "application/octet-stream",
         ...(onlyNew ? { IfNoneMatch: "*" } : {}),
       });
+      if (options.sha256 !== undefined) signWith(command, options.sha256);
       await this.client.send(command, { abortSignal: attempt.signal });
       return "stored";
     } catch (error) {
@@ -185,4 +192,15 @@ export class S3Requests implements StoreRequests {
       { hint: "The endpoint answers, but not as S3: correct it in the bucket's URL." },
     );
   }
+}
+
+/** The signature covers the content's SHA-256; where this header has it already, the SDK does not hash the content again. */
+function signWith(command: Sdk.PutObjectCommand, sha256: string): void {
+  command.middlewareStack.add(
+    (next) => (args) => {
+      (args.request as { headers: Record<string, string> }).headers["x-amz-content-sha256"] = sha256;
+      return next(args);
+    },
+    { step: "build", name: "contentSha256" },
+  );
 }

@@ -5,7 +5,7 @@
 
 import { limits } from "#shared/domain/limits.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
-import type { ObjectFacts, ObjectStore } from "#shared/ports/object-store.ts";
+import type { ObjectFacts, ObjectStore, PutOptions } from "#shared/ports/object-store.ts";
 import { rangeWithin } from "./object-key.ts";
 import { RetryingObjectStore } from "./retrying-store.ts";
 import type { SimulatedBucket } from "./simulated-bucket.ts";
@@ -26,8 +26,9 @@ class SimulatedRequests implements StoreRequests {
     this.life = bucket.life;
   }
 
-  put(key: string, content: Buffer, onlyNew: boolean): Promise<"stored" | "exists"> {
+  put(key: string, content: Buffer, options: PutOptions): Promise<"stored" | "exists"> {
     const copy = Buffer.from(content);
+    const onlyNew = options.onlyNew === true;
     return this.bucket.serve(this.life, "put", key, () => this.bucket.store(key, copy, onlyNew));
   }
 

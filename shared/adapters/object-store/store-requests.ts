@@ -3,7 +3,7 @@
  * s3-requests.ts and simulated-bucket.ts; retrying-store.ts makes an ObjectStore of it, so that real and simulated stores share
  * every line of that. Failures are ObjectStoreErrors.
  */
-import type { ObjectFacts } from "#shared/ports/object-store.ts";
+import type { ObjectFacts, PutOptions } from "#shared/ports/object-store.ts";
 
 /** One attempt's surroundings. */
 export interface Attempt {
@@ -26,7 +26,7 @@ export interface ListedPage {
 
 export interface StoreRequests {
   readonly place: string;
-  put(key: string, content: Buffer, onlyNew: boolean, attempt: Attempt): Promise<"stored" | "exists">;
+  put(key: string, content: Buffer, options: PutOptions, attempt: Attempt): Promise<"stored" | "exists">;
   get(key: string, range: ObjectRange | undefined, attempt: Attempt): Promise<Buffer | null>;
   head(key: string, attempt: Attempt): Promise<ObjectFacts | null>;
   remove(key: string, attempt: Attempt): Promise<void>;
