@@ -259,6 +259,26 @@ export const limits = {
   volumeBytesMin: 512,
   volumeBytesMax: 2 ** 50,
   volumesMax: 1024,
+  /** Of one volume; each is read by one gateway, and more copies than three machines of a home lab have are no use. */
+  replicasMax: 3,
+  /** Pools of one node, and tags of one pool: a node's record stays below 64 KiB. */
+  poolsMax: 16,
+  poolTagsMax: 16,
+  /** One message of a remote read: half of the usual max_payload, so that a large read has several under way. */
+  replicaReadBytesMax: 512 * KiB,
+  /** Reads that one replica answers at once; the rest waits in NATS: 32 MiB of memory. */
+  replicaReadsMax: 64,
+  /** A replica that does not answer a read so soon is not waited for alone, and after the second time the read fails. */
+  replicaHedgeMs: 250,
+  replicaPatienceMs: 30_000,
+  /** Signs of life of replicas and nodes, and after how long without one a replica is not asked first. */
+  replicaStateMs: 1_000,
+  replicaSilentMs: 3_000,
+  nodeRenewalMs: 10_000,
+  nodeSilentMs: 30_000,
+  /** How long a lease lasts, and how often it is renewed: three renewals in one lease. */
+  leaseMsDefault: 3_000,
+  leaseRenewalsPerLease: 3,
   nameLengthMax: 63,
   /** "host pid" of an epoch entry: a host name has at most 253 characters, but what people need to find it fits here. */
   writerLengthMax: 128,

@@ -1,4 +1,4 @@
-// Runs the catalogue contract on both adapters: the file (on the in-memory file store) and memory. Also what only a file
+// Runs the catalogue contract on the adapters: the file (on the in-memory file store), a key table and memory. Also what only a file
 // can do: survive a restart in a real directory, and be damaged there. Crashes in the middle of a replacement are the file
 // store's own contract (replaceWhole).
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
 import { FileVolumeCatalog } from "#shared/adapters/volume-catalog/file.ts";
+import { KeyTableCatalog } from "#shared/adapters/volume-catalog/key-table.ts";
 import { emptyCatalogContent, MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
 import { FileStoreError } from "#shared/domain/errors.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
@@ -56,6 +58,62 @@ volumeCatalogContract("file on memory", async () => {
     breakNextWrite,
     close: async () => memory.close(),
   };
+});
+
+volumeCatalogContract("key table", async () => {
+  const keys = new MemoryKeys();
+  const tables: MemoryKeyTable[] = [];
+  return {
+    reopen: () => {
+      const table = new MemoryKeyTable(keys);
+      tables.push(table);
+      return new KeyTableCatalog(table);
+    },
+    breakNextWrite: () => {
+      const table = tables.at(-1);
+      if (table === undefined) return;
+      const put = table.put.bind(table);
+      table.put = async () => {
+        table.put = put;
+        throw new Error("no room");
+      };
+    },
+    close: async () => {},
+  };
+});
+
+describe("the catalogue of several machines", () => {
+  const keys = new MemoryKeys();
+  const open = async (): Promise<KeyTableCatalog> => {
+    const catalog = new KeyTableCatalog(new MemoryKeyTable(keys));
+    await catalog.load();
+    return catalog;
+  };
+
+  test("changes made side by side are all kept, and a name is given once", async () => {
+    const [one, two] = [await open(), await open()];
+    await Promise.all([one.put(aVolume("a")), two.put(aVolume("b")), one.put(aVolume("c"))]);
+    const sameName = two.put(aVolume("a", { id: "00000000000000aa" }));
+    await expect(sameName).rejects.toMatchObject({ _tag: "VolumeExistsError" });
+    const names = (await open()).list().map((record) => record.name);
+    expect(names).toEqual(["a", "b", "c"]);
+  });
+
+  test("what others change is taken in and told", async () => {
+    const [one, two] = [await open(), await open()];
+    const told = new Promise<void>((resolve) => {
+      two.follow(
+        () => {
+          if (two.find("late") !== null) resolve();
+        },
+        (error) => expect.unreachable(error.message),
+      );
+    });
+    await one.put(aVolume("late"));
+    await told;
+    expect(two.list().map((record) => record.name)).toEqual(one.list().map((record) => record.name));
+    two.close();
+  });
 });
 
 describe("the catalogue in a real directory", () => {

@@ -24,7 +24,8 @@ export class FileVolumeCatalog extends CatalogRecords {
     return content === null ? null : decodeCatalog(content, this.path);
   }
 
-  protected override async write(records: readonly VolumeRecord[]): Promise<void> {
+  protected override async write(records: readonly VolumeRecord[]): Promise<boolean> {
     await this.store.replaceWhole(this.path, encodeCatalog(records));
+    return true;
   }
 }

@@ -27,10 +27,11 @@ export class MemoryVolumeCatalog extends CatalogRecords {
     return this.content.records;
   }
 
-  protected override async write(records: readonly VolumeRecord[]): Promise<void> {
+  protected override async write(records: readonly VolumeRecord[]): Promise<boolean> {
     const failure = this.content.failNextWrite;
     this.content.failNextWrite = null;
     if (failure !== null) throw failure;
     this.content.records = records;
+    return true;
   }
 }

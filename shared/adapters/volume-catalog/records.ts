@@ -1,7 +1,7 @@
 /*
  * The state that every catalogue adapter keeps in memory: records by id, checked at each change, and one change after the
  * other. An adapter says only how a whole new state is stored; the state in memory moves after that has succeeded.
- * Called by file.ts and memory.ts.
+ * Called by file.ts, key-table.ts and memory.ts.
  */
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -14,13 +14,18 @@ export abstract class CatalogRecords implements VolumeCatalog {
   private lastChange: Promise<void> = Promise.resolve();
 
   protected abstract read(): Promise<readonly VolumeRecord[] | null>;
-  protected abstract write(records: readonly VolumeRecord[]): Promise<void>;
+  /** False: somebody else changed the stored state since it was read; nothing was written, read it again. */
+  protected abstract write(records: readonly VolumeRecord[]): Promise<boolean>;
 
   async load(): Promise<readonly VolumeRecord[]> {
-    const found = await this.read();
+    this.adopt(await this.read());
+    return this.list();
+  }
+
+  /** What is stored now, as an adapter learned of it; null: nothing. */
+  protected adopt(found: readonly VolumeRecord[] | null): void {
     this.stored = found !== null;
     this.records = new Map((found ?? []).map((record) => [record.id, record]));
-    return this.list();
   }
 
   exists(): boolean {
@@ -58,9 +63,13 @@ export abstract class CatalogRecords implements VolumeCatalog {
   /** Runs after every earlier change, whether that one succeeded or not. */
   private async change(edit: (records: Map<string, VolumeRecord>) => void): Promise<void> {
     const turn = this.lastChange.then(async () => {
-      const next = new Map(this.records);
+      let next = new Map(this.records);
       edit(next);
-      await this.write(sorted(next));
+      while (!(await this.write(sorted(next)))) {
+        this.adopt(await this.read());
+        next = new Map(this.records);
+        edit(next);
+      }
       this.records = next;
       this.stored = true;
     });

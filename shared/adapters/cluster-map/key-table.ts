@@ -1,0 +1,133 @@
+/*
+ * Nodes and placements over a key table: keys `node.NAME` and `placement.VOLUME`. Each key has one writer at a time (a node its
+ * own, the api the placements), so a compare-and-set that lost is simply made again on what is there. See ports/cluster-map.ts.
+ */
+import type { NodeRecord, PlacementRecord } from "#shared/domain/cluster.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { decodeClusterRecord, encodeClusterRecord } from "#shared/formats/cluster-records.ts";
+import type { Clock } from "#shared/ports/clock.ts";
+import type { ClusterMap, SeenNode } from "#shared/ports/cluster-map.ts";
+import type { KeyRow, KeyTable, KeyWatch } from "#shared/ports/key-table.ts";
+
+interface Seen<T> {
+  readonly record: T;
+  readonly sinceMs: number;
+}
+
+const putsMax = 8;
+
+export class KeyTableMap implements ClusterMap {
+  readonly #table: KeyTable;
+  readonly #clock: Clock;
+  readonly #nodes = new Map<string, Seen<NodeRecord>>();
+  readonly #placements = new Map<string, PlacementRecord>();
+  readonly #watches: readonly KeyWatch[];
+  readonly #ready: Promise<unknown>;
+  readonly #listeners: (() => void)[] = [];
+  readonly #errorListeners: ((error: VarveError) => void)[] = [];
+
+  constructor(table: KeyTable, clock: Clock) {
+    this.#table = table;
+    this.#clock = clock;
+    const caughtUp: Promise<void>[] = [];
+    const watch = (prefix: string, take: (row: KeyRow) => void): KeyWatch => {
+      let done = (): void => undefined;
+      caughtUp.push(
+        new Promise((resolve) => {
+          done = resolve;
+        }),
+      );
+      return table.watch(prefix, { row: (row) => this.#take(row, take), caughtUp: () => done() });
+    };
+    this.#watches = [
+      watch("node.", ({ key, value }) => {
+        if (value === null) this.#nodes.delete(key);
+        else {
+          const record = decodeClusterRecord("node", value, key);
+          this.#nodes.set(key, { record, sinceMs: clock.monotonicMs() });
+        }
+      }),
+      watch("placement.", ({ key, value }) => {
+        if (value === null) this.#placements.delete(key);
+        else this.#placements.set(key, decodeClusterRecord("placement", value, key));
+      }),
+    ];
+    this.#ready = Promise.all(caughtUp);
+  }
+
+  async ready(): Promise<void> {
+    await this.#ready;
+  }
+
+  nodes(): readonly SeenNode[] {
+    const nowMs = this.#clock.monotonicMs();
+    return [...this.#nodes.values()]
+      .map(({ record, sinceMs }) => ({ record, ageMs: nowMs - sinceMs }))
+      .sort((a, b) => (a.record.name < b.record.name ? -1 : 1));
+  }
+
+  placements(): readonly PlacementRecord[] {
+    return [...this.#placements.values()];
+  }
+
+  placementOf(volumeId: string): PlacementRecord | null {
+    return this.#placements.get(`placement.${volumeId}`) ?? null;
+  }
+
+  onChange(listener: () => void): void {
+    this.#listeners.push(listener);
+  }
+
+  onError(listener: (error: VarveError) => void): void {
+    this.#errorListeners.push(listener);
+  }
+
+  async putNode(record: NodeRecord): Promise<void> {
+    await this.#put(`node.${record.name}`, encodeClusterRecord("node", record));
+  }
+
+  async putPlacement(record: PlacementRecord): Promise<void> {
+    const key = `placement.${record.volumeId}`;
+    await this.#put(key, encodeClusterRecord("placement", record));
+    // Known here before the watch tells: who placed it goes on with it.
+    this.#placements.set(key, record);
+  }
+
+  async removePlacement(volumeId: string): Promise<void> {
+    const key = `placement.${volumeId}`;
+    for (let attempt = 0; attempt < putsMax; attempt += 1) {
+      const row = await this.#table.get(key);
+      if (row === null || (await this.#table.remove(key, row.revision))) return;
+    }
+    throw contested(key);
+  }
+
+  close(): void {
+    for (const watch of this.#watches) watch.close();
+  }
+
+  #take(row: KeyRow, take: (row: KeyRow) => void): void {
+    try {
+      take(row);
+    } catch (cause) {
+      for (const listener of this.#errorListeners) listener(cause as VarveError);
+      return;
+    }
+    for (const listener of this.#listeners) listener();
+  }
+
+  async #put(key: string, value: Uint8Array): Promise<void> {
+    for (let attempt = 0; attempt < putsMax; attempt += 1) {
+      const row = await this.#table.get(key);
+      if ((await this.#table.put(key, value, row?.revision ?? 0)) !== null) return;
+    }
+    throw contested(key);
+  }
+}
+
+function contested(key: string): VarveError {
+  return new VarveError("KeyContested", "Retry", `${key} is changed by somebody else all the time`, {
+    hint: "Two processes have the same name: give each node and gateway its own.",
+    fields: { key },
+  });
+}

@@ -1,0 +1,66 @@
+/*
+ * What the machines of one lab know of each other: nodes with their pools, placements of replicas, leases. Stored in key tables
+ * by shared/formats/cluster-records.ts; rules in docs/specs/cluster.md. Pure.
+ */
+import { limits } from "./limits.ts";
+
+/** One data directory of a storage node. */
+export interface PoolRecord {
+  readonly name: string;
+  /** Size of its file system, and what is free there, as of the last renewal. */
+  readonly capacityBytes: number;
+  readonly freeBytes: number;
+  /** Sum of the sizes of volumes that may be placed there; null: no limit but the free bytes. */
+  readonly quotaBytes: number | null;
+  readonly tags: readonly string[];
+}
+
+export interface NodeRecord {
+  readonly name: string;
+  /** Host name: a gateway on the same host reads from this node first. */
+  readonly host: string;
+  readonly version: string;
+  readonly pools: readonly PoolRecord[];
+  /** Counts the renewals of this record: a node is alive while it grows. */
+  readonly renewal: number;
+}
+
+export interface ReplicaPlace {
+  readonly node: string;
+  readonly pool: string;
+}
+
+export interface PlacementRecord {
+  readonly volumeId: string;
+  readonly replicas: readonly ReplicaPlace[];
+}
+
+/** held: the holder renews it. released: free. revoked: an operator took it away; free when its time has passed. */
+export const leaseStates = ["held", "released", "revoked"] as const;
+export type LeaseState = (typeof leaseStates)[number];
+
+export interface LeaseRecord {
+  /** Name of the gateway. */
+  readonly holder: string;
+  /** Where its clients connect, for messages and for those who relay. */
+  readonly address: string;
+  /** Random, new with each taking. */
+  readonly tenure: string;
+  /** Grows with each taking, and when the log knows a greater one: what the holder opens the log with. */
+  readonly epoch: number;
+  readonly renewal: number;
+  readonly leaseMs: number;
+  readonly state: LeaseState;
+}
+
+const machineNamePattern = /^[a-z0-9][a-z0-9-]*$/;
+
+/** Names of nodes, pools, gateways and tags stand in subjects and keys: no dots. A sentence to stand behind the name, or null. */
+export function machineNameMistake(name: string): string | null {
+  if (name === "") return "is empty";
+  if (name.length > limits.nameLengthMax) return `is longer than ${limits.nameLengthMax} characters`;
+  if (!machineNamePattern.test(name)) {
+    return "must be made of a-z, 0-9 and '-', and start with a letter or digit (lower case)";
+  }
+  return null;
+}

@@ -1,0 +1,69 @@
+/*
+ * Which nodes get the replicas of a new volume: the first fit on the nodes with the fewest active volumes, one replica per node.
+ * Pure; the api calls it with what the catalogue says. Rules: docs/specs/cluster.md#placement.
+ */
+import type { NodeRecord, PlacementRecord, PoolRecord, ReplicaPlace } from "./cluster.ts";
+import { VarveError } from "./errors.ts";
+import { limits } from "./limits.ts";
+
+export interface PlacementWish {
+  readonly sizeBytes: number;
+  readonly replicas: number;
+  /** Pools without all of these are passed over. */
+  readonly tags: readonly string[];
+}
+
+export interface PlacementGround {
+  /** Nodes that may take one: alive, not drained. */
+  readonly nodes: readonly NodeRecord[];
+  readonly placements: readonly PlacementRecord[];
+  sizeOf(volumeId: string): number;
+}
+
+/** Throws PlacementError (Full) where there are too few nodes, with why each was passed over. Nothing is promised by it. */
+export function placeReplicas(wish: PlacementWish, ground: PlacementGround): readonly ReplicaPlace[] {
+  const places: ReplicaPlace[] = [];
+  const passedOver: string[] = [];
+  const inOrder = [...ground.nodes].sort(
+    (a, b) => volumesOn(a, ground) - volumesOn(b, ground) || (a.name < b.name ? -1 : 1),
+  );
+  for (const node of inOrder) {
+    if (places.length === wish.replicas) break;
+    const reasons = node.pools.map((pool) => [pool, reasonAgainst(node, pool, wish, ground)] as const);
+    const fit = reasons.find(([, reason]) => reason === null);
+    if (fit === undefined)
+      passedOver.push(...reasons.map(([pool, why]) => `${node.name}/${pool.name} ${why}`));
+    else places.push({ node: node.name, pool: fit[0].name });
+  }
+  if (places.length === wish.replicas) return places;
+  const why = passedOver.length === 0 ? "" : `: ${passedOver.slice(0, 8).join("; ")}`;
+  throw new VarveError(
+    "PlacementError",
+    "Full",
+    `${wish.replicas} replicas want as many storage nodes with room, and ${places.length} can take one${why}`,
+    {
+      hint: "Start another storage node, give a pool a larger quota, or ask for fewer replicas. See: varve node list.",
+      fields: { replicas: wish.replicas, found: places.length, nodes: ground.nodes.length },
+    },
+  );
+}
+
+function volumesOn(node: NodeRecord, { placements }: PlacementGround): number {
+  return placements.filter(({ replicas }) => replicas.some((place) => place.node === node.name)).length;
+}
+
+function reasonAgainst(
+  node: NodeRecord,
+  pool: PoolRecord,
+  wish: PlacementWish,
+  ground: PlacementGround,
+): string | null {
+  const missing = wish.tags.filter((tag) => !pool.tags.includes(tag));
+  if (missing.length > 0) return `lacks the tag ${missing.join(", ")}`;
+  if (pool.freeBytes <= limits.reserveBytes) return "has no free space above its reserve";
+  if (pool.quotaBytes === null) return null;
+  const placed = ground.placements
+    .filter(({ replicas }) => replicas.some((one) => one.node === node.name && one.pool === pool.name))
+    .reduce((sum, { volumeId }) => sum + ground.sizeOf(volumeId), 0);
+  return placed + wish.sizeBytes <= pool.quotaBytes ? null : "has its quota used up";
+}

@@ -1,0 +1,25 @@
+/*
+ * What a storage node says of one of its replicas, and what the words mean (docs/specs/cluster.md#a-storage-node). Sent as a state
+ * message, kept by the gateway that serves the volume, shown by the api. Pure.
+ */
+
+/** filling: made now, or applying its log for the first time since it was opened. */
+export const replicaConditions = ["filling", "following", "lagging", "halted"] as const;
+export type ReplicaCondition = (typeof replicaConditions)[number];
+
+export interface ReplicaReport {
+  readonly node: string;
+  /** Host name of the node. */
+  readonly host: string;
+  readonly condition: ReplicaCondition;
+  /** Why it halted; else empty. */
+  readonly reason: string;
+  readonly appliedLsn: number;
+  readonly checkpointLsn: number;
+  /** Epoch of the last applied batch; 0 before the first. */
+  readonly epoch: number;
+  readonly sizeBytes: number;
+  readonly allocatedBytes: number;
+  /** Bytes that entries may still take in its image. */
+  readonly roomBytes: number;
+}

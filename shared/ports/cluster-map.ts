@@ -1,0 +1,29 @@
+/*
+ * Which storage nodes there are and which of them keep replicas of which volume (docs/specs/cluster.md). Nodes write their own
+ * record, the api writes placements, gateways and nodes read both. Adapter: adapters/cluster-map/key-table.ts over any key table.
+ */
+import type { NodeRecord, PlacementRecord } from "#shared/domain/cluster.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
+
+export interface SeenNode {
+  readonly record: NodeRecord;
+  /** Milliseconds since its last renewal was seen, by this process's own monotonic clock. */
+  readonly ageMs: number;
+}
+
+export interface ClusterMap {
+  /** Resolves when what is stored is known. */
+  ready(): Promise<void>;
+  nodes(): readonly SeenNode[];
+  placements(): readonly PlacementRecord[];
+  placementOf(volumeId: string): PlacementRecord | null;
+  /** Tells of every change of a node or a placement from now on. */
+  onChange(listener: () => void): void;
+  /** A record that can't be read; it counts as not there. */
+  onError(listener: (error: VarveError) => void): void;
+  /** Durable when it resolves. Rejects Retry while the table is away, or when others change it all the time. */
+  putNode(record: NodeRecord): Promise<void>;
+  putPlacement(record: PlacementRecord): Promise<void>;
+  removePlacement(volumeId: string): Promise<void>;
+  close(): void;
+}

@@ -1,0 +1,88 @@
+// The records of docs/formats/cluster-records.md, byte for byte in both directions; flipped bits, cuts, foreign fields and newer
+// versions are refused. The example is read from the page itself.
+import { describe, expect, test } from "vitest";
+import type { LeaseRecord, NodeRecord, PlacementRecord } from "#shared/domain/cluster.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { checksumOf } from "#shared/formats/checksum.ts";
+import { decodeClusterRecord, encodeClusterRecord } from "#shared/formats/cluster-records.ts";
+import { textExample, undetectedCuts, undetectedFlips } from "./worked-example.ts";
+
+const lease: LeaseRecord = {
+  holder: "gate-1",
+  address: "127.0.0.1:10809",
+  tenure: "0f1e2d3c4b5a6978",
+  epoch: 7,
+  renewal: 42,
+  leaseMs: 3000,
+  state: "held",
+};
+const node: NodeRecord = {
+  name: "shelf",
+  host: "shelf.lan",
+  version: "0.1.0",
+  pools: [
+    {
+      name: "ssd",
+      capacityBytes: 10 ** 12,
+      freeBytes: 10 ** 11,
+      quotaBytes: null,
+      tags: ["fast", "mirrored"],
+    },
+    { name: "hdd", capacityBytes: 10 ** 13, freeBytes: 10 ** 12, quotaBytes: 10 ** 12, tags: [] },
+  ],
+  renewal: 3,
+};
+const placement: PlacementRecord = {
+  volumeId: "5ca1ab1e00c0ffee",
+  replicas: [{ node: "shelf", pool: "ssd" }],
+};
+
+const signed = (document: unknown): Buffer => {
+  const line = `${JSON.stringify(document)}\n`;
+  return Buffer.from(`${line}xxh64:${checksumOf(Buffer.from(line)).toString(16).padStart(16, "0")}\n`);
+};
+const kindOf = (bytes: Buffer): string => {
+  try {
+    decodeClusterRecord("lease", bytes, "volume.x");
+    return "taken";
+  } catch (cause) {
+    if (cause instanceof VarveError) return cause.kind;
+    throw cause;
+  }
+};
+
+describe("cluster records", () => {
+  const bytes = textExample("cluster-records.md");
+
+  test("the page's bytes are written and read", () => {
+    expect(encodeClusterRecord("lease", lease).toString()).toBe(bytes.toString());
+    expect(decodeClusterRecord("lease", bytes, "volume.x")).toEqual(lease);
+  });
+
+  test("nodes and placements come back as they were", () => {
+    expect(decodeClusterRecord("node", encodeClusterRecord("node", node), "node.shelf")).toEqual(node);
+    expect(decodeClusterRecord("placement", encodeClusterRecord("placement", placement), "p")).toEqual(
+      placement,
+    );
+  });
+
+  test("every flipped bit, every cut and every surplus byte is found", () => {
+    const accepts = (changed: Buffer): boolean => kindOf(changed) === "taken";
+    expect(accepts(bytes)).toBe(true);
+    expect(undetectedFlips(bytes, accepts)).toEqual([]);
+    expect(undetectedCuts(bytes, accepts)).toEqual([]);
+    expect(accepts(Buffer.concat([bytes, Buffer.from("\n")]))).toBe(false);
+  });
+
+  test("what is intact but not ours is refused, a newer version as such", () => {
+    const document = { format: "varve-lease", version: 1, record: lease };
+    expect(kindOf(signed(document))).toBe("taken");
+    expect(kindOf(signed({ ...document, version: 2 }))).toBe("Invalid");
+    expect(kindOf(signed({ ...document, format: "varve-node" }))).toBe("Corrupt");
+    expect(kindOf(signed({ ...document, record: { ...lease, holder: "a.b" } }))).toBe("Corrupt");
+    expect(kindOf(signed({ ...document, record: { ...lease, more: 1 } }))).toBe("Corrupt");
+    expect(kindOf(signed({ ...document, record: { ...lease, epoch: 0 } }))).toBe("Corrupt");
+    expect(kindOf(signed(null))).toBe("Corrupt");
+    expect(kindOf(Buffer.alloc(70_000, " "))).toBe("Corrupt");
+  });
+});

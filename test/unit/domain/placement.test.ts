@@ -1,0 +1,74 @@
+// Placement of replicas: fewest volumes first, first pool that fits, one replica per node; too few nodes change nothing and say why.
+import { describe, expect, test } from "vitest";
+import type { NodeRecord, PlacementRecord, PoolRecord } from "#shared/domain/cluster.ts";
+import { machineNameMistake } from "#shared/domain/cluster.ts";
+import { type PlacementGround, placeReplicas } from "#shared/domain/placement.ts";
+
+const gib = 2 ** 30;
+const pool = (name: string, changes: Partial<PoolRecord> = {}): PoolRecord => ({
+  name,
+  capacityBytes: 100 * gib,
+  freeBytes: 50 * gib,
+  quotaBytes: null,
+  tags: [],
+  ...changes,
+});
+const node = (name: string, pools: readonly PoolRecord[] = [pool("main")]): NodeRecord => ({
+  name,
+  host: name,
+  version: "1",
+  pools,
+  renewal: 1,
+});
+const placed = (volumeId: string, ...places: readonly string[]): PlacementRecord => ({
+  volumeId,
+  replicas: places.map((place) => ({ node: place.split("/")[0] ?? "", pool: place.split("/")[1] ?? "" })),
+});
+const ground = (
+  nodes: readonly NodeRecord[],
+  placements: readonly PlacementRecord[] = [],
+): PlacementGround => ({ nodes, placements, sizeOf: () => 10 * gib });
+const wish = { sizeBytes: 10 * gib, replicas: 1, tags: [] };
+
+describe("placement", () => {
+  test("the node with the fewest volumes comes first, then the name decides", () => {
+    const nodes = [node("c"), node("b"), node("a")];
+    expect(placeReplicas(wish, ground(nodes))).toEqual([{ node: "a", pool: "main" }]);
+    expect(placeReplicas(wish, ground(nodes, [placed("1", "a/main"), placed("2", "b/main")]))).toEqual([
+      { node: "c", pool: "main" },
+    ]);
+  });
+
+  test("one replica per node", () => {
+    const nodes = [node("a", [pool("x"), pool("y")]), node("b")];
+    expect(placeReplicas({ ...wish, replicas: 2 }, ground(nodes))).toEqual([
+      { node: "a", pool: "x" },
+      { node: "b", pool: "main" },
+    ]);
+    expect(() => placeReplicas({ ...wish, replicas: 3 }, ground(nodes))).toThrow("and 2 can take one");
+  });
+
+  test("quota, free space and tags pass pools over, and the refusal names each", () => {
+    const nodes = [
+      node("a", [pool("full", { freeBytes: 0 }), pool("quota", { quotaBytes: 15 * gib })]),
+      node("b", [pool("slow"), pool("fast", { tags: ["ssd", "mirror"] })]),
+    ];
+    const before = [placed("1", "a/quota")];
+    expect(placeReplicas(wish, ground(nodes, before))).toEqual([{ node: "b", pool: "slow" }]);
+    expect(placeReplicas({ ...wish, tags: ["ssd"] }, ground(nodes, before))).toEqual([
+      { node: "b", pool: "fast" },
+    ]);
+    expect(() => placeReplicas({ ...wish, tags: ["nvme"] }, ground(nodes, before))).toThrow(
+      "b/slow lacks the tag nvme; b/fast lacks the tag nvme; a/full lacks the tag nvme; a/quota lacks the tag nvme",
+    );
+    expect(() => placeReplicas({ ...wish, replicas: 2 }, ground(nodes, before))).toThrow(
+      "a/full has no free space above its reserve; a/quota has its quota used up",
+    );
+  });
+
+  test("names of machines stand in subjects: no dots, no capitals", () => {
+    expect(["node-1", "a"].map(machineNameMistake)).toEqual([null, null]);
+    for (const name of ["", "a.b", "A", "-a", "a*", "a".repeat(64)])
+      expect(machineNameMistake(name)).not.toBeNull();
+  });
+});
