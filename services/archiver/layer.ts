@@ -53,7 +53,7 @@ export class Archiver implements ArchiverHome {
       store: setup.store,
       clock: setup.clock,
       random: setup.random,
-      worker: setup.worker ?? new ArchiveThread(),
+      worker: setup.worker ?? new ArchiveThread(setup.clock),
       failpoint: setup.failpoint ?? (() => undefined),
       options: { ...archiverDefaults, ...setup.options },
       segmentSlots: new WorkSlots(limits.archiveSegmentsAtOnceMax),

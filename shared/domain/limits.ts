@@ -124,6 +124,8 @@ export const limits = {
   bucketDirectoriesKnownMax: 8192,
   /** Another process that opens the directory removes temporary files, and the put writes again: so often. */
   bucketDirectoryPutsMax: 3,
+  /** Piece of an object that goes to the bucket's disk at once: a millisecond's worth, which a log's sync may have to wait for. */
+  bucketDirectorySliceBytes: 512 * KiB,
   /** A segment is sealed at so many bytes of records, or at this age, whichever is first. */
   segmentRecordBytes: 8 * MiB,
   segmentAgeMs: 60_000,
@@ -156,6 +158,12 @@ export const limits = {
   /** Small requests (footers, checks) of one volume at once. */
   archiveRequestsAtOnceMax: 8,
   /** While the bucket is away: first wait, doubled up to a minute, each shortened by up to a half at random. */
+  /**
+   * Time that a task of the archive thread may wait for the processor before a worker with a share of its own takes the next ones (a
+   * segment takes 60 ms, the largest page a second); that one is looked at in such intervals, and ends when it was idle for one.
+   */
+  archiveCalmMs: 1_500,
+  archiveSteadyMs: 15_000,
   archiveRetryFirstWaitMs: 1_000,
   archiveRetryWaitMsMax: 60_000,
   /** An object is believed this long after its PUT; most stores answer before a power cut can't take it any more. */

@@ -2,10 +2,10 @@
 // bytes and hand memory over and back.
 
 import { readdirSync, readFileSync } from "node:fs";
-import { getPriority } from "node:os";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InlineArchiveWorker } from "#shared/adapters/archive-worker/inline.ts";
 import { ArchiveThread } from "#shared/adapters/archive-worker/thread.ts";
+import { SystemClock } from "#shared/adapters/clock/system.ts";
 import { indexPageKey } from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { openChunk } from "#shared/formats/chunk-object.ts";
@@ -13,6 +13,7 @@ import { decodeIndexPage } from "#shared/formats/index-page.ts";
 import { isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
 import { openSegment, SegmentBuilder, type SegmentStream } from "#shared/formats/segment-object.ts";
 import type { ArchiveWorker, SealedSegment } from "#shared/ports/archive-worker.ts";
+import type { Timer } from "#shared/ports/clock.ts";
 import { MadeLog } from "../tools/made-log.ts";
 
 const owner = { volumeId: "00000000000000a1", line: "0f1e2d3c4b5a6978", archiverEpoch: 3 };
@@ -108,32 +109,72 @@ function contract(name: string, make: () => ArchiveWorker): void {
 }
 
 contract("inline", () => new InlineArchiveWorker());
-contract("thread", () => new ArchiveThread());
+contract("thread", () => new ArchiveThread(new SystemClock()));
 
-/** Nice values of this process's threads. */
-function niceValues(): number[] {
+/** Scheduling policies of this process's threads, by number: 0 is the usual one, 5 is SCHED_IDLE. */
+function policies(): number[] {
   return readdirSync("/proc/self/task").map((task) => {
     const stat = readFileSync(`/proc/self/task/${task}/stat`, "latin1");
-    // Behind the name, which may hold anything: state is field 3, nice field 19.
-    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]);
+    // Behind the name, which may hold anything: state is field 3, the policy field 41.
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[38]);
   });
 }
 
+const calmThreads = (): number => policies().filter((policy) => policy === 5).length;
+
+/** Time that only this test moves. */
+class HandClock extends SystemClock {
+  nowMs = 0;
+  looks: (() => void)[] = [];
+  override monotonicMs(): number {
+    return this.nowMs;
+  }
+  override after(_delayMs: number, task: () => void): Timer {
+    this.looks.push(task);
+    return { cancel: () => undefined };
+  }
+  look(): void {
+    for (const task of this.looks.splice(0)) task();
+  }
+}
+
 describe("the archive thread", () => {
-  test("runs ten nice levels below the process, and only it", async () => {
-    const own = getPriority(0);
-    const wanted = Math.min(19, own + 10);
-    const atWanted = (): number => niceValues().filter((nice) => nice === wanted).length;
-    const before = atWanted();
-    const thread = new ArchiveThread();
+  const zeroes = async (thread: ArchiveThread): Promise<void> => {
     await (await thread.hash(new ArrayBuffer(limits.extentBytes))).release();
-    expect(atWanted()).toBe(before + 1);
-    expect(getPriority(0)).toBe(own);
+  };
+
+  test("gets only what others leave of the processor, and it alone", async () => {
+    const before = calmThreads();
+    const thread = new ArchiveThread(new SystemClock());
+    await zeroes(thread);
+    expect(calmThreads()).toBe(before + 1);
+    await thread.close();
+    expect(calmThreads()).toBe(before);
+  });
+
+  test("a task that waits too long: the next ones get a worker with a share, until it was idle for a while", async () => {
+    const clock = new HandClock();
+    const thread = new ArchiveThread(clock);
+    const [first, second, third] = streams(3, 20);
+    await zeroes(thread);
+    const waits = thread.seal(first as SegmentStream, 3);
+    clock.nowMs += limits.archiveCalmMs + 1;
+    const next = thread.seal(second as SegmentStream, 3);
+    expect(thread.steadyTasks).toBe(1);
+    expect((await next).ref.firstLsn).toBe(second?.firstLsn);
+    expect((await waits).ref.firstLsn).toBe(first?.firstLsn);
+    clock.look();
+    expect((await thread.seal(third as SegmentStream, 3)).ref.firstLsn).toBe(third?.firstLsn);
+    expect(thread.steadyTasks).toBe(2);
+    clock.look();
+    clock.look();
+    await zeroes(thread);
+    expect(thread.steadyTasks).toBe(2);
     await thread.close();
   });
 
   test("work after close, and work in hand at close, is refused and not lost in silence", async () => {
-    const thread = new ArchiveThread();
+    const thread = new ArchiveThread(new SystemClock());
     const [stream] = streams(1, 20);
     const sealing = thread.seal(stream as SegmentStream, 3).catch((cause: unknown) => cause);
     await thread.close();

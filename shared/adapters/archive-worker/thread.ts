@@ -1,10 +1,12 @@
 /*
- * The archive thread of a process: one worker at a lower priority, started at the first task and ended by close(). Owns what is
- * under way; worker-program.ts is the other side, message.ts what goes between. Used by services/archiver.
+ * The archive thread of a process: started at the first task, ended by close(). It is calm, which means that it gets only what nobody else
+ * wants of the processor, so that writers do not feel it (ADR 008). Where others want all of it for longer than a task may wait,
+ * a second worker with a share of its own takes over until that is past: archiving never starves. Used by services/archiver.
+ *
+ *   calm ── a task waits longer than archiveCalmMs ──► steady ── nothing to do for archiveSteadyMs ──► calm
  */
-import { type Transferable, Worker } from "node:worker_threads";
 import type { ExtentRun } from "#shared/domain/archive.ts";
-import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 import type {
   ArchiveWorker,
   BuiltChunk,
@@ -14,25 +16,29 @@ import type {
   SegmentRecords,
   SegmentTail,
 } from "#shared/ports/archive-worker.ts";
-import type { ArchiveAnswer, ArchiveRequest, ArchiveTask } from "./message.ts";
-
-interface Pending {
-  readonly resolve: (result: unknown) => void;
-  readonly reject: (error: VarveError) => void;
-}
+import type { Clock } from "#shared/ports/clock.ts";
+import { ArchiveLane } from "./lane.ts";
 
 export class ArchiveThread implements ArchiveWorker {
-  #worker: Worker | null = null;
-  #closed = false;
-  #nextNumber = 1;
-  readonly #pending = new Map<number, Pending>();
+  readonly #clock: Clock;
+  readonly #calm: ArchiveLane;
+  readonly #steady: ArchiveLane;
+  #isSteady = false;
+  /** Tasks that the second worker took: for those who watch. */
+  steadyTasks = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#calm = new ArchiveLane("calm", clock);
+    this.#steady = new ArchiveLane("steady", clock);
+  }
 
   async seal(records: SegmentRecords, level: number): Promise<SealedSegment> {
-    return (await this.#run({ kind: "seal", records, level }).result) as SealedSegment;
+    return (await this.#lane().run({ kind: "seal", records, level }).result) as SealedSegment;
   }
 
   async page(volumeId: string, key: string, segments: readonly SegmentTail[]): Promise<BuiltPage> {
-    return (await this.#run({ kind: "page", volumeId, key, segments }).result) as BuiltPage;
+    return (await this.#lane().run({ kind: "page", volumeId, key, segments }).result) as BuiltPage;
   }
 
   async touched(
@@ -41,83 +47,47 @@ export class ArchiveThread implements ArchiveWorker {
     afterLsn: number,
   ): Promise<readonly ExtentRun[]> {
     const task = { kind: "touched", segments, pages, afterLsn } as const;
-    return (await this.#run(task).result) as readonly ExtentRun[];
+    return (await this.#lane().run(task).result) as readonly ExtentRun[];
   }
 
   async hash(content: ArrayBuffer): Promise<HashedExtent> {
-    const { number, result } = this.#run({ kind: "hash", content }, [content]);
+    // The content stays where its hash was made.
+    const lane = this.#lane();
+    const { number, result } = lane.run({ kind: "hash", content }, [content]);
     const hash = (await result) as string | null;
     return {
       hash,
-      build: async (level) => (await this.#run({ kind: "build", of: number, level }).result) as BuiltChunk,
-      release: async () => (await this.#run({ kind: "release", of: number }).result) as ArrayBuffer,
+      build: async (level) => (await lane.run({ kind: "build", of: number, level }).result) as BuiltChunk,
+      release: async () => (await lane.run({ kind: "release", of: number }).result) as ArrayBuffer,
     };
   }
 
-  /** Ends the thread; what it still had in hand is rejected. */
+  /** Ends the workers; what they still had in hand is rejected. */
   async close(): Promise<void> {
-    this.#closed = true;
-    const worker = this.#worker;
-    this.#worker = null;
-    this.#failAll("the archive thread is closed");
-    await worker?.terminate();
+    await Promise.all([this.#calm.end(true), this.#steady.end(true)]);
   }
 
-  #run(
-    task: ArchiveTask,
-    transfer: readonly Transferable[] = [],
-  ): { number: number; result: Promise<unknown> } {
-    const number = this.#nextNumber;
-    this.#nextNumber += 1;
-    if (this.#closed) return { number, result: Promise.reject(ended("the archive thread is closed")) };
-    const result = new Promise<unknown>((resolve, reject) => {
-      this.#pending.set(number, { resolve, reject });
+  /** Who takes the next task. */
+  #lane(): ArchiveLane {
+    if (!this.#isSteady && this.#calm.waitingMs > limits.archiveCalmMs) {
+      this.#isSteady = true;
+      this.#watchSteady();
+    }
+    if (!this.#isSteady) return this.#calm;
+    this.steadyTasks += 1;
+    return this.#steady;
+  }
+
+  /** The second worker ends when it was idle at two looks, and the first has caught up. */
+  #watchSteady(idleSince = -1): void {
+    this.#clock.after(limits.archiveSteadyMs, () => {
+      const isIdle = this.#steady.isIdle && this.#calm.waitingMs <= limits.archiveCalmMs;
+      if (!isIdle || idleSince !== this.steadyTasks) {
+        this.#watchSteady(isIdle ? this.steadyTasks : -1);
+        return;
+      }
+      this.#isSteady = false;
+      void this.#steady.end(false);
     });
-    const worker = this.#worker ?? this.#start();
-    // The process stays alive while work is under way, and only then.
-    if (this.#pending.size === 1) worker.ref();
-    worker.postMessage({ number, task } satisfies ArchiveRequest, transfer);
-    return { number, result };
   }
-
-  #start(): Worker {
-    const worker = new Worker(new URL("./worker-program.ts", import.meta.url), {
-      execArgv: [],
-      // An index page of the largest summaries is 31 MB of JSON, and its objects some times that.
-      resourceLimits: { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 16 },
-    });
-    worker.on("message", (answer: ArchiveAnswer) => this.#answered(answer));
-    worker.on("error", (error) => this.#ended(worker, String(error)));
-    worker.on("exit", () => this.#ended(worker, "the archive thread ended"));
-    worker.unref();
-    this.#worker = worker;
-    return worker;
-  }
-
-  #answered(answer: ArchiveAnswer): void {
-    const pending = this.#pending.get(answer.number);
-    this.#pending.delete(answer.number);
-    if (this.#pending.size === 0) this.#worker?.unref();
-    if ("failure" in answer) {
-      const { tag, errorKind, message, hint } = answer.failure;
-      pending?.reject(new VarveError(tag, errorKind, message, { hint }));
-    } else pending?.resolve(answer.result);
-  }
-
-  /** The next task starts another thread. */
-  #ended(worker: Worker, why: string): void {
-    if (this.#worker !== worker) return;
-    this.#worker = null;
-    this.#failAll(why);
-  }
-
-  #failAll(why: string): void {
-    const lost = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { reject } of lost) reject(ended(why));
-  }
-}
-
-function ended(why: string): VarveError {
-  return new VarveError("ArchiveThreadEnded", "Retry", why, { hint: "Archiving goes on with the next try." });
 }

@@ -1,25 +1,17 @@
 /*
- * The archive thread's own program: takes one task after the other, answers each. Started by thread.ts; tasks.ts does the work.
- * It runs 10 nice levels below the process, so that it gets what the event loop and the image thread leave of the processor.
+ * The archive thread's own program: takes one task after the other, answers each. Started by lane.ts; tasks.ts does the work. It gets
+ * what the event loop and the image thread leave of the processor (priority.ts).
  */
-import { getPriority, setPriority } from "node:os";
-import { parentPort, type Transferable } from "node:worker_threads";
+import { parentPort, type Transferable, workerData } from "node:worker_threads";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import type { ArchiveAnswer, ArchiveFailure, ArchiveRequest, ArchiveTask } from "./message.ts";
+import { type ThreadPriority, takePriority } from "./priority.ts";
 import { chunkOf, hashOf, page, seal, touched } from "./tasks.ts";
-
-const nicerBy = 10;
-const nicest = 19;
 
 /** Contents whose hash was asked for, until they are released. */
 const contents = new Map<number, { readonly content: ArrayBuffer; readonly hash: string | null }>();
 
-try {
-  // On Linux a priority is a thread's: 0 is the one that asks.
-  setPriority(0, Math.min(nicest, getPriority(0) + nicerBy));
-} catch {
-  // A system that refuses loses a courtesy, not a function.
-}
+takePriority(workerData as ThreadPriority);
 
 function held(number: number) {
   const content = contents.get(number);

@@ -13,6 +13,7 @@ import type { ObjectFacts, ObjectStore, PutOptions, StoreCapabilities } from "#s
 import { codeOf, directoryError } from "./directory-errors.ts";
 import { DirectorySync } from "./directory-sync.ts";
 import { checkKey, checkPrefix, checkSize, isObjectKey, rangeWithin } from "./object-key.ts";
+import { PacedWrites } from "./paced-write.ts";
 import { probeConditionalPut } from "./probe.ts";
 import { RequestCounters } from "./request-counters.ts";
 
@@ -35,6 +36,7 @@ export class DirectoryObjectStore implements ObjectStore {
   private readonly temporary: string;
   private readonly random: Random;
   private readonly sync = new DirectorySync();
+  private readonly writes = new PacedWrites();
   private readonly knownDirectories = new Set<string>();
 
   private constructor(root: string, random: Random) {
@@ -72,7 +74,7 @@ export class DirectoryObjectStore implements ObjectStore {
     for (let attempt = 1; ; attempt += 1) {
       const temporary = join(this.temporary, this.random.hex(16));
       try {
-        await writeSynced(temporary, content);
+        await this.writeSynced(temporary, content);
         await this.makeParents(dirname(path));
         const answer =
           options.onlyNew === true ? await linkNew(temporary, path) : await moveOver(temporary, path);
@@ -183,6 +185,16 @@ export class DirectoryObjectStore implements ObjectStore {
     );
   }
 
+  private async writeSynced(path: string, content: Uint8Array): Promise<void> {
+    const file = await open(path, "wx", 0o600);
+    try {
+      await this.writes.write(file, content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
   /** Each missing directory up to the root, its name made durable in its parent. Never the root itself. */
   private async makeParents(directory: string): Promise<void> {
     if (directory === this.root || this.knownDirectories.has(directory)) return;
@@ -205,16 +217,6 @@ export class DirectoryObjectStore implements ObjectStore {
 
 function byName(left: Dirent, right: Dirent): number {
   return left.name < right.name ? -1 : 1;
-}
-
-async function writeSynced(path: string, content: Uint8Array): Promise<void> {
-  const file = await open(path, "wx", 0o600);
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
 }
 
 async function moveOver(temporary: string, path: string): Promise<"stored"> {
