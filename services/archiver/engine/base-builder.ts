@@ -102,7 +102,7 @@ export class BaseBuilder {
   private async buildFrom({ s, sizeBytes, task }: BegunBase): Promise<BaseRef> {
     const { parts, patience, subject, archive } = this.options;
     const isUnwanted = (): boolean => this.stopped;
-    const ref = task.previous !== null && this.distrusted.has(task.previous.key) ? null : task.previous;
+    const ref = this.trusted(task);
     const previous = ref === null ? null : await fetchBase(parts.store, patience, ref.key, isUnwanted);
     await this.learnChunks();
     const chunks = new ChunkWriter({ parts, patience, isUnwanted });
@@ -127,7 +127,7 @@ export class BaseBuilder {
       const written = await writeBase(parts, patience, draft, isUnwanted);
       try {
         parts.failpoint("base");
-        await this.publish(written.ref, ref, chunks);
+        await this.publish(written.ref, task, chunks);
       } finally {
         for (const { key } of written.stored) parts.uploads.end(key);
       }
@@ -141,8 +141,9 @@ export class BaseBuilder {
     }
   }
 
-  private async publish(base: BaseRef, previous: BaseRef | null, chunks: ChunkWriter): Promise<void> {
-    this.options.schedule.expect(base);
+  private async publish(base: BaseRef, task: BaseTask, chunks: ChunkWriter): Promise<void> {
+    const previous = this.trusted(task);
+    this.options.schedule.expect(base, task);
     await this.options.publish((manifest) => {
       this.requireNoRebase(base.s);
       if (manifest.archivedLsn < base.e) throw givenUp("its log is not archived");
@@ -154,6 +155,11 @@ export class BaseBuilder {
       bases.sort((a, b) => a.s - b.s || a.e - b.e);
       return { ...manifest, bases };
     });
+  }
+
+  /** The base to build on, unless it could not be read. */
+  private trusted({ previous }: BaseTask): BaseRef | null {
+    return previous !== null && this.distrusted.has(previous.key) ? null : previous;
   }
 
   /** A page of the base before is kept while its extents are read, which come in order. */

@@ -18,6 +18,8 @@ export interface BaseTask {
   readonly dirty: DirtyExtents;
   readonly logBytes: number;
   readonly isWhole: boolean;
+  /** Which beginning of the account it was taken from: after another one nothing is known of what came since. */
+  readonly account: number;
 }
 
 export class BaseSchedule {
@@ -29,7 +31,8 @@ export class BaseSchedule {
   private logBytes = 0;
   /** False where segments after `previous.s` are not in `dirty`. */
   private isWhole = true;
-  private started = false;
+  /** Grows when `dirty` begins anew with another base to build on; 0: nothing was published yet. */
+  private account = 0;
   /** The base that is being published: `dirty` is what came after its `s` already. */
   private expected: BaseRef | null = null;
 
@@ -42,8 +45,7 @@ export class BaseSchedule {
   published(manifest: VolumeManifest, added: readonly SegmentSummary[]): void {
     const previous = baseToBuildOn(manifest);
     if (this.expected !== null && previous?.key === this.expected.key) this.previous = this.expected;
-    if (!this.started || previous?.key !== this.previous?.key) {
-      this.started = true;
+    if (this.account === 0 || previous?.key !== this.previous?.key) {
       this.restart(manifest, previous);
       return;
     }
@@ -85,14 +87,18 @@ export class BaseSchedule {
    * one's. Only where isReady.
    */
   take(): BaseTask {
-    const { previous, dirty, logBytes, isWhole } = this;
+    const { previous, dirty, logBytes, isWhole, account } = this;
     this.dirty = new DirtyExtents();
     this.logBytes = 0;
-    return { previous, dirty, logBytes, isWhole };
+    return { previous, dirty, logBytes, isWhole, account };
   }
 
-  /** The base of the last task is about to be published. */
-  expect(base: BaseRef): void {
+  /**
+   * The base of the last task is about to be published. If another base became the one to build on meanwhile (a rollback, an exact
+   * base), `dirty` begins there: what came since this task is read from footers once the base stands.
+   */
+  expect(base: BaseRef, task: BaseTask): void {
+    if (task.account !== this.account) return;
     this.expected = base;
     // What came since is whole: take() began it.
     this.isWhole = true;
@@ -100,15 +106,17 @@ export class BaseSchedule {
 
   /** It was given up: its extents are the next one's, too. */
   abandoned(task: BaseTask): void {
+    if (task.account !== this.account) return;
     if (this.expected !== null) this.isWhole = task.isWhole;
     this.expected = null;
-    if (task.previous?.key !== this.previous?.key) return;
     this.dirty.addAll(task.dirty);
     this.logBytes += task.logBytes;
   }
 
   private restart(manifest: VolumeManifest, previous: BaseRef | null): void {
     const s = previous?.s ?? 0;
+    this.account += 1;
+    this.expected = null;
     this.previous = previous;
     this.dirty = new DirtyExtents();
     const after = [...manifest.pages, ...manifest.segments].filter((part) => part.lastLsn > s);

@@ -218,10 +218,14 @@ class PastRun {
     }
   }
 
-  /** The machine is gone; another one begins with what the bucket has. */
+  /**
+   * The machine is gone; another one begins with what the bucket has. It does so a settle time later: what a bucket then takes back of
+   * what it had answered to the lost machine nobody has any more, and nothing could bring it back.
+   */
   private async rescue(): Promise<void> {
     const { world } = this;
     const { random, scheduler } = world;
+    await scheduler.pass(world.plan.settleMs + 1);
     world.disk = world.newDisk();
     const reached = new Map<string, number>();
     for (let attempt = 0; ; attempt++) {
