@@ -22,7 +22,7 @@ const serverStage = (stage: string, ...servers: readonly string[]): Step => ({
   name: `tools of ${stage}`,
   command: ["node", "scripts/test-server-binary.ts", ...servers],
   count: "exit-code",
-  timeoutMs: minutes(15),
+  timeoutMs: minutes(20),
 });
 
 const stages: readonly Step[] = [
@@ -32,7 +32,7 @@ const stages: readonly Step[] = [
     count: "exit-code",
     timeoutMs: minutes(10),
   },
-  serverStage("s3", "versitygw"),
+  serverStage("s3", "weed"),
   programStage("check", minutes(5), "scripts/check.ts"),
   vitestStage("deep", minutes(8)),
   vitestStage("simulation", minutes(8)),

@@ -105,7 +105,7 @@ export const limits = {
   /** Prefix of a bucket URL: with a key and a slash below the 1024 bytes that S3 allows. */
   bucketPrefixLengthMax: 256,
   /** Retries of one request: at most so many attempts in so long; each wait is drawn from 0 to a doubling bound (full jitter). */
-  bucketAttemptsMax: 10,
+  bucketAttemptsMax: 20,
   bucketRetryMs: 30_000,
   bucketRetryFirstWaitMs: 100,
   bucketRetryWaitMsMax: 5_000,

@@ -5,7 +5,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { S3Server } from "../tools/s3-servers.ts";
+import { S3Server, s3ServerLight } from "../tools/s3-servers.ts";
 import { repositoryDir } from "../tools/varve-process.ts";
 import { runSwarm, type SwarmResult } from "./swarm-run.ts";
 import { boundOf, type Step } from "./swarm-volume.ts";
@@ -28,7 +28,7 @@ process.on("SIGINT", () => process.exit(130));
 process.on("SIGTERM", () => process.exit(143));
 
 const stallMs = 2000;
-const s3 = flags.bucket === "s3" ? await S3Server.start() : null;
+const s3 = flags.bucket === "s3" ? await S3Server.start(s3ServerLight) : null;
 const measuredAt = new Date().toISOString();
 const result = await runSwarm({
   seconds: minutes * 60,

@@ -9,13 +9,15 @@ import { serverBinary, serverSources } from "../../scripts/test-server-binary.ts
 
 const run = promisify(execFile);
 
-export type S3ServerName = "versitygw" | "minio" | "ceph";
+export type S3ServerName = "seaweedfs" | "versitygw" | "minio" | "ceph";
 
 export interface ServerContext {
   readonly binary: string;
   /** The server's own; `data` in it exists. */
   readonly directory: string;
   readonly port: number;
+  /** Free as well, for what the server's parts say to each other. */
+  readonly innerPorts: readonly number[];
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
   readonly spawn: (command: string, args: readonly string[], env?: Readonly<Record<string, string>>) => void;
@@ -32,6 +34,35 @@ export interface ServerProgram {
   /** Answers 200 when the server can be used. */
   readonly healthPath: string;
 }
+
+/**
+ * Master, volume server, filer and gateway in one process, as the compose file runs it. After a restart it takes writes only when
+ * its master's 15 s are over, in which the volume servers may report; a PUT meanwhile waits.
+ */
+const seaweedfs: ServerProgram = {
+  version: "4.53",
+  binary: () => serverBinary("weed"),
+  healthPath: "/healthz",
+  run: async ({ binary, directory, port, innerPorts, accessKeyId, secretAccessKey, spawn }) => {
+    const inner = ["master", "volume", "filer", "admin"].flatMap((part, index) => [
+      `-${part}.port=${innerPorts[2 * index]}`,
+      `-${part}.port.grpc=${innerPorts[2 * index + 1]}`,
+    ]);
+    const s3 = [
+      `-s3.port=${port}`,
+      `-s3.port.grpc=${innerPorts[8]}`,
+      "-s3.port.iceberg=0",
+      "-s3.port.lance=0",
+    ];
+    const without = ["-webdav=false", "-admin.ui=false", "-admin.port.legacy=0", "-master.telemetry=false"];
+    const here = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", `-dir=${join(directory, "data")}`];
+    // By default a request makes the bucket that it names.
+    spawn(binary, ["mini", ...here, ...inner, ...s3, ...without, "-s3.autoCreateBucket=false"], {
+      AWS_ACCESS_KEY_ID: accessKeyId,
+      AWS_SECRET_ACCESS_KEY: secretAccessKey,
+    });
+  },
+};
 
 const versitygw: ServerProgram = {
   version: serverSources.versitygw.version,
@@ -61,7 +92,7 @@ const minio: ServerProgram = {
   },
 };
 
-/** Debian 12's. Its monitor listens one port above the gateway. */
+/** Debian 12's. */
 const ceph: ServerProgram = {
   version: "16.2 (Debian 12)",
   healthPath: "/",
@@ -114,7 +145,7 @@ const ceph: ServerProgram = {
 };
 
 function monitorAddress(context: ServerContext): string {
-  return `[v2:127.0.0.1:${context.port + 1}]`;
+  return `[v2:127.0.0.1:${context.innerPorts[0]}]`;
 }
 
 function cephFlags(context: ServerContext): readonly string[] {
@@ -161,4 +192,9 @@ rgw_data = ${directory}/rgw
 `;
 }
 
-export const serverPrograms: Readonly<Record<S3ServerName, ServerProgram>> = { versitygw, minio, ceph };
+export const serverPrograms: Readonly<Record<S3ServerName, ServerProgram>> = {
+  seaweedfs,
+  versitygw,
+  minio,
+  ceph,
+};

@@ -7,18 +7,21 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
-import { freePort } from "./free-port.ts";
+import { freePorts } from "./free-port.ts";
 import { type S3ServerName, type ServerContext, serverPrograms } from "./s3-server-programs.ts";
 
 export type { S3ServerName } from "./s3-server-programs.ts";
-/** The one that `npm test` uses. */
-export const s3ServerDefault: S3ServerName = "versitygw";
+/** The one that `npm test` uses: the one of docker-compose.yml. */
+export const s3ServerDefault: S3ServerName = "seaweedfs";
+/** For benches and long runs: it starts at once and needs little beside what is measured. */
+export const s3ServerLight: S3ServerName = "versitygw";
 
 const accessKeyId = "varve-test-key";
 const secretAccessKey = "varve-test-secret";
 const bucketName = "past";
 const outputBytesMax = 64 * 1024;
 const startMs = 60_000;
+const innerPortsMax = 9;
 
 const alive = new Set<ChildProcess>();
 process.on("exit", () => {
@@ -33,15 +36,18 @@ export class S3Server {
   readonly env = { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey };
   private readonly binary: string;
   private readonly port: number;
+  private readonly innerPorts: readonly number[];
   private readonly directory: string;
   private children: ChildProcess[] = [];
   private output = "";
 
-  private constructor(name: S3ServerName, binary: string, port: number, directory: string) {
+  private constructor(name: S3ServerName, binary: string, ports: readonly number[], directory: string) {
     this.name = name;
     this.version = serverPrograms[name].version;
     this.binary = binary;
+    const [port = 0, ...innerPorts] = ports;
     this.port = port;
+    this.innerPorts = innerPorts;
     this.directory = directory;
     this.endpoint = `http://127.0.0.1:${port}`;
   }
@@ -49,7 +55,7 @@ export class S3Server {
   static async start(name: S3ServerName = s3ServerDefault): Promise<S3Server> {
     const binary = await serverPrograms[name].binary();
     const directory = await mkdtemp(join(tmpdir(), `varve-${name}-`));
-    const server = new S3Server(name, binary, await freePort(), directory);
+    const server = new S3Server(name, binary, await freePorts(innerPortsMax + 1), directory);
     try {
       await mkdir(join(directory, "data"));
       await serverPrograms[name].prepare?.(server.context());
@@ -114,6 +120,7 @@ export class S3Server {
       binary: this.binary,
       directory: this.directory,
       port: this.port,
+      innerPorts: this.innerPorts,
       accessKeyId,
       secretAccessKey,
       spawn: (command, args, env = {}) => this.spawn(command, args, env),

@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism, cpus, release, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { S3Server } from "../../tools/s3-servers.ts";
+import { S3Server, s3ServerLight } from "../../tools/s3-servers.ts";
 import { repositoryDir } from "../../tools/varve-process.ts";
 import { type LimitRow, limitVerdict, type Machine, type RatioRow, ratioVerdict } from "../results.ts";
 import {
@@ -59,7 +59,7 @@ async function bench(): Promise<void> {
   const ratios: RatioRow[] = [];
   const limits: LimitRow[] = [];
   const requests: RequestRow[] = [];
-  const s3 = await S3Server.start();
+  const s3 = await S3Server.start(s3ServerLight);
   try {
     const ground: Ground = {
       s3,
