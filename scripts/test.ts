@@ -1,5 +1,5 @@
-// `npm test`: the tools first, then `npm run check`, then every slower stage one after another: deep, simulation, s3, conformance,
-// crash, e2e, vm. Stages never overlap, because they start servers and measure time. A failed stage does not stop the
+// `npm test`: the tools first, then `npm run check`, then every slower stage one after another: deep, simulation, s3, nats,
+// conformance, crash, e2e, vm. Stages never overlap, because they start servers and measure time. A failed stage does not stop the
 // next one. `npm test -- crash vm` runs only the named stages. The last line is the sum over all stages that ran.
 import { finish, resultLine, runStep, type Step, type StepResult, vitest } from "./step.ts";
 
@@ -33,11 +33,13 @@ const stages: readonly Step[] = [
     timeoutMs: minutes(10),
   },
   serverStage("s3", "weed"),
+  serverStage("nats", "nats-server"),
   programStage("check", minutes(5), "scripts/check.ts"),
   vitestStage("deep", minutes(8)),
   vitestStage("simulation", minutes(8)),
   programStage("simulation seeds", minutes(5), "test/simulation/simulate.ts", "--seeds", "100"),
   vitestStage("s3", minutes(5)),
+  vitestStage("nats", minutes(8)),
   vitestStage("conformance", minutes(8)),
   vitestStage("crash", minutes(8)),
   programStage("crash rounds", minutes(8), "test/crash/crash.ts", "--rounds", "6"),

@@ -49,8 +49,8 @@ export const limits = {
   /** Full messages under way: R3 needs 16 to fill its round trips; more than 32 MiB only adds latency. */
   jetstreamMessagesInFlightMax: 16,
   jetstreamBytesInFlightMax: 8 * MiB,
-  /** What the server adds to a message in its store: record 30, subject 40, headers 60 bytes. */
-  jetstreamStoredOverheadBytes: 160,
+  /** What the server adds to a message in its store: record 34, subject 45, headers 120 bytes. */
+  jetstreamStoredOverheadBytes: 256,
   /** Kept of a stream's bytes for the epoch entries of those who open a full log: some 200. */
   jetstreamEpochReserveBytes: 64 * KiB,
   /** One request to JetStream, and one publish; a slow disk's publishes get twice as long after each time-out, up to the greater. */
@@ -59,6 +59,8 @@ export const limits = {
   /** Waits between attempts while JetStream is away or has no leader: an election takes 4 to 9 s. */
   jetstreamRetryFirstWaitMs: 50,
   jetstreamRetryWaitMsMax: 500,
+  /** The end of a stream is two requests; they are asked again where it grew between them. */
+  jetstreamTailReadsMax: 20,
   /** Attempts of one open: an election, and a rival or two. */
   jetstreamOpenMs: 15_000,
   /** Who moved a stream's subject has so long to append its epoch entry; then the writer takes over again. */

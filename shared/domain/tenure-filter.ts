@@ -1,7 +1,7 @@
 /*
  * Which batches of a shared log count. Several writers may reach one log (a JetStream stream), so it can hold batches of a
  * writer that was fenced already: everybody who reads it in its order skips the same ones by this rule, without asking anybody.
- * Pure. Callers: the JetStream log's readers and take-over; storage nodes through them. docs/adr/010-jetstream-log.md.
+ * Pure. Callers: the JetStream log's readers and take-over; storage nodes through them. docs/specs/jetstream-log.md, Followers.
  */
 import { lastLsnOf } from "./batch.ts";
 import type { Entry } from "./entry.ts";
@@ -49,6 +49,11 @@ export class TenureFilter {
 
   get position(): FilterPosition | null {
     return this.#position;
+  }
+
+  /** LSN of the batch that would be next. */
+  get nextLsn(): number {
+    return (this.#position?.lastLsn ?? 0) + 1;
   }
 
   judge(batch: FilteredBatch): FilterVerdict {

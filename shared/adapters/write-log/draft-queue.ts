@@ -66,6 +66,11 @@ export class DraftQueue {
     return bytes;
   }
 
+  /** What was issued and is not durable waits again. */
+  reissue(): void {
+    this.#issued = this.#head;
+  }
+
   /** Forgets all: the log stopped. */
   clear(): void {
     this.#ring.fill(null);

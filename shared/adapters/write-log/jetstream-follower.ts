@@ -1,0 +1,110 @@
+/*
+ * Batches of a JetStream log as its readers get them: decoded, checked, judged by the rule that leaves out what fenced writers
+ * brought in (shared/domain/tenure-filter.ts). Storage nodes and the archiver follow a volume with JetStreamLogFollower; the
+ * writer's own read() uses the same loop. Below: jetstream-reader.ts.
+ */
+import { type FilterPosition, isMismatch, TenureFilter } from "#shared/domain/tenure-filter.ts";
+import { MessageReader } from "#shared/formats/log-message.ts";
+import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
+import { damagedMessage, missingStream } from "./jetstream-errors.ts";
+import { type JetStreamLogParts, type JetStreamLogSetup, jetStreamLogSetup } from "./jetstream-parts.ts";
+import { findPlace } from "./jetstream-places.ts";
+import { type ReadingParts, readMessages } from "./jetstream-reader.ts";
+import { readTail } from "./jetstream-tail.ts";
+import { notRetained } from "./log-errors.ts";
+
+export class JetStreamLogFollower implements LogFollower {
+  readonly #setup: JetStreamLogSetup;
+  readonly #onStalled: ReadingParts["onStalled"];
+
+  /** `onStalled`: told while servers are away, and null when they are back. */
+  constructor(parts: JetStreamLogParts, onStalled?: ReadingParts["onStalled"]) {
+    this.#setup = jetStreamLogSetup(parts);
+    this.#onStalled = onStalled;
+  }
+
+  async *follow(from: FollowFrom, signal: AbortSignal): AsyncGenerator<FollowedBatch, void, undefined> {
+    const { stream, clock } = this.#setup;
+    const sequence = await this.#start(from);
+    const begun = from.line !== "";
+    const position = begun
+      ? { line: from.line, epoch: null, lastLsn: from.appliedLsn, checksum: from.checksum }
+      : null;
+    const parts = {
+      stream,
+      clock,
+      signal,
+      ...(this.#onStalled === undefined ? {} : { onStalled: this.#onStalled }),
+    };
+    for await (const followed of followBatches(parts, { sequence, position })) {
+      if (!begun && followed.batch.firstLsn > from.appliedLsn + 1) {
+        throw notRetained(from.appliedLsn + 1, followed.batch.firstLsn);
+      }
+      yield followed;
+    }
+  }
+
+  async end(): Promise<LogEnd | null> {
+    const tail = await readTail(this.#setup.stream);
+    if (tail === null || tail.last === null) return null;
+    const { line, epoch, lastLsn } = tail.last;
+    const oldestLsn = (await this.#setup.oldestLsn(tail.view)) ?? lastLsn + 1;
+    return { line, epoch, oldestLsn, lastLsn };
+  }
+
+  /** The sequence to read from: that of the checkpoint's own batch, so that the first one met proves the place. */
+  async #start(from: FollowFrom): Promise<number> {
+    const { stream } = this.#setup;
+    const view = await stream.view();
+    if (view === null) throw missingStream(stream.name, from.appliedLsn);
+    if (from.line === "") return view.firstSequence;
+    if (from.sequence >= view.firstSequence && from.sequence <= view.lastSequence) return from.sequence;
+    const found = await findPlace(stream, from.appliedLsn);
+    if (found > 0) return found;
+    // The batch itself is gone. Where the log begins right behind it, the chain proves the place as well.
+    const oldestLsn = await this.#setup.oldestLsn(view);
+    if (oldestLsn === null || oldestLsn > from.appliedLsn + 1) {
+      throw notRetained(from.appliedLsn + 1, oldestLsn ?? from.appliedLsn + 2);
+    }
+    return view.firstSequence;
+  }
+}
+
+export interface FollowPlace {
+  readonly sequence: number;
+  /** Null: the first batch of that message is known to count. */
+  readonly position: FilterPosition | null;
+}
+
+/** Batches behind the position that count, in order, without end. */
+export async function* followBatches(
+  parts: ReadingParts,
+  { sequence, position }: FollowPlace,
+): AsyncGenerator<FollowedBatch, void, undefined> {
+  const { name } = parts.stream;
+  const filter = new TenureFilter(position);
+  const reader = new MessageReader();
+  let expected = sequence;
+  for await (const message of readMessages(parts, sequence)) {
+    const skipped = message.sequence > expected;
+    expected = message.sequence + 1;
+    for (const item of reader.read(message.body)) {
+      if ("fault" in item) throw damagedMessage(name, message.sequence, item.detail);
+      const { batch, record } = item;
+      if (batch.epoch !== message.epoch) {
+        throw damagedMessage(
+          name,
+          message.sequence,
+          `epoch ${batch.epoch} under the subject of ${message.epoch}`,
+        );
+      }
+      const verdict = filter.judge(batch);
+      if (isMismatch(verdict)) {
+        // Released while this reader was behind.
+        if (verdict.what === "gap" && skipped) throw notRetained(filter.nextLsn, batch.firstLsn);
+        throw damagedMessage(name, message.sequence, verdict.detail);
+      }
+      if (verdict === "next") yield { batch: { ...batch, record }, sequence: message.sequence };
+    }
+  }
+}

@@ -1,0 +1,66 @@
+/*
+ * What a JetStream log is made of: given by whoever wires it (the gateway's layer, tests), completed with the limits.
+ */
+import type { StreamConfig } from "@nats-io/jetstream";
+import type { NatsConnection } from "@nats-io/transport-node";
+import { limits } from "#shared/domain/limits.ts";
+import type { Clock, Random } from "#shared/ports/clock.ts";
+import { checkServers, type ServerSources } from "./jetstream-servers.ts";
+import { type StreamSize, settingsMistakes } from "./jetstream-settings.ts";
+import { LogStream, type StreamView } from "./jetstream-stream.ts";
+import { messageEnds } from "./jetstream-tail.ts";
+
+export interface JetStreamLogParts {
+  readonly connection: NatsConnection;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly volumeId: string;
+  /** 1 or 3; applied at each open. */
+  readonly replicas: number;
+  /** What the stream may take on each server; applied at each open. */
+  readonly logBytesMax?: number;
+  /** How the servers' settings are looked up. */
+  readonly servers: ServerSources;
+  /** Smaller limits for tests. */
+  readonly messagesInFlightMax?: number;
+  readonly gatherBytes?: number;
+  readonly takeoverMs?: number;
+  readonly openMs?: number;
+}
+
+export interface JetStreamLogSetup {
+  readonly stream: LogStream;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly size: StreamSize;
+  readonly messagesInFlightMax: number;
+  readonly gatherBytes: number;
+  readonly takeoverMs: number;
+  readonly openMs: number;
+  checkServers(names: readonly string[]): Promise<void>;
+  settingsMistakes(found: StreamConfig): readonly string[];
+  /** First LSN that the stream still holds; null where it holds none. */
+  oldestLsn(view: StreamView): Promise<number | null>;
+}
+
+export function jetStreamLogSetup(parts: JetStreamLogParts): JetStreamLogSetup {
+  const stream = new LogStream(parts.connection, parts.volumeId);
+  return {
+    stream,
+    clock: parts.clock,
+    random: parts.random,
+    size: { replicas: parts.replicas, bytesMax: parts.logBytesMax ?? limits.logBytesMaxDefault },
+    messagesInFlightMax: parts.messagesInFlightMax ?? limits.jetstreamMessagesInFlightMax,
+    gatherBytes: parts.gatherBytes ?? limits.jetstreamGatherBytes,
+    takeoverMs: parts.takeoverMs ?? limits.jetstreamTakeoverMs,
+    openMs: parts.openMs ?? limits.jetstreamOpenMs,
+    checkServers: (names) => checkServers(names, parts.servers),
+    settingsMistakes: (found) =>
+      settingsMistakes(found, (subject) => stream.epochOfSubject(subject) !== null),
+    oldestLsn: async (view) => {
+      // Release leaves a batch that counts in front.
+      const message = view.messages === 0 ? null : await stream.at(view.firstSequence);
+      return message === null ? null : messageEnds(stream.name, message).firstLsn;
+    },
+  };
+}

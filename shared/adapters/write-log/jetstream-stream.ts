@@ -1,0 +1,209 @@
+/*
+ * One volume's stream as the JetStream log uses it: few requests, each with a time limit, answers in plain values, errors with
+ * a kind. Everybody who touches the stream goes through here: take-over, publisher, resume, release, readers.
+ */
+import {
+  JetStreamApiError,
+  type JetStreamClient,
+  type JetStreamManager,
+  jetstream,
+  jetstreamManager,
+  type StreamConfig,
+  type StreamInfo,
+} from "@nats-io/jetstream";
+import type { NatsConnection } from "@nats-io/transport-node";
+import { limits } from "#shared/domain/limits.ts";
+import { apiError, isStreamMissing, type PublishFailure, publishFailure } from "./jetstream-errors.ts";
+import { changedSettings, newSettings, type StreamSize } from "./jetstream-settings.ts";
+
+/** What the stream's leader says of it, all from one answer. */
+export interface StreamView {
+  readonly settings: StreamConfig;
+  /** Of the subject that it captures now; null where that is none of ours. */
+  readonly subjectEpoch: number | null;
+  readonly firstSequence: number;
+  readonly lastSequence: number;
+  readonly messages: number;
+  readonly bytes: number;
+  /** Epochs of which there are messages, ascending. */
+  readonly epochs: readonly number[];
+  /** Names of the servers that hold it. */
+  readonly servers: readonly string[];
+}
+
+export interface StoredMessage {
+  readonly sequence: number;
+  /** By its subject. */
+  readonly epoch: number;
+  readonly body: Uint8Array;
+}
+
+export class LogStream {
+  readonly name: string;
+  readonly connection: NatsConnection;
+  readonly client: JetStreamClient;
+  readonly #subjectStart: string;
+  readonly #allSubjects: string;
+  readonly #noticeSubject: string;
+  #manager: Promise<JetStreamManager> | null = null;
+
+  constructor(connection: NatsConnection, volumeId: string) {
+    this.connection = connection;
+    this.name = `varve-log-${volumeId}`;
+    this.#subjectStart = `varve.log.${volumeId}.e`;
+    this.#allSubjects = `varve.log.${volumeId}.*`;
+    this.#noticeSubject = `varve.tenure.${volumeId}`;
+    this.client = jetstream(connection, { timeout: limits.jetstreamAnswerMs });
+  }
+
+  /** A message's body at most. */
+  get bodyBytesMax(): number {
+    const ofServer = this.connection.info?.max_payload ?? limits.jetstreamMessageBytesMax;
+    return Math.min(limits.jetstreamMessageBytesMax, ofServer) - limits.jetstreamMarginBytes;
+  }
+
+  manager(): Promise<JetStreamManager> {
+    this.#manager ??= jetstreamManager(this.connection, {
+      timeout: limits.jetstreamAnswerMs,
+      checkAPI: false,
+    });
+    return this.#manager;
+  }
+
+  /** Null: there is no such stream. */
+  async view(): Promise<StreamView | null> {
+    const manager = await this.manager();
+    try {
+      return this.#viewOf(await manager.streams.info(this.name, { subjects_filter: this.#allSubjects }));
+    } catch (cause) {
+      if (isStreamMissing(cause)) return null;
+      throw apiError(this.name, "look", cause);
+    }
+  }
+
+  /** Makes the stream. Where it is there already with the same settings, that is no error. */
+  async create(epoch: number, size: StreamSize): Promise<void> {
+    const manager = await this.manager();
+    try {
+      await manager.streams.add({ ...newSettings(this.name, this.#subject(epoch), size) });
+    } catch (cause) {
+      throw apiError(this.name, "create", cause);
+    }
+  }
+
+  /** From now on only the subject of that epoch is captured. */
+  async moveTo(epoch: number, view: StreamView, size: StreamSize): Promise<void> {
+    const manager = await this.manager();
+    try {
+      await manager.streams.update(this.name, changedSettings(view.settings, this.#subject(epoch), size));
+    } catch (cause) {
+      throw apiError(this.name, "take over", cause);
+    }
+  }
+
+  /** The message with that very sequence, or null. */
+  async at(sequence: number): Promise<StoredMessage | null> {
+    return await this.#message({ seq: sequence });
+  }
+
+  /** The last message of an epoch, or null. */
+  async lastOf(epoch: number): Promise<StoredMessage | null> {
+    return await this.#message({ last_by_subj: this.#subject(epoch) });
+  }
+
+  /** The first message of an epoch at or behind a sequence, or null. */
+  async nextOf(epoch: number, sequence: number): Promise<StoredMessage | null> {
+    return await this.#message({ seq: sequence, next_by_subj: this.#subject(epoch) });
+  }
+
+  /** Every message before `sequence` is forgotten. */
+  async purgeBefore(sequence: number): Promise<void> {
+    const manager = await this.manager();
+    try {
+      await manager.streams.purge(this.name, { seq: sequence });
+    } catch (cause) {
+      throw apiError(this.name, "release", cause);
+    }
+  }
+
+  /** Appends behind `lastSequence` or not at all; the sequence, or why there is none. Never rejects. */
+  async publish(
+    epoch: number,
+    lastSequence: number,
+    body: Uint8Array,
+    answerMs: number,
+  ): Promise<number | PublishFailure> {
+    try {
+      const options = { timeout: answerMs, expect: { lastSequence, streamName: this.name } };
+      const answer = await this.client.publish(this.#subject(epoch), body, options);
+      return answer.seq;
+    } catch (cause) {
+      return publishFailure(this.name, cause);
+    }
+  }
+
+  /** Tells whoever has an older tenure to look at the log. A hint: nothing depends on its arrival. */
+  announce(epoch: number): void {
+    if (!this.connection.isClosed()) this.connection.publish(this.#noticeSubject, String(epoch));
+  }
+
+  /** Calls back with the epochs that others announce, until the returned function is called. */
+  onAnnounced(callback: (epoch: number) => void): () => void {
+    const subscription = this.connection.subscribe(this.#noticeSubject, {
+      callback: (error, message) => {
+        const epoch = error === null ? Number(message.string()) : Number.NaN;
+        if (Number.isSafeInteger(epoch)) callback(epoch);
+      },
+    });
+    return () => subscription.unsubscribe();
+  }
+
+  epochOfSubject(subject: string): number | null {
+    if (!subject.startsWith(this.#subjectStart)) return null;
+    const digits = subject.slice(this.#subjectStart.length);
+    const epoch = Number(digits);
+    return /^[1-9][0-9]*$/.test(digits) && Number.isSafeInteger(epoch) ? epoch : null;
+  }
+
+  #subject(epoch: number): string {
+    return `${this.#subjectStart}${epoch}`;
+  }
+
+  #viewOf(info: StreamInfo): StreamView {
+    const { config, state, cluster } = info;
+    const epochs = Object.keys(state.subjects ?? {})
+      .map((subject) => this.epochOfSubject(subject))
+      .filter((epoch) => epoch !== null)
+      .sort((a, b) => a - b);
+    const servers = [cluster?.leader, ...(cluster?.replicas ?? []).map(({ name }) => name)];
+    const named = servers.filter((name) => name !== undefined && name !== "");
+    return {
+      settings: config,
+      subjectEpoch: config.subjects.length === 1 ? this.epochOfSubject(config.subjects[0] ?? "") : null,
+      firstSequence: state.first_seq,
+      lastSequence: state.last_seq,
+      messages: state.messages,
+      bytes: state.bytes,
+      epochs,
+      servers: named.length > 0 ? (named as string[]) : [this.connection.info?.server_name ?? ""],
+    };
+  }
+
+  async #message(
+    query: { last_by_subj: string } | { seq: number; next_by_subj?: string },
+  ): Promise<StoredMessage | null> {
+    const manager = await this.manager();
+    try {
+      const found = await manager.streams.getMessage(this.name, query);
+      if (found === null) return null;
+      return {
+        sequence: found.seq,
+        epoch: this.epochOfSubject(found.subject) ?? 0,
+        body: found.data,
+      };
+    } catch (cause) {
+      if (cause instanceof JetStreamApiError && cause.status === 404) return null;
+      throw apiError(this.name, "read", cause);
+    }
+  }
+}

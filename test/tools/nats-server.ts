@@ -1,0 +1,208 @@
+// Starts, kills, stops, pauses and restarts real NATS servers on free ports of 127.0.0.1, alone or as a cluster, each with a
+// configuration file and file storage in a temporary directory. Callers: test/nats, benches. No server outlives the process
+// that started it. A missing nats-server fails the test that needs it, with the way out (scripts/test-server-binary.ts).
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { serverBinary } from "../../scripts/test-server-binary.ts";
+import { freePort } from "./free-port.ts";
+
+const outputBytesMax = 64 * 1024;
+const startMs = 30_000;
+const systemUser = { user: "system", password: "system-secret" };
+
+const alive = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of alive) child.kill("SIGKILL");
+});
+
+export interface NatsSettings {
+  /** 1, or 3 for a cluster. */
+  readonly servers?: number;
+  /** As it stands in the file; the server's own default is two minutes. */
+  readonly syncInterval?: string;
+  readonly maxPayload?: string;
+  /** Bytes that all streams of a server may take. */
+  readonly maxFileStore?: string;
+  /** Where stores live, for benches that want another file system. */
+  readonly under?: string;
+}
+
+export class NatsServers {
+  readonly nodes: readonly NatsNode[];
+  readonly #directory: string;
+
+  private constructor(nodes: readonly NatsNode[], directory: string) {
+    this.nodes = nodes;
+    this.#directory = directory;
+  }
+
+  /** Resolves when all answer, and a cluster has a leader. */
+  static async start(settings: NatsSettings = {}): Promise<NatsServers> {
+    const binary = await serverBinary("nats-server");
+    const directory = await mkdtemp(join(settings.under ?? tmpdir(), "varve-nats-"));
+    const count = settings.servers ?? 1;
+    const ports = await Promise.all(Array.from({ length: count * 3 }, freePort));
+    const portOf = (index: number, kind: number): number => ports[index * 3 + kind] ?? 0;
+    const routes = Array.from({ length: count }, (_, index) => `nats://127.0.0.1:${portOf(index, 2)}`);
+    const nodes = Array.from({ length: count }, (_, index) => {
+      const place = { client: portOf(index, 0), monitor: portOf(index, 1), cluster: portOf(index, 2) };
+      return new NatsNode(binary, `n${index + 1}`, join(directory, `n${index + 1}`), place);
+    });
+    const servers = new NatsServers(nodes, directory);
+    try {
+      for (const node of nodes) await node.configure(settings, routes);
+      await Promise.all(nodes.map((node) => node.start()));
+    } catch (error) {
+      await servers.stop();
+      throw error;
+    }
+    return servers;
+  }
+
+  /** One of the servers. */
+  node(index: number): NatsNode {
+    const node = this.nodes[index];
+    if (node === undefined) throw new Error(`no server ${index}`);
+    return node;
+  }
+
+  named(name: string): NatsNode {
+    const node = this.nodes.find((candidate) => candidate.name === name);
+    if (node === undefined) throw new Error(`no server ${name}`);
+    return node;
+  }
+
+  /** Addresses for clients. */
+  get addresses(): readonly string[] {
+    return this.nodes.map((node) => node.address);
+  }
+
+  /** http://… of each. */
+  get monitors(): readonly string[] {
+    return this.nodes.map((node) => node.monitor);
+  }
+
+  get systemUser(): { readonly user: string; readonly password: string } {
+    return systemUser;
+  }
+
+  /** Ends all and removes their data. */
+  async stop(): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node.kill()));
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}
+
+interface Ports {
+  readonly client: number;
+  readonly monitor: number;
+  readonly cluster: number;
+}
+
+export class NatsNode {
+  readonly name: string;
+  readonly address: string;
+  readonly port: number;
+  readonly monitor: string;
+  readonly #binary: string;
+  readonly #directory: string;
+  readonly #ports: Ports;
+  #child: ChildProcess | null = null;
+  #output = "";
+
+  constructor(binary: string, name: string, directory: string, ports: Ports) {
+    this.name = name;
+    this.port = ports.client;
+    this.address = `127.0.0.1:${ports.client}`;
+    this.monitor = `http://127.0.0.1:${ports.monitor}`;
+    this.#binary = binary;
+    this.#directory = directory;
+    this.#ports = ports;
+  }
+
+  /** Writes its file; takes effect at the next start. */
+  async configure(settings: NatsSettings, routes: readonly string[]): Promise<void> {
+    const { client, monitor, cluster } = this.#ports;
+    const syncInterval = settings.syncInterval ?? "always";
+    const lines = [
+      `server_name: ${this.name}`,
+      `listen: 127.0.0.1:${client}`,
+      `http: 127.0.0.1:${monitor}`,
+      `max_payload: ${settings.maxPayload ?? "1MB"}`,
+      "jetstream {",
+      `  store_dir: "${this.#directory}"`,
+      syncInterval === "" ? "" : `  sync_interval: ${syncInterval}`,
+      settings.maxFileStore === undefined ? "" : `  max_file_store: ${settings.maxFileStore}`,
+      "}",
+      `accounts { $SYS { users: [{ user: ${systemUser.user}, password: ${systemUser.password} }] } }`,
+    ];
+    if (routes.length > 1) {
+      lines.push(`cluster { name: lab, listen: "127.0.0.1:${cluster}", routes: [${routes.join(", ")}] }`);
+    }
+    await writeFile(this.#file, `${lines.filter((line) => line !== "").join("\n")}\n`);
+  }
+
+  /** Resolves when it answers as healthy: in a cluster that means its streams are current. */
+  async start(): Promise<void> {
+    const child = spawn(this.#binary, ["-c", this.#file], { stdio: ["ignore", "ignore", "pipe"] });
+    this.#child = child;
+    alive.add(child);
+    child.once("close", () => alive.delete(child));
+    child.once("error", (cause) => this.#keep(`cannot spawn: ${cause.message}`));
+    child.stderr.setEncoding("utf8");
+    child.stderr.on("data", (text: string) => this.#keep(text));
+    const endMs = performance.now() + startMs;
+    while (performance.now() < endMs && isRunning(child)) {
+      if (await this.#isHealthy()) return;
+      await new Promise((resolve) => {
+        setTimeout(resolve, 50);
+      });
+    }
+    await this.kill();
+    throw new Error(`nats-server ${this.name} does not become healthy\n${this.#output}`);
+  }
+
+  /** kill -9; resolves when it is gone. Its data stay. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    this.#child = null;
+    if (child === null || !isRunning(child)) return;
+    const gone = new Promise((resolve) => {
+      child.once("close", resolve);
+    });
+    child.kill("SIGKILL");
+    await gone;
+  }
+
+  async restart(): Promise<void> {
+    await this.kill();
+    await this.start();
+  }
+
+  /** SIGSTOP and SIGCONT. */
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  get #file(): string {
+    return `${this.#directory}.conf`;
+  }
+
+  async #isHealthy(): Promise<boolean> {
+    const answer = await fetch(`${this.monitor}/healthz`, { signal: AbortSignal.timeout(1000) }).catch(
+      () => null,
+    );
+    await answer?.arrayBuffer();
+    return answer?.ok === true;
+  }
+
+  #keep(text: string): void {
+    this.#output = (this.#output + text).slice(-outputBytesMax);
+  }
+}
+
+function isRunning(child: ChildProcess): boolean {
+  return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
+}
