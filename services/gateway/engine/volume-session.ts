@@ -15,17 +15,20 @@ import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaTending, TendingOptions } from "#shared/ports/replica-home.ts";
-import type { ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
+import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
-import type { Durability, LogState, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
+import type { Durability, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { LogRelease } from "./log-release.ts";
 import { replayLog } from "./log-replay.ts";
 import { Overlay } from "./overlay.ts";
 import { PendingBatch } from "./pending-batch.ts";
 import { SessionExtents } from "./session-extents.ts";
+import type { VolumeSessionStatus } from "./session-status.ts";
 import { type ChangesSince, VolumeExport } from "./volume-export.ts";
 import { VolumeReader } from "./volume-reader.ts";
 import { VolumeWriter } from "./volume-writer.ts";
+
+export type { VolumeSessionStatus };
 
 export interface VolumeSessionOptions {
   readonly name: string;
@@ -52,18 +55,6 @@ export interface VolumeSessionOptions {
   readonly onReplay?: (appliedLsn: number, lastLsn: number) => void;
   /** A checkpoint follows behind a long replay each so many bytes; the simulator wants them often. */
   readonly replayBytesPerCheckpoint?: number;
-}
-
-export interface VolumeSessionStatus {
-  readonly name: string;
-  readonly state: "serving" | "halted" | "closed";
-  readonly error: VarveError | null;
-  readonly durability: Durability;
-  readonly attachedClients: number;
-  readonly log: LogState;
-  readonly image: ReplicaState;
-  readonly overlayRanges: number;
-  readonly counters: Readonly<Record<string, number>>;
 }
 
 export class VolumeSession {
@@ -149,7 +140,7 @@ export class VolumeSession {
 
   /** Grows or shrinks by a resize entry; resolves when the image has the new size. Connected clients keep the size they were told. */
   async resize(sizeBytes: number): Promise<void> {
-    await this.requireWriter().appendValues([[6, sizeBytes]]);
+    await this.appendValues([[6, sizeBytes]]);
     await this.applier.drain();
     invariant(this.sizeBytes === sizeBytes, "a resize entry was applied");
     await this.applier.checkpoint();
@@ -157,7 +148,7 @@ export class VolumeSession {
 
   /** Appends a mark entry; resolves with its LSN when durable. */
   async mark(name: string): Promise<number> {
-    return await this.requireWriter().appendValues([[5, name]]);
+    return await this.appendValues([[5, name]]);
   }
 
   /**
@@ -166,9 +157,8 @@ export class VolumeSession {
    */
   async rollback(toLsn: number, sizeBytes: number): Promise<number> {
     invariant(this.exports.size === 0, "a volume is rolled back with nobody attached");
-    const writer = this.requireWriter();
     const rebase = [7, toLsn] as const;
-    const lsn = await writer.appendValues(sizeBytes === this.sizeBytes ? [rebase] : [[6, sizeBytes], rebase]);
+    const lsn = await this.appendValues(sizeBytes === this.sizeBytes ? [rebase] : [[6, sizeBytes], rebase]);
     await this.applier.drain();
     invariant(this.sizeBytes === sizeBytes, "a rollback's resize entry was applied");
     await this.applier.checkpoint();
@@ -309,6 +299,17 @@ export class VolumeSession {
     // Memory comes back when batches are applied; do not let them gather while somebody waits.
     this.applier.hurry();
     this.volumeWriter?.relieve();
+  }
+
+  /** Waits for memory or log room as a write does, however busy the writers are. */
+  private async appendValues(entries: Parameters<VolumeWriter["appendValues"]>[0]): Promise<number> {
+    for (;;) {
+      const appended = this.requireWriter().appendValues(entries);
+      if (appended !== null) return await appended;
+      await new Promise<void>((resolve) => {
+        this.waitForRoom(resolve);
+      });
+    }
   }
 
   /** A log without room gets some from a checkpoint, where the image is ahead of the last one. */

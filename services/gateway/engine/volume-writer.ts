@@ -156,20 +156,21 @@ export class VolumeWriter {
     return true;
   }
 
-  /** Appends entries that change more than bytes as one batch: all or none; resolves with the LSN of the last when durable. */
-  async appendValues(
+  /**
+   * Marks, resizes and rebases, in one batch of their own. Resolves with the last one's LSN when it is durable; null where there is no
+   * room now: see VolumeSession.appendValues. Throws what refuses them for longer.
+   */
+  appendValues(
     entries: readonly (readonly [kind: 5 | 6 | 7, value: string | number])[],
-  ): Promise<number> {
+  ): Promise<number> | null {
     if (this.stopped !== null) throw this.stopped;
     this.appendOpen();
+    const { refusal } = this.log.state();
+    if (refusal !== null && this.logRoom.lacks(this.draftBytes(0))) throw refusal;
     const draft = this.draftFor(0);
-    if (draft === null) {
-      throw new VarveError("NoMemory", "Retry", "all payload memory is lent out", {
-        hint: "Try again in a moment.",
-      });
-    }
+    if (draft === null) return null;
     for (const [kind, value] of entries) draft.addValue(kind, value);
-    return await new Promise<number>((resolve, reject) => {
+    return new Promise<number>((resolve, reject) => {
       draft.onDurable.push({
         complete: (error) => (error === null ? resolve(draft.lastLsn) : reject(error)),
       });

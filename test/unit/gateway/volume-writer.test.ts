@@ -136,6 +136,22 @@ describe("a `write` volume", () => {
     expect(durableBatches).toHaveLength(1);
   });
 
+  it("appends a mark when there is room, refuses nothing for want of it, and says what refuses it for longer", async () => {
+    const writer = writerOf("write");
+    pool.slabsMax = 1;
+    const answer = write(writer, 0);
+    writer.endOfInput(false);
+    expect(writer.appendValues([[5, "busy"]])).toBeNull();
+    writer.durable(1);
+    expect(answer.answered).toBe(true);
+    pool.release();
+    const marked = writer.appendValues([[5, "now"]]);
+    writer.durable(2);
+    expect(await marked).toBe(2);
+    writer.stop(new VarveError("Gone", "Retry", "gone"));
+    expect(() => writer.appendValues([[5, "late"]])).toThrow("gone");
+  });
+
   it("gathers while two batches are under way and sends the rest as one when a slot is free", () => {
     const writer = writerOf("write");
     for (let round = 0; round < 10; round++) {
