@@ -4,7 +4,6 @@
  * need only a store: checkStore, usageOfStore.
  */
 import { type BucketPrices, ownDisks, s3Standard } from "#shared/domain/bucket-prices.ts";
-import { limits } from "#shared/domain/limits.ts";
 import type { BucketCheckReport, BucketUsageReport } from "#shared/ports/bucket-administration.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { HistoryHome } from "#shared/ports/history-home.ts";
@@ -40,7 +39,6 @@ export function openKeeper(setup: KeeperSetup): BucketKeeper {
   const keeper = new BucketKeeper({
     ...setup,
     conditionalPut: probed(store),
-    settleMs: isDirectory(store) ? 0 : limits.bucketSettleMs,
     prices: pricesOf(store),
     uploadsInFlight: () => archiver.uploadsInFlight(),
     exactBase: exactBaseBuilder({

@@ -71,6 +71,14 @@ export interface ArchiveSubject {
   onNote(text: string): void;
 }
 
+/** What a base needs in the bucket beside what the base that it was built on needs. */
+export interface BaseObjects {
+  /** Stored with it: length, and the last 32 bytes, which are the SHA-256 of the rest. */
+  readonly stored: readonly { readonly key: string; readonly bytes: number; readonly digest: Uint8Array }[];
+  /** Named by it, stored with others. */
+  readonly borrowedKeys: readonly string[];
+}
+
 export interface ArchiveStatus {
   readonly state: "running" | "waiting for the bucket" | "stopped";
   readonly archivedLsn: number;
@@ -87,8 +95,11 @@ export interface VolumeArchive {
   heldBase(): BaseRef | null;
   /** Nothing may leave the bucket on the strength of a base for which this is false. */
   isBaseHeld(key: string): boolean;
-  /** Whoever published a base by amend() found all of it after the settle time, or stored it where a PUT is durable. */
-  baseIsHeld(key: string): void;
+  /**
+   * A base was published by amend(), with these objects: from now on it is looked after like the archiver's own. It is held once the
+   * settle time is over and all of it is there, and leaves the manifest where something is missing.
+   */
+  watchBase(base: BaseRef, objects: BaseObjects): void;
   /** The last manifest that was published; null before the first. */
   manifest(): VolumeManifest | null;
   /** Seals and publishes everything up to `lsn` now; resolves when a manifest names it. */
@@ -96,8 +107,8 @@ export interface VolumeArchive {
   /** Publishes present facts: resolves when a manifest with them is in the bucket. */
   factsChanged(): Promise<void>;
   /**
-   * Publishes the next manifest after `change`, which is called at the moment of publishing, in the order of all other changes,
-   * and is pure; where it throws, nothing is published and the promise rejects. Line, number and time are set after it.
+   * Publishes the next manifest after `change`, which is called at the moment of publishing, in the order of all other changes, with
+   * the facts that will be published beside it, and is pure; where it throws, nothing is published and the promise rejects. Line, number and time are set after it.
    */
   amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest>;
   /** Takes a base now (before a rollback, for a long-lived snapshot); resolves with it when published. */

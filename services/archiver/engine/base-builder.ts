@@ -9,14 +9,14 @@ import type { BaseContent, BaseRef, VolumeManifest } from "#shared/domain/archiv
 import { extentsPerBasePage } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
-import type { ArchiveSubject } from "#shared/ports/archive.ts";
+import type { ArchiveSubject, BaseObjects } from "#shared/ports/archive.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import type { BaseSchedule, BaseTask } from "./base-schedule.ts";
 import { fetchBase, fetchBasePage, givenUp, writeBase } from "./base-writer.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
 import { ChunkWriter } from "./chunk-writer.ts";
 import { ExtentReader } from "./extent-reader.ts";
-import type { ManifestChange, StoredObject } from "./manifest-publisher.ts";
+import type { ManifestChange } from "./manifest-publisher.ts";
 
 export interface BaseBuilderOptions {
   readonly parts: ArchiveParts;
@@ -31,7 +31,7 @@ export interface BaseBuilderOptions {
   /** The newest rebase entry that is durable, archived or not. */
   readonly lastRebaseLsn: () => number;
   /** The base is published; these objects are new with it. */
-  readonly onBase: (base: BaseRef, stored: readonly StoredObject[], borrowedKeys: readonly string[]) => void;
+  readonly onBase: (base: BaseRef, objects: BaseObjects) => void;
 }
 
 interface BegunBase {
@@ -134,7 +134,8 @@ export class BaseBuilder {
       this.counters.chunksNew += chunks.stored.length;
       this.counters.chunkBytesNew += chunks.newBytes;
       this.tellChunks(written.ref, names);
-      this.options.onBase(written.ref, [...chunks.stored, ...written.stored], [...chunks.borrowedKeys]);
+      const stored = [...chunks.stored, ...written.stored];
+      this.options.onBase(written.ref, { stored, borrowedKeys: [...chunks.borrowedKeys] });
       return written.ref;
     } finally {
       chunks.end();
@@ -151,7 +152,11 @@ export class BaseBuilder {
       const stands = (key: string): boolean => manifest.bases.some((one) => one.key === key);
       if (previous !== null && !stands(previous.key)) throw givenUp("the base before it is gone");
       if (!chunks.isSound) throw givenUp("a chunk that it shares is gone");
-      const bases = [...manifest.bases.filter((one) => one.s !== base.s || one.e !== base.e), base];
+      // Only one that could not be read gives its place up: of any other the log may have gone already.
+      const same = manifest.bases.find((one) => one.s === base.s && one.e === base.e);
+      if (same !== undefined && !this.distrusted.has(same.key))
+        throw givenUp("there is one of the same entries");
+      const bases = [...manifest.bases.filter((one) => one !== same), base];
       bases.sort((a, b) => a.s - b.s || a.e - b.e);
       return { ...manifest, bases };
     });

@@ -50,7 +50,6 @@ export interface KeeperParts {
   readonly who: string;
   /** Whether the store's probe passed. */
   conditionalPut(): Promise<boolean>;
-  readonly settleMs: number;
   readonly prices: BucketPrices;
   readonly exactBase: ExactBaseBuilder;
   kept(): readonly KeptVolume[];
@@ -94,10 +93,8 @@ export class BucketKeeper implements BucketAdministration {
       reader: this.reader,
       lease: new CollectorLease({ store, clock, random, who, conditionalPut }),
       trimmer: new HistoryTrimmer({
-        clock,
         served: () => this.served(),
         exactBase: parts.exactBase,
-        settleMs: parts.settleMs,
       }),
       uploadsInFlight: () => parts.uploadsInFlight(),
       pointsInUse: (volumeId) => parts.pointsInUse(volumeId),

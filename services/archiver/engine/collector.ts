@@ -111,6 +111,7 @@ export class Collector {
       const { deletedVolumes, buried } = await this.burial.bury(volumes, before.deletedVolumes, {
         nowMs: run.time.timeMs,
         isDry: run.isDry,
+        held: (all) => trimmer.held(all),
         pointsInUse: (volumeId) => this.parts.pointsInUse(volumeId),
       });
       run.findings.push(...buried);

@@ -3,18 +3,17 @@
  * does, names what the bucket has already, uploads the rest. Called by history-trimmer.ts, which publishes it; chunks and pages
  * are written by chunk-writer.ts and base-writer.ts.
  */
-import type { BaseContent, BaseRef, ExtentRun, VolumeManifest } from "#shared/domain/archive.ts";
+import { type BaseContent, baseKey, type ExtentRun, type VolumeManifest } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { needsOf } from "#shared/domain/retention-plan.ts";
 import type { PointSource, VolumeHistory } from "#shared/ports/history.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
-import { writeBase } from "./base-writer.ts";
+import { type WrittenBase, writeBase } from "./base-writer.ts";
 import { BucketPatience } from "./bucket-patience.ts";
 import { BucketReader } from "./bucket-reader.ts";
 import { ChunkWriter } from "./chunk-writer.ts";
 import type { ExactBase, ExactBaseBuilder } from "./history-trimmer.ts";
-import type { StoredObject } from "./manifest-publisher.ts";
 
 export interface ExactBaseParts {
   readonly parts: ArchiveParts;
@@ -25,10 +24,16 @@ export interface ExactBaseParts {
 }
 
 export function exactBaseBuilder(setup: ExactBaseParts): ExactBaseBuilder {
+  /** A name that was stored, or may have been, is not used again for other content. */
+  const used = new Set<string>();
   return async (volume, lsn) => {
     const manifest = volume.archive.manifest();
     if (manifest === null) throw notNow("nothing was published yet");
-    return await buildExactBase(setup, manifest, lsn);
+    const key = baseKey(manifest, lsn, lsn);
+    if (used.has(key) || (await setup.parts.store.head(key)) !== null) {
+      throw notNow("one of the same name was stored before; after the next start it gets another");
+    }
+    return await buildExactBase(setup, manifest, lsn, () => used.add(key));
   };
 }
 
@@ -36,6 +41,7 @@ async function buildExactBase(
   setup: ExactBaseParts,
   manifest: VolumeManifest,
   lsn: number,
+  onStore: () => void,
 ): Promise<ExactBase> {
   const { parts } = setup;
   const patience = new BucketPatience({
@@ -70,8 +76,9 @@ async function buildExactBase(
       names,
       newChunkBytes: writer.newBytes,
     };
+    onStore();
     const written = await writeBase(parts, patience, draft, isUnwanted);
-    return published(parts, writer, written.ref, [...writer.stored, ...written.stored]);
+    return published(parts, writer, written);
   } catch (cause) {
     writer.end();
     throw cause;
@@ -143,22 +150,11 @@ async function store(
   }
 }
 
-function published(
-  parts: ArchiveParts,
-  writer: ChunkWriter,
-  ref: BaseRef,
-  stored: readonly StoredObject[],
-): ExactBase {
+function published(parts: ArchiveParts, writer: ChunkWriter, { ref, stored }: WrittenBase): ExactBase {
   return {
     ref,
+    objects: { stored: [...writer.stored, ...stored], borrowedKeys: [...writer.borrowedKeys] },
     isSound: () => writer.isSound,
-    isHeld: async () => {
-      for (const { key, bytes } of stored) {
-        const facts = await parts.store.head(key);
-        if (facts?.bytes !== bytes) return false;
-      }
-      return true;
-    },
     end: () => {
       writer.end();
       for (const { key } of stored) parts.uploads.end(key);

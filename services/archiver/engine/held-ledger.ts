@@ -23,7 +23,8 @@ export interface HeldObject {
 /** What one manifest added: the log up to `lsn` is held when it and all before it are. */
 interface Waiting {
   readonly lsn: number;
-  readonly baseKey: string | null;
+  /** Null where there is none, or the bucket lost some of it: then the manifest is without it, and it is never held. */
+  baseKey: string | null;
   objects: readonly HeldObject[];
   dueMs: number;
   /** Every object was seen. */
@@ -111,6 +112,7 @@ export class HeldLedger {
       const missing = await this.missing(item.objects);
       if (this.stopped) return;
       const restored: HeldObject[] = [];
+      if (missing.length > 0) item.baseKey = null;
       for (const object of missing) restored.push(...(await this.restore(object)));
       this.counters.objectsRestored += missing.length;
       item.objects = restored;

@@ -6,15 +6,14 @@
 import type { BaseRef, VolumeManifest } from "#shared/domain/archive.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { dropsAnything, planRetention, type RetentionPlan } from "#shared/domain/retention-plan.ts";
-import type { VolumeArchive } from "#shared/ports/archive.ts";
+import type { BaseObjects, VolumeArchive } from "#shared/ports/archive.ts";
 import type { BucketFinding, CollectReport } from "#shared/ports/bucket-administration.ts";
-import type { Clock } from "#shared/ports/clock.ts";
 
 /** A volume that this process archives. */
 export interface ServedVolume {
   readonly volumeId: string;
   readonly name: string;
-  readonly archive: Pick<VolumeArchive, "manifest" | "amend" | "isBaseHeld" | "baseIsHeld">;
+  readonly archive: Pick<VolumeArchive, "manifest" | "amend" | "isBaseHeld" | "watchBase">;
   /** Points that somebody reads from now: open exports, remote extents. Asked at the moment of publishing. */
   pointsInUse(): readonly number[];
 }
@@ -22,10 +21,10 @@ export interface ServedVolume {
 /** A base whose objects are in the bucket, not named yet. */
 export interface ExactBase {
   readonly ref: BaseRef;
+  /** What must be there when the settle time is over. */
+  readonly objects: BaseObjects;
   /** Whether all that it borrowed from other bases is still named: asked at the moment of publishing. */
   isSound(): boolean;
-  /** Whether the bucket still has all of it: asked when the settle time is over. */
-  isHeld(): Promise<boolean>;
   /** It is published, or given up. */
   end(): void;
 }
@@ -34,17 +33,8 @@ export interface ExactBase {
 export type ExactBaseBuilder = (volume: ServedVolume, lsn: number) => Promise<ExactBase>;
 
 export interface TrimmerParts {
-  readonly clock: Clock;
   served(): readonly ServedVolume[];
   readonly exactBase: ExactBaseBuilder;
-  /** How long the store may still lose what it acknowledged. */
-  readonly settleMs: number;
-}
-
-/** An exact base that is published and not held yet: nothing goes on the strength of it. */
-interface UnheldBase {
-  readonly base: ExactBase;
-  readonly builtMs: number;
 }
 
 export interface TrimRequest {
@@ -58,7 +48,6 @@ type Trimmed = CollectReport["trimmed"][number];
 
 export class HistoryTrimmer {
   private readonly parts: TrimmerParts;
-  private readonly unheld = new Map<string, readonly UnheldBase[]>();
   readonly findings: BucketFinding[] = [];
 
   constructor(parts: TrimmerParts) {
@@ -71,7 +60,7 @@ export class HistoryTrimmer {
     const trimmed: Trimmed[] = [];
     for (const volume of this.parts.served()) {
       try {
-        const result = await this.volume(volume, request);
+        const result = await this.volume(volume, { ...request, manifests: this.held(request.manifests) });
         if (result !== null) trimmed.push(result);
       } catch (cause) {
         this.tell(volume, toVarveError(cause, "trim").message);
@@ -80,10 +69,19 @@ export class HistoryTrimmer {
     return trimmed;
   }
 
+  /** Manifests without the bases that are not held yet, as far as that is known here: a clone may still need its origin. */
+  held(manifests: readonly VolumeManifest[]): readonly VolumeManifest[] {
+    const archives = new Map(this.parts.served().map(({ volumeId, archive }) => [volumeId, archive]));
+    return manifests.map((manifest) => {
+      const archive = archives.get(manifest.volumeId);
+      if (archive === undefined) return manifest;
+      return { ...manifest, bases: manifest.bases.filter((base) => archive.isBaseHeld(base.key)) };
+    });
+  }
+
   private async volume(volume: ServedVolume, request: TrimRequest): Promise<Trimmed | null> {
     const manifest = volume.archive.manifest();
     if (manifest === null) return null;
-    if (!request.dryRun) await this.settle(volume);
     const first = this.plan(volume, manifest, request);
     if (first.unopenable.length > 0) {
       // After a start bases are looked at again; until they are found whole nothing goes.
@@ -127,28 +125,6 @@ export class HistoryTrimmer {
     return planRetention({ ...manifest, bases }, { nowMs, historyMs: manifest.historyMs, pointsInUse });
   }
 
-  private unheldOf(volume: ServedVolume): readonly UnheldBase[] {
-    return this.unheld.get(volume.volumeId) ?? [];
-  }
-
-  /** Bases whose settle time is over count from now on, or leave the manifest where the store lost some of them. */
-  private async settle(volume: ServedVolume): Promise<void> {
-    const waiting: UnheldBase[] = [];
-    for (const one of this.unheldOf(volume)) {
-      const { ref } = one.base;
-      if (this.parts.clock.monotonicMs() - one.builtMs < this.parts.settleMs) waiting.push(one);
-      else if (await one.base.isHeld()) volume.archive.baseIsHeld(ref.key);
-      else {
-        this.tell(volume, `the bucket lost the exact base of LSN ${ref.e}; it is built again`);
-        await volume.archive.amend((present) => ({
-          ...present,
-          bases: present.bases.filter((base) => base.key !== ref.key),
-        }));
-      }
-    }
-    this.unheld.set(volume.volumeId, waiting);
-  }
-
   /** Where one can't be built, what its snapshot needs stays, so it is only told. */
   private async exactBases(volume: ServedVolume, due: RetentionPlan): Promise<readonly number[]> {
     const built: number[] = [];
@@ -163,11 +139,7 @@ export class HistoryTrimmer {
         } finally {
           base.end();
         }
-        const builtMs = this.parts.clock.monotonicMs();
-        if (this.parts.settleMs === 0) volume.archive.baseIsHeld(base.ref.key);
-        else {
-          this.unheld.set(volume.volumeId, [...this.unheldOf(volume), { base, builtMs }]);
-        }
+        volume.archive.watchBase(base.ref, base.objects);
         built.push(lsn);
       } catch (cause) {
         this.tell(volume, `no exact base of LSN ${lsn} yet: ${toVarveError(cause, "exact base").message}`);

@@ -7,7 +7,7 @@ import { indexPageKey, lineMarkerKey, manifestKey, type VolumeManifest } from "#
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { encodeManifest } from "#shared/formats/manifest-object.ts";
-import type { ArchiveSubject } from "#shared/ports/archive.ts";
+import type { ArchiveSubject, ManifestFacts } from "#shared/ports/archive.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
 import { fetchTails } from "./segment-tails.ts";
@@ -91,10 +91,12 @@ export class ManifestPublisher {
       const taken = this.waiting;
       this.waiting = [];
       const accepted: WaitingChange[] = [];
-      let next = this.present ?? this.first();
+      // One look at the facts: a change is made to what will be published, so that none drops what a pin beside it needs.
+      const facts = this.options.subject.facts();
+      let next = this.withFacts(this.present ?? this.first(facts), facts);
       for (const one of taken) {
         try {
-          next = one.change(next);
+          next = this.withFacts(one.change(next), facts);
           accepted.push(one);
         } catch (cause) {
           one.reject(toVarveError(cause, "changing a manifest"));
@@ -102,7 +104,7 @@ export class ManifestPublisher {
       }
       if (accepted.length === 0) continue;
       try {
-        const manifest = await this.store(next);
+        const manifest = await this.store(next, facts);
         for (const { resolve } of accepted) resolve(manifest);
       } catch (cause) {
         const error = toVarveError(cause, "publishing a manifest");
@@ -112,13 +114,13 @@ export class ManifestPublisher {
     }
   }
 
-  private async store(changed: VolumeManifest): Promise<VolumeManifest> {
+  private async store(changed: VolumeManifest, facts: ManifestFacts): Promise<VolumeManifest> {
     const { parts } = this.options;
     const pages: StoredPage[] = [];
     let next = changed;
     while (next.segments.length > limits.manifestSegmentsMax) next = await this.turnPage(next, pages);
     this.lastNumber += 1;
-    const manifest: VolumeManifest = { ...this.withFacts(next), number: this.lastNumber };
+    const manifest: VolumeManifest = { ...this.withFacts(next, facts), number: this.lastNumber };
     const key = manifestKey(manifest);
     const object = encodeManifest(manifest);
     await this.options.patience.run("publish a manifest", () => this.putChecked(key, object));
@@ -169,10 +171,9 @@ export class ManifestPublisher {
     };
   }
 
-  private first(): VolumeManifest {
+  private first(facts: ManifestFacts): VolumeManifest {
     const { subject } = this.options;
     const { record } = subject;
-    const facts = subject.facts();
     return {
       volumeId: record.id,
       name: record.name,
@@ -204,10 +205,10 @@ export class ManifestPublisher {
     };
   }
 
-  /** What the host knows at this moment. A snapshot of an entry that is not archived waits for the next manifest. */
-  private withFacts(manifest: VolumeManifest): VolumeManifest {
+  /** What the host knows. A snapshot of an entry that is not archived waits for the next manifest. */
+  private withFacts(manifest: VolumeManifest, facts: ManifestFacts): VolumeManifest {
     const { subject, lineNumber, parts } = this.options;
-    const { origin, beginBytes, historyMs, deletedAtMs, pins, snapshots } = subject.facts();
+    const { origin, beginBytes, historyMs, deletedAtMs, pins, snapshots } = facts;
     return {
       ...manifest,
       name: subject.record.name,

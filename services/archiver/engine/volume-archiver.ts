@@ -10,7 +10,7 @@ import { entryKind } from "#shared/domain/entry.ts";
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
-import type { ArchiveStatus, ArchiveSubject, VolumeArchive } from "#shared/ports/archive.ts";
+import type { ArchiveStatus, ArchiveSubject, BaseObjects, VolumeArchive } from "#shared/ports/archive.ts";
 import type { StoreCapabilities } from "#shared/ports/object-store.ts";
 import { ArchiveGap, findJoint, type LogJoint } from "./archive-gap.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
@@ -141,8 +141,8 @@ export class VolumeArchiver implements VolumeArchive {
     return this.ledger?.heldBaseKeys.has(key) ?? false;
   }
 
-  baseIsHeld(key: string): void {
-    this.ledger?.heldBaseKeys.add(key);
+  watchBase(base: BaseRef, { stored, borrowedKeys }: BaseObjects): void {
+    this.ledger?.add(0, this.heldObjects?.ofBase(base, stored, borrowedKeys) ?? [], base.key);
   }
 
   archive(lsn: number): Promise<void> {
@@ -218,8 +218,7 @@ export class VolumeArchiver implements VolumeArchive {
       archive: (lsn) => this.archive(lsn),
       publish: async (change) => this.publish(change),
       lastRebaseLsn: () => Math.max(this.lastRebaseLsn, publisher.present?.rebases.at(-1)?.lsn ?? 0),
-      onBase: (base, stored, borrowedKeys) =>
-        ledger.add(0, this.heldObjects?.ofBase(base, stored, borrowedKeys) ?? [], base.key),
+      onBase: (base, objects) => this.watchBase(base, objects),
     });
     this.bases = new BaseTaker({
       builder: this.builder,

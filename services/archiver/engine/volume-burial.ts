@@ -19,6 +19,8 @@ export interface BurialRequest {
   readonly nowMs: number;
   /** Count time, publish nothing. */
   readonly isDry: boolean;
+  /** Manifests without bases that are not held. */
+  held(manifests: readonly VolumeManifest[]): readonly VolumeManifest[];
   pointsInUse(volumeId: string): readonly number[];
 }
 
@@ -84,7 +86,8 @@ function pointsNeeded(
 ): readonly number[] {
   const { volumeId } = manifest;
   const held = livePins(manifest, manifests).map((pin) => pin.lsn);
-  const points = new Set([...held, ...originsIn(manifests, volumeId), ...request.pointsInUse(volumeId)]);
+  const origins = originsIn(request.held(manifests), volumeId);
+  const points = new Set([...held, ...origins, ...request.pointsInUse(volumeId)]);
   return [...points].sort((a, b) => a - b);
 }
 

@@ -270,10 +270,14 @@ export class PastChanges implements PastAdministration {
     return point;
   }
 
-  /** The pin is published first; then the point must still be there, for retention may have passed it meanwhile. */
+  /**
+   * The pin is published first; then the point must still open, for retention may have passed it meanwhile: that it is pinned now
+   * does not bring back what it needs.
+   */
   private async pinned(volume: HostedVolume, point: ResolvedPoint, holder: string): Promise<void> {
     await this.host.waitForBucket(volume.past.pin({ lsn: point.lsn, holder }));
-    await (await volume.past.reading()).resolve({ kind: "lsn", lsn: point.lsn });
+    const source = await this.host.waitForBucket(volume.past.open(point.lsn));
+    await source.close();
   }
 
   private started(

@@ -55,7 +55,7 @@ function cloneNeeds(clone: HostedVolume | undefined, parent: HostedVolume, pin: 
   const reads = residency.points.some(
     (point) => point.volumeId === parent.record.id && point.lsn === pin.lsn,
   );
-  return reads || !standsOnBases(manifest, 0);
+  return reads || !standsOnBases(clone, manifest, 0);
 }
 
 function rebaseNeeds(volume: HostedVolume, pin: PointPin): boolean {
@@ -67,12 +67,13 @@ function rebaseNeeds(volume: HostedVolume, pin: PointPin): boolean {
   const rebase = manifest.rebases.findLast((one) => one.toLsn === pin.lsn);
   // Not in the bucket yet, or never appended: the log before this session's start tells, once it is archived.
   if (rebase === undefined) return manifest.archivedLsn < volume.openedAtLsn;
-  return !standsOnBases(manifest, rebase.lsn);
+  return !standsOnBases(volume, manifest, rebase.lsn);
 }
 
-/** Whether every point that is kept at or after `fromLsn` is folded from a base taken at or after it. */
-function standsOnBases(manifest: VolumeManifest, fromLsn: number): boolean {
-  const first = manifest.bases.find((base) => base.s >= fromLsn);
+/** Whether every point that is kept at or after `fromLsn` is folded from a base taken at or after it, which the bucket holds. */
+function standsOnBases(volume: HostedVolume, manifest: VolumeManifest, fromLsn: number): boolean {
+  const archive = volume.past.opened?.archive;
+  const first = manifest.bases.find((base) => base.s >= fromLsn && archive?.isBaseHeld(base.key) === true);
   if (first === undefined || first.e > manifest.retainedFromLsn) return false;
   const kept = [...manifest.snapshots, ...manifest.pins].map((one) => one.lsn);
   return kept.every((lsn) => lsn < fromLsn || lsn >= first.e);

@@ -163,7 +163,10 @@ export class PastLife {
     const isRefusal =
       error.kind === "Retry" || error.kind === "Full" || error._tag === "CollectorFencedError";
     const bucket = (isRefusal && this.world.bucketMayFail) || this.world.watch.isOfLost(error);
-    const gone = volume?.ledger.deleted === true || volume?.session.status().state === "closed";
+    const gone =
+      volume?.ledger.deleted === true ||
+      volume?.session.status().state === "closed" ||
+      this.operations.busy.includes(`delete of ${volume?.name}`);
     // Retention may pass a point between its choice and its use.
     const isTrimmed = error._tag === "PointNotThere" && volume?.archive?.manifest()?.retainedFromLsn !== 0;
     if (
@@ -223,6 +226,8 @@ const harmlessRefusals: ReadonlySet<string> = new Set([
   "AlreadyRunningError",
   "ResidencyFullError",
   "HostClosingError",
+  // Extents that are not here, a rollback meanwhile: a later base is taken by itself.
+  "BaseGivenUp",
 ]);
 
 /** A client of one volume, and what it needs to know of the life around it. */

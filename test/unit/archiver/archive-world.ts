@@ -11,10 +11,11 @@ import { entryKind } from "#shared/domain/entry.ts";
 import { FoldedDisk } from "#shared/domain/fold.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { decodeManifest, encodeManifest } from "#shared/formats/manifest-object.ts";
+import { openFrame } from "#shared/formats/object-frame.ts";
 import { isBadObject } from "#shared/formats/sealed-object.ts";
 import type { ArchivedLog, ArchiveSubject, BaseImage, ManifestFacts } from "#shared/ports/archive.ts";
 import type { FailpointName } from "#shared/ports/failpoint.ts";
-import type { LoggedBatch } from "#shared/ports/history.ts";
+import type { LoggedBatch, VolumeHistory } from "#shared/ports/history.ts";
 import type { ObjectFacts, ObjectStore, PutOptions, StoreCapabilities } from "#shared/ports/object-store.ts";
 import type { AllocationRun } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -392,6 +393,16 @@ export class ArchiveWorld {
         this.clock.after(ms, resolve);
       }),
     );
+  }
+
+  /** The past as the bucket alone has it. */
+  async pastOfBucket(): Promise<VolumeHistory> {
+    const histories = new Histories({
+      store: this.bucket,
+      clock: this.clock,
+      openFrame: async (stored, frame) => openFrame(stored, frame),
+    });
+    return await histories.fromBucket(volumeId);
   }
 
   async manifests(): Promise<readonly VolumeManifest[]> {

@@ -57,7 +57,6 @@ beforeEach(() => {
     random: new SteppedRandom(1),
     who: "test",
     conditionalPut: async () => true,
-    settleMs: 0,
     prices: ownDisks,
     exactBase: async () => {
       throw new Error("none here");

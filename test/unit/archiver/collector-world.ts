@@ -26,7 +26,6 @@ export class CollectorWorld {
   served: () => readonly ServedVolume[] = () => this.volumes.map((volume) => this.servedOf(volume));
   readonly notes: string[] = [];
   pointsInUse: (volumeId: string) => readonly number[] = () => [];
-  settleMs = 0;
   exactBase: ExactBaseBuilder = async () => {
     throw new Error("no point source here");
   };
@@ -68,8 +67,6 @@ export class CollectorWorld {
         conditionalPut: async () => true,
       }),
       trimmer: new HistoryTrimmer({
-        clock,
-        settleMs: this.settleMs,
         served: () => this.served(),
         exactBase: async (volume, lsn) => this.exactBase(volume, lsn),
       }),

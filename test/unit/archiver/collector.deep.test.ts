@@ -460,7 +460,8 @@ describe("snapshots that outlive the window", () => {
     world.exactBase = async (_, lsn) => {
       const base = await volume.baseOf([null, null, null, null], lsn);
       volume.present = { ...volume.present, bases: volume.present.bases.filter((one) => one !== base) };
-      return { ref: base, isSound: () => true, isHeld: async () => true, end: () => undefined };
+      const objects = { stored: [], borrowedKeys: [] };
+      return { ref: base, objects, isSound: () => true, end: () => undefined };
     };
     const second = await collector.run(sweep);
     expect(second.trimmed[0]?.exactBases).toEqual([25]);

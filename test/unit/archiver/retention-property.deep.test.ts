@@ -43,14 +43,14 @@ class LivingVolume extends MadeVolume {
 
   private readonly held = new Set<string>();
 
-  /** What the archiver of this test took is held; an exact base is when the trimmer says so. */
+  /** What the archiver of this test took is held, an exact base as soon as it is published. */
   isBaseHeld(key: string): boolean {
     const base = this.manifest?.bases.find((one) => one.key === key);
     return this.held.has(key) || (base !== undefined && this.hasBase(base.s, base.e));
   }
 
-  baseIsHeld(key: string): void {
-    this.held.add(key);
+  watchBase(base: BaseRef): void {
+    this.held.add(base.key);
   }
 
   async amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest> {
@@ -175,7 +175,7 @@ describe("retention on real bytes", () => {
           manifest: () => volume.manifest,
           amend: async (change: (m: VolumeManifest) => VolumeManifest) => volume.amend(change),
           isBaseHeld: (key: string) => volume.isBaseHeld(key),
-          baseIsHeld: (key: string) => volume.baseIsHeld(key),
+          watchBase: (base: BaseRef) => volume.watchBase(base),
         },
         pointsInUse: () => [],
       });

@@ -15,6 +15,7 @@ import {
 } from "#shared/domain/archive.ts";
 import { encodeBase, encodeBasePage } from "#shared/formats/base-object.ts";
 import { encodeManifest } from "#shared/formats/manifest-object.ts";
+import type { BaseObjects } from "#shared/ports/archive.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { ObjectFacts, ObjectStore, PutOptions, StoreCapabilities } from "#shared/ports/object-store.ts";
 
@@ -220,13 +221,22 @@ export class SmallVolume {
     return await this.amend((manifest) => ({ ...manifest, ...change }));
   }
 
-  private readonly heldBases = new Set<string>();
+  readonly heldBases = new Set<string>();
+  /** Bases that a trimmer published. */
+  readonly watched: { readonly base: BaseRef; readonly objects: BaseObjects }[] = [];
+  /** False: what a trimmer publishes is not held before the test says so. */
+  holdsAtOnce = true;
 
   isBaseHeld(key: string): boolean {
     return this.heldBases.has(key);
   }
 
-  baseIsHeld(key: string): void {
+  watchBase(base: BaseRef, objects: BaseObjects): void {
+    this.watched.push({ base, objects });
+    if (this.holdsAtOnce) this.heldBases.add(base.key);
+  }
+
+  private baseIsHeld(key: string): void {
     this.heldBases.add(key);
   }
 

@@ -41,6 +41,8 @@ export class PastWorld {
   crashAfter: string | null = null;
   oldestLsn = 1;
   heldLsn = lastLsn;
+  basesAreHeld = true;
+  private readonly pinned = new Set<number>();
   onPublish = (): void => {};
   readonly epochs: number[] = [];
   private readonly files = new MemoryFileStore();
@@ -285,13 +287,14 @@ export class PastWorld {
         counters: {},
       }),
       heldBase: () => null,
-      isBaseHeld: () => false,
-      baseIsHeld: () => undefined,
+      isBaseHeld: () => this.basesAreHeld,
+      watchBase: () => undefined,
       manifest: () => ({ ...empty, ...this.of(name).manifest }) as unknown as VolumeManifest,
       archive: async (lsn) => this.step(`archive ${name} ${lsn}`),
       factsChanged: async () => {
         const { pins, deletedAtMs } = subject.facts();
         const lsns = pins.map((pin) => pin.lsn).join(" ");
+        for (const { lsn } of pins) this.pinned.add(lsn);
         await this.step(
           `publish ${name}${lsns === "" ? "" : ` pins ${lsns}`}${deletedAtMs === null ? "" : " deleted"}`,
         );
@@ -305,6 +308,11 @@ export class PastWorld {
     };
   }
 
+  private requirePoint(lsn: number): void {
+    if (lsn >= this.oldestLsn && lsn <= lastLsn) return;
+    throw new VarveError("PointNotThere", "Invalid", `there is no point lsn:${lsn}`);
+  }
+
   private history(subject: HistorySubject): VolumeHistory {
     const name = this.nameOf(subject.volumeId);
     return {
@@ -313,12 +321,15 @@ export class PastWorld {
       resolve: async (point: Point) => {
         const lsn = point.kind === "lsn" ? point.lsn : 0;
         this.calls.push(`resolve ${name} lsn:${lsn}`);
-        if (lsn < this.oldestLsn || lsn > lastLsn) {
-          throw new VarveError("PointNotThere", "Invalid", `there is no point lsn:${lsn}`);
-        }
+        // A pin counts as a point, whether or not what it needs is still there.
+        if (!this.pinned.has(lsn)) this.requirePoint(lsn);
         return { volumeId: subject.volumeId, lsn, wallTimeMs: 0 };
       },
-      open: async () => ({}) as PointSource,
+      open: async (lsn) => {
+        this.calls.push(`look at ${name} lsn:${lsn}`);
+        this.requirePoint(lsn);
+        return { close: async () => {} } as PointSource;
+      },
       sizeAt: async () => 4096,
       timeline: async () => [],
       changes: async () => [{ offset: 0, length: 512 }],
