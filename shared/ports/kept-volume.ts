@@ -4,6 +4,7 @@
  */
 import type { BaseImage, VolumeArchive } from "./archive.ts";
 import type { VolumeHistory } from "./history.ts";
+import type { Slab } from "./slab.ts";
 
 export interface KeptVolume {
   readonly volumeId: string;
@@ -12,6 +13,9 @@ export interface KeptVolume {
   /** The file itself, never through an overlay. */
   readonly image: BaseImage;
   readonly history: VolumeHistory;
-  /** Takes an extent's bytes from the bucket again; false where it was written after the newest held base. */
-  refill(extent: number): Promise<boolean>;
+  /**
+   * Takes an extent's bytes from the bucket again, which are read into `memory` (an extent's size) first; false where entries touched
+   * it that the bucket does not hold yet.
+   */
+  refill(extent: number, memory: Slab): Promise<boolean>;
 }

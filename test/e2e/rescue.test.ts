@@ -1,11 +1,10 @@
 // A machine is lost: everything comes back from the bucket alone, by real processes and clients. The old machine, when it
-// returns, stops. A rescue that is killed is run again. Deleted volumes come back, damaged extents are found and repaired.
+// returns, stops. A rescue that is killed is run again. Deleted volumes come back.
 import { existsSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { ApiBucketReport, ApiDeletedVolume } from "#shared/api/bucket-api.ts";
-import type { ApiJob } from "#shared/api/past-api.ts";
+import type { ApiDeletedVolume } from "#shared/api/bucket-api.ts";
 import { bytesOf, PastServer } from "../tools/past-server.ts";
 import { contentOf, varve, varveJson } from "../tools/varve-command.ts";
 
@@ -196,22 +195,5 @@ describe("a bucket's housekeeping on a served volume", () => {
     const missing = await varve(["bucket", "check", "--quick", "--bucket", url]);
     expect(missing.code).toBe(1);
     expect(missing.stdout).toContain("is named, but not in the bucket");
-  });
-
-  test("scrub finds a changed byte in the image, and says where", async () => {
-    const server = await machine(["disk0:32M"]);
-    await server.write("disk0", 0, first);
-    const { imagePath } = await server.volume("disk0");
-    const clean = await varve(["scrub", "disk0", "--rate", "1G", ...server.api]);
-    expect(clean.stdout).toContain("image and history agree");
-    const file = openSync(imagePath, "r+");
-    writeSync(file, Buffer.from([1, 2, 3]), 0, 3, 5 * MiB + 77);
-    const job = await server.ok<ApiJob>("POST", "/volumes/disk0/scrub", { bytesPerSecond: 1024 * MiB });
-    await server.ended(job);
-    const report = await server.ok<ApiBucketReport>("GET", `/bucket/reports/${job.id}`);
-    expect(report).toMatchObject({ kind: "scrub", report: { damaged: [{ extent: 1 }] } });
-    const found = await varve(["scrub", "disk0", "--rate", "1G", ...server.api]);
-    expect(found.code).toBe(1);
-    expect(found.stdout).toMatch(/^extent 1 differs from byte \d+ on: not repaired$/m);
   });
 });

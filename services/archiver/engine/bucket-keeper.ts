@@ -278,7 +278,8 @@ export class BucketKeeper implements BucketAdministration {
 
   private scrubSubject(name: string): ScrubSubject {
     const volume = this.parts.kept().find((one) => one.name === name);
-    if (volume !== undefined) return { ...volume, repair: async (extent) => volume.refill(extent) };
+    if (volume !== undefined)
+      return { ...volume, repair: async (extent, memory) => volume.refill(extent, memory) };
     throw new VarveError(
       "VolumeNotArchivedError",
       "Invalid",

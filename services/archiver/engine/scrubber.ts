@@ -16,8 +16,8 @@ export interface ScrubSubject {
   /** The file itself, never through an overlay. */
   readonly image: BaseImage;
   readonly history: Pick<VolumeHistory, "open" | "changes">;
-  /** Takes the extent's bytes from the bucket again; false where that is not possible now. */
-  repair(extent: number): Promise<boolean>;
+  /** Takes the extent's bytes from the bucket again, through `memory`; false where that is not possible now. */
+  repair(extent: number, memory: Slab): Promise<boolean>;
 }
 
 export interface ScrubberParts {
@@ -122,7 +122,7 @@ export class Scrubber {
 
   /** Repaired means: taken again, and now the same. */
   private async repair(extent: number): Promise<boolean> {
-    if (!(await this.subject.repair(extent))) return false;
+    if (!(await this.subject.repair(extent, this.theirs))) return false;
     return (await this.compare(extent)) === "same";
   }
 

@@ -66,7 +66,7 @@ async function scrub(line: CommandLine): Promise<number> {
   const report = await reportOf(line, access, started);
   if (report?.kind !== "scrub") return 0;
   if (wantsJson(line)) printJson(report.report);
-  else printLine(scrubText(report.report));
+  else printLine(scrubText(report.report, line.values.has("repair")));
   return report.report.damaged.every((one) => one.repaired) ? 0 : foundExitCode;
 }
 
@@ -176,10 +176,13 @@ function collectText(report: CollectReport): string {
   return lines.join("\n");
 }
 
-function scrubText(report: ScrubReport): string {
+function scrubText(report: ScrubReport, wasAsked: boolean): string {
+  const left = wasAsked
+    ? "not repaired: it is written to, or the bucket does not hold what was written last; try again in some minutes"
+    : "not repaired";
   const lines = report.damaged.map(
     ({ extent, firstOffset, repaired }) =>
-      `extent ${extent} differs from byte ${firstOffset} on: ${repaired ? "repaired" : "not repaired"}`,
+      `extent ${extent} differs from byte ${firstOffset} on: ${repaired ? "repaired" : left}`,
   );
   lines.push(
     pairs([

@@ -15,6 +15,7 @@ import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { ReplicaTending, TendingPolicy } from "#shared/ports/replica-home.ts";
 import type { RemoteSources, ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
+import { refillExtent } from "./extent-repair.ts";
 import { FillJobs, type FillKind } from "./fill-jobs.ts";
 import { bucketNeeded, volumeBusy } from "./host-errors.ts";
 import type { Job } from "./job-register.ts";
@@ -271,10 +272,8 @@ export class HostedVolume {
       name: this.name,
       ...open,
       image: session.baseImage(),
-      refill: async (extent) => {
-        const base = past.heldBase();
-        return base === null ? false : await session.extents.refill(base, extent);
-      },
+      refill: async (extent, memory) =>
+        refillExtent({ volumeId: this.record.id, past, session }, extent, memory),
     };
   }
 

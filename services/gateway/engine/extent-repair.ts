@@ -1,0 +1,39 @@
+/*
+ * Takes one extent of an image from the bucket again, for scrubs: the image's bytes are wrong, the log's are right. No base is needed:
+ * the extent becomes remote with the newest point that the bucket holds, and is filled from there. Called through
+ * hosted-volume.ts (KeptVolume.refill); next: session-extents.ts.
+ */
+import { limits } from "#shared/domain/limits.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+import type { VolumePast } from "./volume-past.ts";
+import type { VolumeSession } from "./volume-session.ts";
+
+/** What a repair needs of the open volume. */
+type RepairedSession = { readonly extents: Pick<VolumeSession["extents"], "refill"> };
+
+/**
+ * False where that is not possible now: entries after what the bucket holds touched the extent. What the bucket has is read before
+ * the image lets go of its own: an extent that is damaged in a few bytes is better than one that nobody has.
+ */
+export async function refillExtent(
+  volume: { readonly volumeId: string; readonly past: VolumePast; readonly session: RepairedSession },
+  extent: number,
+  memory: Slab,
+): Promise<boolean> {
+  const { volumeId, past, session } = volume;
+  await past.archiveAll();
+  // Where it is not held within the wait, an extent that was not touched lately is repaired all the same.
+  await past.heldAll();
+  const lsn = past.archiveStatus?.heldLsn ?? 0;
+  if (lsn === 0) return false;
+  const source = await past.open(lsn);
+  try {
+    const offset = extent * limits.extentBytes;
+    const length = Math.min(limits.extentBytes, source.sizeBytes - offset);
+    if (length <= 0) return false;
+    await source.read(memory, 0, length, offset);
+  } finally {
+    await source.close();
+  }
+  return await session.extents.refill({ baseLsn: lsn, point: { volumeId, lsn } }, extent);
+}
