@@ -22,6 +22,7 @@ const slow: readonly Stage[] = [
   { name: "simulation", include: ["test/simulation/**/*.test.ts"], timeoutMs: 300_000 },
   { name: "s3", include: ["test/s3/**/*.test.ts"], timeoutMs: 120_000 },
   { name: "nats", include: ["test/nats/**/*.test.ts"], timeoutMs: 120_000 },
+  { name: "cluster", include: ["test/cluster/**/*.test.ts"], timeoutMs: 120_000 },
   { name: "conformance", include: ["test/conformance/**/*.test.ts"], timeoutMs: 180_000 },
   { name: "crash", include: ["test/crash/**/*.test.ts"], timeoutMs: 300_000 },
   { name: "e2e", include: ["test/e2e/**/*.test.ts"], timeoutMs: 120_000 },

@@ -1,4 +1,4 @@
-// `npm test`: the tools first, then `npm run check`, then every slower stage one after another: deep, simulation, s3, nats,
+// `npm test`: the tools first, then `npm run check`, then every slower stage one after another: deep, simulation, s3, nats, cluster,
 // conformance, crash, e2e, vm. Stages never overlap, because they start servers and measure time. A failed stage does not stop the
 // next one. `npm test -- crash vm` runs only the named stages. The last line is the sum over all stages that ran.
 import { finish, resultLine, runStep, type Step, type StepResult, vitest } from "./step.ts";
@@ -40,6 +40,7 @@ const stages: readonly Step[] = [
   programStage("simulation seeds", minutes(5), "test/simulation/simulate.ts", "--seeds", "100"),
   vitestStage("s3", minutes(5)),
   vitestStage("nats", minutes(8)),
+  vitestStage("cluster", minutes(6)),
   vitestStage("conformance", minutes(8)),
   vitestStage("crash", minutes(8)),
   programStage("crash rounds", minutes(8), "test/crash/crash.ts", "--rounds", "6"),

@@ -5,6 +5,7 @@
  */
 
 import { bucketCommands } from "./bucket-commands.ts";
+import { clusterCommands } from "./cluster-commands.ts";
 import { type Argument, type Command, type Flag, json, target, volumeName } from "./command.ts";
 import { detach, historyCommands, policyFlags } from "./history-commands.ts";
 
@@ -151,6 +152,7 @@ export const commands: readonly Command[] = [
   ),
   ...historyCommands,
   ...bucketCommands,
+  ...clusterCommands,
   {
     path: ["log", "inspect"],
     summary: "read a volume's log and say what is in it",

@@ -4,7 +4,6 @@
  */
 import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
 import type { InspectRequest } from "#shared/adapters/write-log/inspect.ts";
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
@@ -12,7 +11,7 @@ import { decodeVolumeHistory } from "#shared/formats/volume-history.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
-import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
+import type { FedBatch, ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type {
   ImageOperation,
   RemoteBeginning,
@@ -20,7 +19,7 @@ import type {
   ReplicaTending,
   TendingOptions,
 } from "#shared/ports/replica-home.ts";
-import type { ReplicaImage } from "#shared/ports/replica-image.ts";
+import type { LocalReplica, ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { RemoteSources } from "#shared/ports/replica-residency.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
@@ -87,7 +86,7 @@ export class RawReplicas implements ReplicaHome {
     });
   }
 
-  async attach(volume: VolumeRecord, paths: VolumePaths, sources?: RemoteSources): Promise<ReplicaImage> {
+  async attach(volume: VolumeRecord, paths: VolumePaths, sources?: RemoteSources): Promise<LocalReplica> {
     const { store, clock, failpoint = (): void => undefined } = this.setup;
     const place = { store, clock, failpoint, directory: paths.directory, volumeId: volume.id };
     const options = sources === undefined ? place : { ...place, sources };
@@ -107,7 +106,7 @@ export class RawReplicas implements ReplicaHome {
     return new ExtentTending({ image, clock: this.setup.clock, admission: this.reserve }, extents, options);
   }
 
-  feed<D extends BatchDraft>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
+  feed<D extends FedBatch>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
     const { clock } = this.setup;
     return new ImageApplier<D>(
       { image, clock, makeRoom: async (mayWait) => this.reserve.makeRoom(mayWait) },

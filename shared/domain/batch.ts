@@ -17,6 +17,8 @@ export interface Batch {
   readonly previousChecksum: bigint;
   readonly checksum: bigint;
   readonly entries: readonly Entry[];
+  /** Where the log holds it, for logs that count their messages: several batches may have the same. */
+  readonly sequence?: number;
   /** The bytes of all write entries, one after the other. Valid until the reader goes on to the next batch. */
   readonly payload: Uint8Array;
 }

@@ -32,6 +32,8 @@ export interface ReplicaPlace {
 
 export interface PlacementRecord {
   readonly volumeId: string;
+  /** Size of the disk before entry 1: what an image begins with. */
+  readonly beginBytes: number;
   readonly replicas: readonly ReplicaPlace[];
 }
 

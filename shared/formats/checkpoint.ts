@@ -63,7 +63,7 @@ export interface Checkpoint {
   readonly sizeBytes: number;
   /** "full": every extent is local. Else where each one is. */
   readonly residency: "full" | RecordedExtents;
-  /** Where the log held the batch behind appliedLsn; a hint, to be checked. */
+  /** Where the log of several machines holds the last applied batch: the next one is not before it. A hint, to be checked. */
   readonly position: { readonly sequence: number; readonly offset: number } | null;
   /** Null while Varve holds the image ("attached"): the file may be ahead of appliedLsn. Else a clean detach. */
   readonly detached: DetachedFile | null;

@@ -49,6 +49,7 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
   }),
   placement: fields<PlacementRecord>({
     volumeId: text(idPattern),
+    beginBytes: integer(512),
     replicas: list(place, limits.replicasMax),
   }),
   lease: fields<LeaseRecord>({

@@ -33,6 +33,11 @@ export interface ReadRequest {
   readonly waitMs: number;
 }
 
+/** A gateway asks where a replica stands; a state message answers. */
+export interface StateRequest {
+  readonly type: "ask";
+}
+
 /** The bytes, and where the replica stood when they were read. */
 export interface ReadAnswer {
   readonly type: "bytes";
@@ -54,7 +59,7 @@ export interface StateMessage {
   readonly report: ReplicaReport;
 }
 
-export type ReplicaMessage = ReadRequest | ReadAnswer | ReplicaRefusal | StateMessage;
+export type ReplicaMessage = ReadRequest | StateRequest | ReadAnswer | ReplicaRefusal | StateMessage;
 
 /** `payload`: a view of the message's memory. */
 export type DecodedMessage = { readonly message: ReplicaMessage; readonly payload: Buffer };
@@ -119,6 +124,7 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
     return ["read", message.offset, message.length, message.leastLsn, message.waitMs];
   }
   if (message.type === "bytes") return ["bytes", message.appliedLsn, message.epoch];
+  if (message.type === "ask") return ["ask"];
   if (message.type === "state") return ["state", ...reportValues(message.report)];
   return ["refused", message.kind, message.tag, plainText(message.message), message.epoch];
 }
@@ -151,6 +157,7 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
     const fits = length >= 1 && length <= limits.replicaReadBytesMax;
     return fits ? { type, offset, length, leastLsn, waitMs } : null;
   }
+  if (type === "ask" && count === 1) return { type };
   if (type === "bytes" && count === 3) return { type, appliedLsn: reader.number(), epoch: reader.number() };
   if (type === "refused" && count === 5) {
     const kind = reader.text();

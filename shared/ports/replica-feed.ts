@@ -2,10 +2,14 @@
  * What a volume session hands its durable batches to: on one machine the image applier of the storage service
  * (services/storage/engine/image-applier.ts), wired by the process that runs both.
  */
+import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 
-export interface ReplicaFeedHandlers<D extends BatchDraft> {
+/** A batch on its way into an image: the writer's own, or one that was read back from the log and owns its payload. */
+export type FedBatch = BatchDraft | (Batch & { readonly payloadBytes: number });
+
+export interface ReplicaFeedHandlers<D extends FedBatch> {
   /** The image holds these batches now: overlay entries and slabs may go. */
   readonly onApplied: (drafts: readonly D[]) => void;
   /** The replica stopped; nothing more will be applied. */
@@ -14,7 +18,7 @@ export interface ReplicaFeedHandlers<D extends BatchDraft> {
   readonly onCheckpoint: (lsn: number) => void;
 }
 
-export interface ReplicaFeed<D extends BatchDraft> {
+export interface ReplicaFeed<D extends FedBatch> {
   readonly counters: Readonly<Record<string, number>>;
   /** Takes a durable batch. Never blocks; back-pressure comes from the slabs that the queue holds. */
   enqueue(draft: D): void;

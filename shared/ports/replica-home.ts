@@ -3,12 +3,11 @@
  * fed and repaired. Implemented by services/storage/layer.ts, used by services/gateway/layer.ts; the process that runs both
  * (services/cli/single-machine.ts) joins them, because services know each other only by ports.
  */
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VolumePaths } from "#shared/domain/data-layout.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
-import type { ReplicaFeed, ReplicaFeedHandlers } from "./replica-feed.ts";
-import type { ReplicaImage } from "./replica-image.ts";
+import type { FedBatch, ReplicaFeed, ReplicaFeedHandlers } from "./replica-feed.ts";
+import type { LocalReplica, ReplicaImage } from "./replica-image.ts";
 import type { RemotePoint, RemoteSources } from "./replica-residency.ts";
 import type { SpaceAdmission } from "./space-admission.ts";
 import type { ImageReport } from "./volume-administration.ts";
@@ -79,11 +78,11 @@ export interface ReplicaHome {
    */
   create(volume: VolumeRecord, paths: VolumePaths, begin?: RemoteBeginning): Promise<void>;
   /** Opens and locks a replica; refuses one that somebody else changed (promise 7). Without `sources` remote reads fail (Retry). */
-  attach(volume: VolumeRecord, paths: VolumePaths, sources?: RemoteSources): Promise<ReplicaImage>;
+  attach(volume: VolumeRecord, paths: VolumePaths, sources?: RemoteSources): Promise<LocalReplica>;
   /** Fills and evicts in the background, from the moment the volume serves until close(). */
   tend(image: ReplicaImage, options: TendingOptions): ReplicaTending;
   /** What applies durable batches to an attached replica, in order, with checkpoints. */
-  feed<D extends BatchDraft>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D>;
+  feed<D extends FedBatch>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D>;
   /** `image check|adopt|discard` on a replica that is not attached; `log` is its log, not open. */
   repair(
     operation: ImageOperation,

@@ -5,6 +5,7 @@
  */
 import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import type { FollowFrom } from "./log-follower.ts";
 import type { ReplicaExtents } from "./replica-residency.ts";
 import type { Slab } from "./slab.ts";
 
@@ -48,4 +49,20 @@ export interface ReplicaImage {
   detach(): Promise<void>;
   /** Closes without a checkpoint (after a failure). */
   abandon(): Promise<void>;
+  /**
+   * For images that follow the log by themselves, on other machines: resolves when one has applied `lastLsn`. `epoch`: the
+   * caller's own; an image that meets a newer one says so. Not there where apply() does it.
+   */
+  follow?(lastLsn: number, epoch: number): Promise<void>;
+}
+
+/** Where a replica stands in the log: what the next batch must follow. */
+export interface ReplicaLogPosition extends FollowFrom {
+  /** Of the last applied batch; 0 before the first. */
+  readonly epoch: number;
+}
+
+/** A replica on this machine, as its storage node follows the log with it. */
+export interface LocalReplica extends ReplicaImage {
+  logPosition(): ReplicaLogPosition;
 }

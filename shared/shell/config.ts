@@ -75,12 +75,13 @@ export function readUpConfig(source: ConfigSource): UpConfig {
 export class ConfigReader {
   private readonly source: ConfigSource;
   private readonly command: string;
-  private readonly mistakes: string[] = [];
+  private readonly mistakes: string[];
 
-  /** `command`: whose help to point to. */
-  constructor(source: ConfigSource, command = "up") {
+  /** `command`: whose help to point to. `mistakes`: found before, in the file that the values come from. */
+  constructor(source: ConfigSource, command = "up", mistakes: readonly string[] = []) {
     this.source = source;
     this.command = command;
+    this.mistakes = [...mistakes];
   }
 
   mistake(flag: string, what: string): void {
@@ -206,18 +207,18 @@ export class ConfigReader {
     return bytes ?? 0;
   }
 
-  private address(flag: string, text: string): ListenAddress | null {
+  protected address(flag: string, text: string): ListenAddress | null {
     const address = parseListenAddress(text);
     if (typeof address !== "string") return address;
     this.mistake(flag, `"${text}" ${address}`);
     return null;
   }
 
-  private one(flag: string): string | undefined {
+  protected one(flag: string): string | undefined {
     return this.source.values.get(flag)?.[0];
   }
 
-  private all(flag: string): readonly string[] | undefined {
+  protected all(flag: string): readonly string[] | undefined {
     return this.source.values.get(flag);
   }
 }

@@ -34,6 +34,7 @@ const node: NodeRecord = {
 };
 const placement: PlacementRecord = {
   volumeId: "5ca1ab1e00c0ffee",
+  beginBytes: 2 ** 30,
   replicas: [{ node: "shelf", pool: "ssd" }],
 };
 

@@ -14,6 +14,7 @@ import { hexExample, undetectedCuts, undetectedFlips } from "./worked-example.ts
 const messages: readonly ReplicaMessage[] = [
   { type: "read", offset: 2 ** 50 - 4096, length: 4096, leastLsn: 2 ** 40, waitMs: 250 },
   { type: "bytes", appliedLsn: 4711, epoch: 3 },
+  { type: "ask" },
   { type: "refused", kind: "Retry", tag: "ReplicaBehind", message: "at LSN 12", epoch: 3 },
   {
     type: "state",

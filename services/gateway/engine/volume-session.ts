@@ -17,7 +17,7 @@ import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-fee
 import type { ReplicaTending, TendingOptions } from "#shared/ports/replica-home.ts";
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
-import type { Durability, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
+import type { Durability, LogOpenOptions, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
 import { LogRelease } from "./log-release.ts";
 import { replayLog } from "./log-replay.ts";
 import { Overlay } from "./overlay.ts";
@@ -43,6 +43,8 @@ export interface VolumeSessionOptions {
   readonly tend?: (options: TendingOptions) => ReplicaTending;
   /** Who writes, for the epoch entry. */
   readonly writer: string;
+  /** What the lease says, where several machines may write: see LogOpenOptions. */
+  readonly tenure?: Pick<LogOpenOptions, "epoch" | "renewEpoch">;
   /** Log is released only up to what held() was told, too: something archives it. */
   readonly archived?: boolean;
   /** What the log's files may take, for those who watch how full it is. */
@@ -166,13 +168,9 @@ export class VolumeSession {
   }
 
   /** Everything acknowledged so far is durable when it resolves. */
-  async sync(): Promise<void> {
-    await this.requireWriter().drain();
-  }
+  sync = async (): Promise<void> => this.requireWriter().drain();
 
-  async checkpoint(): Promise<void> {
-    await this.applier.checkpoint();
-  }
+  checkpoint = async (): Promise<void> => this.applier.checkpoint();
 
   /** The log as archiver and history read it, for as long as the session is open. */
   hotLog(): ArchivedLog {
@@ -224,6 +222,9 @@ export class VolumeSession {
     };
   }
 
+  /** Somebody newer writes: everything that waits and all that comes gets the error. */
+  fence = (error: VarveError): void => this.halt(error);
+
   /** Drains, closes the log, applies the rest, detaches the image cleanly. After a halt: closes without a checkpoint. */
   close(): Promise<void> {
     this.closing ??= this.shutDown();
@@ -237,6 +238,7 @@ export class VolumeSession {
       writer: options.writer,
       durability: options.durability,
       knownLsn: attached.appliedLsn,
+      ...options.tenure,
       listener: {
         stored: (lsn) => this.volumeWriter?.stored(lsn),
         durable: (lsn) => this.volumeWriter?.durable(lsn),
@@ -248,16 +250,8 @@ export class VolumeSession {
       },
     });
     this.release.start(this.logWriter, attached.checkpointLsn);
-    await replayLog({
-      log: this.logWriter,
-      image: this.image,
-      admission: options.admission,
-      checkpoint: () => {
-        this.applier.checkpoint().catch(() => undefined); // the applier tells of a failure
-      },
-      bytesPerCheckpoint: options.replayBytesPerCheckpoint,
-      onReplay: options.onReplay,
-    });
+    if (this.image.follow === undefined) await this.replay(this.logWriter);
+    else await this.image.follow(this.logWriter.state().lastLsn, this.logWriter.state().epoch);
     if (this.haltError !== null) throw this.haltError;
     this.volumeWriter = new VolumeWriter({
       log: this.logWriter,
@@ -273,6 +267,14 @@ export class VolumeSession {
       },
       onRoomReturned: () => this.callLogWaitersSoon(),
     });
+  }
+
+  private async replay(log: LogWriter): Promise<void> {
+    const { admission, replayBytesPerCheckpoint: bytesPerCheckpoint, onReplay } = this.options;
+    const checkpoint = (): void => {
+      this.applier.checkpoint().catch(() => undefined); // the applier tells of a failure
+    };
+    await replayLog({ log, image: this.image, admission, checkpoint, bytesPerCheckpoint, onReplay });
   }
 
   /** Whether a write of the range can do with the blocks it has, whatever of what was taken in before it is applied when. */

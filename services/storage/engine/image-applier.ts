@@ -6,11 +6,10 @@
  * Batches gather for a moment before an apply: the overlay serves reads meanwhile, and one hand-over to the image thread
  * costs as much as ten small writes.
  */
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
-import type { ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
+import type { FedBatch, ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 
 export interface ImageApplierOptions {
@@ -25,7 +24,7 @@ const gatherMs = 10;
 const applyBatchesMax = 256;
 const crowdedMs = 100;
 
-export class ImageApplier<D extends BatchDraft> implements ReplicaFeed<D> {
+export class ImageApplier<D extends FedBatch> implements ReplicaFeed<D> {
   private readonly options: ImageApplierOptions;
   private readonly handlers: ReplicaFeedHandlers<D>;
   private queue: D[] = [];

@@ -20,6 +20,8 @@ export interface ReplicaPosition {
   readonly appliedLsn: number;
   readonly batchChecksum: bigint;
   readonly sizeBytes: number;
+  /** Where the log holds the last applied batch; null where it does not count its messages. */
+  readonly position: { readonly sequence: number; readonly offset: number } | null;
 }
 
 /** A rebase entry among the operations of a plan: the disk is what it was at `toLsn` again. */
@@ -185,7 +187,7 @@ export class ApplyPlan {
   }
 
   #take(
-    batch: { readonly epoch: number; readonly checksum: bigint },
+    batch: { readonly epoch: number; readonly checksum: bigint; readonly sequence?: number },
     lastLsn: number,
     line: string | null,
   ): void {
@@ -195,6 +197,7 @@ export class ApplyPlan {
       appliedLsn: lastLsn,
       batchChecksum: batch.checksum,
       sizeBytes: this.#sizeBytes,
+      position: batch.sequence === undefined ? null : { sequence: batch.sequence, offset: 0 },
     };
   }
 

@@ -13,7 +13,12 @@ import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { type Checkpoint, encodeCheckpoint } from "#shared/formats/checkpoint.ts";
 import type { BlockFile, FileFacts, FileOperation } from "#shared/ports/file-store.ts";
-import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
+import type {
+  AllocationRun,
+  LocalReplica,
+  ReplicaLogPosition,
+  ReplicaState,
+} from "#shared/ports/replica-image.ts";
 import type { RemotePoint } from "#shared/ports/replica-residency.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { ApplyPlan, isDraft, type ReplicaPosition } from "./apply-plan.ts";
@@ -44,7 +49,7 @@ interface Noted {
   readonly bytes: Buffer;
 }
 
-export class RawFileImage implements ReplicaImage {
+export class RawFileImage implements LocalReplica {
   readonly extents: ImageExtents;
   readonly #place: ImagePlace;
   readonly #file: BlockFile;
@@ -147,6 +152,12 @@ export class RawFileImage implements ReplicaImage {
       dirtyBytes: this.#dirtyBytes,
       allocatedBytes: this.#allocatedBytes,
     };
+  }
+
+  logPosition(): ReplicaLogPosition {
+    const { line, epoch, appliedLsn, batchChecksum, position } = this.#position;
+    const sequence = position?.sequence ?? 0;
+    return { line: line ?? "", epoch, appliedLsn, checksum: batchChecksum, sequence };
   }
 
   readInline(slab: Slab, start: number, length: number, offset: number): number {
@@ -286,7 +297,6 @@ export class RawFileImage implements ReplicaImage {
       volumeId: this.#place.volumeId,
       ...position,
       residency: extents.residency,
-      position: null,
       detached: facts === null ? null : detachedFileOf(facts),
     };
   }

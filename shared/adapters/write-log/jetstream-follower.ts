@@ -26,7 +26,7 @@ export class JetStreamLogFollower implements LogFollower {
   async *follow(from: FollowFrom, signal: AbortSignal): AsyncGenerator<FollowedBatch, void, undefined> {
     const { stream, clock } = this.#setup;
     const sequence = await this.#start(from);
-    const begun = from.line !== "";
+    let begun = from.line !== "";
     const position = begun
       ? { line: from.line, epoch: null, lastLsn: from.appliedLsn, checksum: from.checksum }
       : null;
@@ -40,6 +40,7 @@ export class JetStreamLogFollower implements LogFollower {
       if (!begun && followed.batch.firstLsn > from.appliedLsn + 1) {
         throw notRetained(from.appliedLsn + 1, followed.batch.firstLsn);
       }
+      begun = true;
       yield followed;
     }
   }

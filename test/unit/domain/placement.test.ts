@@ -22,6 +22,7 @@ const node = (name: string, pools: readonly PoolRecord[] = [pool("main")]): Node
 });
 const placed = (volumeId: string, ...places: readonly string[]): PlacementRecord => ({
   volumeId,
+  beginBytes: gib,
   replicas: places.map((place) => ({ node: place.split("/")[0] ?? "", pool: place.split("/")[1] ?? "" })),
 });
 const ground = (

@@ -110,7 +110,14 @@ test("writes that continue each other on the disk and in memory become one opera
   draft.addWrite(176, 4096);
   draft.firstLsn = 1;
   draft.epoch = 1;
-  const plan = new ApplyPlan({ line, epoch: 1, appliedLsn: 0, batchChecksum: 0n, sizeBytes: 8192 });
+  const plan = new ApplyPlan({
+    line,
+    epoch: 1,
+    appliedLsn: 0,
+    batchChecksum: 0n,
+    position: null,
+    sizeBytes: 8192,
+  });
   plan.addDraft(draft);
   expect(plan.writtenBytes).toBe(100 + 50 + 10 + 5 + 4096);
   expect(

@@ -1,0 +1,92 @@
+/*
+ * Commands of a cluster: its processes (gateway, storage, api) with their settings, and what is done to it from outside. Entries of
+ * the command table (command-table.ts). Each setting is a flag, an environment variable and a name in the file of --config.
+ */
+import { type Command, type Flag, json } from "./command.ts";
+
+const setting = (name: string, value: string, summary: string, repeat = false): Flag => ({
+  name,
+  value,
+  env: `VARVE_${name.replaceAll("-", "_").toUpperCase()}`,
+  summary,
+  ...(repeat ? { repeat } : {}),
+});
+
+const config = setting(
+  "config",
+  "FILE",
+  "JSON object of these settings; flags and environment count for more",
+);
+
+const nats: readonly Flag[] = [
+  setting("nats", "HOST:PORT", "a NATS server; may be repeated (default 127.0.0.1:4222)", true),
+  setting("nats-user", "NAME", "user at the NATS servers"),
+  setting("nats-password-file", "FILE", "file with that user's password"),
+  setting(
+    "nats-monitor",
+    "URL",
+    "monitoring address of a NATS server, to check its settings; may be repeated (default http://127.0.0.1:8222)",
+    true,
+  ),
+  setting("nats-replicas", "1|3", "copies of streams and tables that are made now (default 1)"),
+];
+
+const service = (health: string): readonly Flag[] => [
+  config,
+  setting("name", "NAME", "name in the cluster (default: this machine's host name)"),
+  ...nats,
+  setting("health", "ADDR|off", `serve /healthz and /readyz on HOST:PORT (default ${health})`),
+];
+
+const only = setting("only", "VOLUME", "serve this volume and no other");
+const ends =
+  "SIGTERM or SIGINT: finishes what is under way, closes cleanly, exits 0. A second one exits at once.";
+
+export const clusterCommands: readonly Command[] = [
+  {
+    path: ["gateway"],
+    summary: "serve a cluster's volumes over NBD, as one of its gateways",
+    detail: [
+      "Takes a volume's lease when a client opens its export, and writes through NATS JetStream.",
+      ends,
+    ],
+    args: [],
+    flags: [
+      ...service("127.0.0.1:8081"),
+      setting(
+        "nbd",
+        "ADDR",
+        "listen for NBD on HOST:PORT or unix:PATH; may be repeated (default 127.0.0.1:10809)",
+        true,
+      ),
+      setting("advertise", "ADDR", "where clients reach this gateway (default: the first --nbd)"),
+      only,
+      setting("payload-max", "SIZE", "memory for payloads of all volumes together (default 128M)"),
+      setting("log-max", "SIZE", "log of one volume at most (default 10G)"),
+      setting("connections-max", "N", "NBD connections at most (default 256)"),
+      json,
+    ],
+    load: async () => (await import("./commands/gateway.ts")).gateway,
+  },
+  {
+    path: ["storage"],
+    summary: "keep replicas of a cluster's volumes, as one of its storage nodes",
+    detail: [
+      "Follows the logs of the volumes that are placed here into raw images, and answers reads.",
+      ends,
+    ],
+    args: [],
+    flags: [
+      ...service("127.0.0.1:8082"),
+      setting(
+        "pool",
+        "NAME:DIR[,quota=SIZE][,tag=TAG]",
+        "a directory for replicas; may be repeated (required)",
+        true,
+      ),
+      only,
+      json,
+    ],
+    load: async () => (await import("./commands/storage.ts")).storage,
+  },
+];

@@ -1,0 +1,188 @@
+/*
+ * A gateway of a cluster as a process: NBD in front, leases, JetStream logs and remote replicas behind. services/cli/commands/gateway.ts
+ * opens it. Here the engines meet their adapters (engine/cluster-exports.ts, remote-replica.ts).
+ */
+import { hostname } from "node:os";
+import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
+import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
+import { JetStreamWriteLog } from "#shared/adapters/write-log/jetstream-log.ts";
+import { writerName } from "#shared/domain/entry.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { Lease } from "#shared/ports/lease.ts";
+import type { GatewayConfig } from "#shared/shell/cluster-config.ts";
+import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
+import type { Readiness } from "#shared/shell/health-server.ts";
+import { ClusterExports } from "./engine/cluster-exports.ts";
+import { NbdServer } from "./engine/nbd-server.ts";
+import { RemoteAdmission, RemoteFeed } from "./engine/remote-feed.ts";
+import { RemoteReplica } from "./engine/remote-replica.ts";
+import { VolumeSession } from "./engine/volume-session.ts";
+
+export interface ClusterGateway {
+  readiness(): Readiness;
+  /** Accepts nobody more, answers what is under way, closes sessions, releases leases. */
+  close(): Promise<void>;
+}
+
+const drainMs = 20_000;
+/** The log may know greater epochs than the lease, where its table was lost: so often it is raised. */
+const epochRaisesMax = 8;
+
+interface GatewayParts {
+  readonly config: GatewayConfig;
+  readonly clock: SystemClock;
+  readonly random: SystemRandom;
+  readonly pool: SlabPool;
+  readonly cluster: ClusterConnection;
+}
+
+export async function openClusterGateway(
+  config: GatewayConfig,
+  onNote: (text: string) => void,
+): Promise<ClusterGateway> {
+  const clock = new SystemClock();
+  const random = new SystemRandom();
+  const store = new NativeFileStore();
+  const cluster = await openCluster(config.nats, `varve gateway ${config.name}`, clock, onNote);
+  const leases = new KeyTableLeases({ table: cluster.leaseTable, clock, random });
+  const parts = { config, clock, random, pool: new SlabPool(store, clock, config.payloadBytesMax), cluster };
+  const closeAll = async (): Promise<void> => {
+    leases.close();
+    await cluster.close();
+    await store.close();
+  };
+  let server: NbdServer | null = null;
+  try {
+    await leases.ready();
+    cluster.catalog.follow(
+      () => undefined,
+      (error) => onNote(`warning: ${error.message}`),
+    );
+    const exports = new ClusterExports({
+      gateway: config.name,
+      address: config.advertise,
+      clock,
+      leases,
+      catalog: cluster.catalog,
+      only: config.only,
+      openSession: async (record, lease, onHalted) => openSession(parts, record, lease, onHalted),
+      disconnect: (name) => server?.disconnectExport(name),
+      onNote,
+    });
+    const listen = config.nbd.map((one) =>
+      one.kind === "unix" ? { path: one.path } : { host: one.host, port: one.port },
+    );
+    const { connectionsMax } = config;
+    const nbd = new NbdServer({ directory: exports, listen, clock, slabs: store, connectionsMax });
+    server = nbd;
+    await nbd.start();
+    return {
+      readiness: () => readinessOf(parts, exports),
+      close: async () => {
+        await nbd.drain(drainMs);
+        nbd.close();
+        await exports.close();
+        await closeAll();
+      },
+    };
+  } catch (cause) {
+    await closeAll();
+    throw cause;
+  }
+}
+
+function readinessOf({ config, cluster }: GatewayParts, exports: ClusterExports): Readiness {
+  const away = cluster.missing();
+  const volumes = [...exports.served()].map(([volumeId, { session, leaseRemainingMs }]) => ({
+    volumeId,
+    name: session.name,
+    state: session.state,
+    // Reads go on as of the last acknowledged state, writes wait, while this is not above 0.
+    leaseRemainingMs,
+    attachedClients: session.attachedClients,
+    epoch: session.log.epoch,
+    durableLsn: session.log.durableLsn,
+    appliedLsn: session.image.appliedLsn,
+    counters: session.counters,
+  }));
+  return {
+    ready: away === null,
+    missing: away === null ? [] : [away],
+    detail: { gateway: config.name, volumes },
+  };
+}
+
+async function openSession(
+  parts: GatewayParts,
+  record: VolumeRecord,
+  lease: Lease,
+  onHalted: (error: VarveError) => void,
+): Promise<VolumeSession> {
+  for (let raises = 0; ; raises += 1) {
+    try {
+      return await tryOpenSession(parts, record, lease, onHalted);
+    } catch (cause) {
+      const newer =
+        cause instanceof VarveError && cause.kind === "Fenced" ? cause.fields["epoch"] : undefined;
+      if (typeof newer !== "number" || raises >= epochRaisesMax) throw cause;
+      if ((await lease.raiseEpoch(newer)) === null) throw cause;
+    }
+  }
+}
+
+async function tryOpenSession(
+  { config, clock, random, pool, cluster }: GatewayParts,
+  record: VolumeRecord,
+  lease: Lease,
+  onHalted: (error: VarveError) => void,
+): Promise<VolumeSession> {
+  const placement = cluster.map.placementOf(record.id);
+  if (placement === null || placement.replicas.length === 0) throw notPlaced(record.name);
+  let session: VolumeSession | null = null;
+  const image = new RemoteReplica({
+    bus: cluster.bus,
+    clock,
+    volumeId: record.id,
+    nodes: placement.replicas.map(({ node }) => node),
+    host: hostname(),
+    onFenced: (error) => session?.fence(error),
+  });
+  try {
+    await image.heard();
+  } catch (cause) {
+    await image.abandon();
+    throw cause;
+  }
+  const { replicas, monitors } = config.nats;
+  session = await VolumeSession.open({
+    name: record.name,
+    durability: record.durability,
+    log: new JetStreamWriteLog({
+      connection: cluster.connection,
+      clock,
+      random,
+      volumeId: record.id,
+      replicas,
+      logBytesMax: config.logBytesMax,
+      servers: { monitors },
+    }),
+    image,
+    pool,
+    admission: new RemoteAdmission(() => image.roomBytes()),
+    feed: (handlers) => new RemoteFeed(image, handlers),
+    writer: writerName(`${config.name} on ${hostname()} pid ${process.pid}`),
+    tenure: { epoch: lease.epoch, renewEpoch: async (above) => lease.raiseEpoch(above) },
+    onHalted,
+  });
+  return session;
+}
+
+function notPlaced(name: string): VarveError {
+  return new VarveError("VolumeNotPlaced", "Invalid", `volume ${name} has no replica on any storage node`, {
+    hint: "Create it again: varve volume create.",
+    fields: { name },
+  });
+}

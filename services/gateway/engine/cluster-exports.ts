@@ -1,0 +1,85 @@
+/*
+ * The volumes of a cluster as NBD exports of one gateway: every gateway offers all of them, and each is opened here when a client
+ * asks for it and no other gateway serves it (cluster-volume.ts). Made by the cluster gateway's layer; the NBD server asks it.
+ */
+import { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
+import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
+import { ClusterVolume, type ClusterVolumeSetting } from "./cluster-volume.ts";
+
+export interface ClusterExportsOptions extends ClusterVolumeSetting {
+  readonly catalog: Pick<VolumeCatalog, "list" | "find">;
+  /** Only this volume; null: all. */
+  readonly only: string | null;
+}
+
+export class ClusterExports implements ExportDirectory {
+  readonly #options: ClusterExportsOptions;
+  readonly #volumes = new Map<string, ClusterVolume>();
+  #closing = false;
+
+  constructor(options: ClusterExportsOptions) {
+    this.#options = options;
+  }
+
+  list(): readonly { readonly name: string; readonly description: string }[] {
+    return this.#options.catalog
+      .list()
+      .filter((record) => this.#isOffered(record))
+      .map(({ name, id }) => {
+        const lease = this.#options.leases.view(`volume.${id}`);
+        const held = lease !== null && lease.state === "held";
+        return { name, description: held ? `served by gateway ${lease.holder}` : "not in use" };
+      });
+  }
+
+  async open(name: string): Promise<BlockExport | null> {
+    const record = this.#options.catalog.find(name);
+    if (record === null || !this.#isOffered(record)) return null;
+    if (this.#closing) throw new VarveError("GatewayClosing", "Retry", "this gateway is closing");
+    if (record.durability !== "write") throw flushRefused(name);
+    let volume = this.#volumes.get(record.id);
+    if (volume === undefined) {
+      const made = new ClusterVolume(record, this.#options, () => {
+        if (this.#volumes.get(record.id) === made) this.#volumes.delete(record.id);
+      });
+      volume = made;
+      this.#volumes.set(record.id, made);
+    }
+    return await volume.open();
+  }
+
+  /** What is served here now, by volume id. */
+  served(): ReadonlyMap<string, NonNullable<ReturnType<ClusterVolume["status"]>>> {
+    return new Map(
+      [...this.#volumes].flatMap(([id, volume]) => {
+        const status = volume.status();
+        return status === null ? [] : [[id, status] as const];
+      }),
+    );
+  }
+
+  /** Closes every session and releases every lease. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await Promise.all([...this.#volumes.values()].map(async (volume) => volume.close()));
+  }
+
+  #isOffered({ name, state }: VolumeRecord): boolean {
+    const { only } = this.#options;
+    return state === "active" && (only === null || only === name);
+  }
+}
+
+function flushRefused(name: string): VarveError {
+  return new VarveError(
+    "FlushVolumeRefused",
+    "Invalid",
+    `volume ${name} has durability flush, which gateways of a cluster don't serve`,
+    {
+      hint: `A client that reconnects to another gateway could not know of lost answers: varve volume set ${name} --durability write.`,
+      fields: { name },
+    },
+  );
+}

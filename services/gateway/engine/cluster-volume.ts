@@ -1,0 +1,182 @@
+/*
+ * One volume as a cluster gateway serves it: takes its lease when a client comes, opens its session, and gives both up when nobody
+ * uses it for a while, when the lease is lost, or when the session halts. Owned by cluster-exports.ts; below it volume-session.ts
+ * over remote replicas.
+ *
+ *   closed ─client─► opening ─► serving ─idle, drain─► closing ─► closed     serving ─lease lost, halted─► ending ─► closed
+ */
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { BlockExport } from "#shared/ports/block-export.ts";
+import type { Clock, Timer } from "#shared/ports/clock.ts";
+import type { Lease, Leases } from "#shared/ports/lease.ts";
+import type { VolumeSession, VolumeSessionStatus } from "./volume-session.ts";
+
+/** What is needed of a session. */
+export type ClusterSession = Pick<
+  VolumeSession,
+  "openExport" | "attachedClients" | "status" | "close" | "fence"
+>;
+
+export interface ClusterVolumeSetting {
+  readonly gateway: string;
+  /** Where clients of this gateway connect. */
+  readonly address: string;
+  readonly clock: Clock;
+  readonly leases: Leases;
+  /** Opens the log with the lease's epoch and waits for a replica. `onHalted`: as VolumeSessionOptions. */
+  openSession(
+    record: VolumeRecord,
+    lease: Lease,
+    onHalted: (error: VarveError) => void,
+  ): Promise<ClusterSession>;
+  /** Cuts the connections to the volume's export. */
+  disconnect(name: string): void;
+  onNote(text: string): void;
+}
+
+interface Serving {
+  readonly lease: Lease;
+  readonly session: ClusterSession;
+}
+
+/** A session that nobody uses is closed after this, so that the volume can move. */
+const idleMs = 30_000;
+/** Clients of a session that ended get their errors, then are cut off. */
+const lastAnswersMs = 500;
+
+export class ClusterVolume {
+  readonly #record: VolumeRecord;
+  readonly #setting: ClusterVolumeSetting;
+  readonly #whenClosed: () => void;
+  #opening: Promise<Serving> | null = null;
+  #serving: Serving | null = null;
+  #ending: Promise<void> | null = null;
+  #idleTimer: Timer | null = null;
+  #failure: VarveError | null = null;
+
+  constructor(record: VolumeRecord, setting: ClusterVolumeSetting, whenClosed: () => void) {
+    this.#record = record;
+    this.#setting = setting;
+    this.#whenClosed = whenClosed;
+  }
+
+  async open(): Promise<BlockExport> {
+    if (this.#ending !== null) throw ending(this.#record.name, this.#failure);
+    this.#opening ??= this.#begin();
+    const { session } = await this.#opening;
+    if (this.#ending !== null) throw ending(this.#record.name, this.#failure);
+    this.#watchIdle();
+    return session.openExport(`served by gateway ${this.#setting.gateway}`);
+  }
+
+  status(): { readonly session: VolumeSessionStatus; readonly leaseRemainingMs: number } | null {
+    if (this.#serving === null) return null;
+    const { session, lease } = this.#serving;
+    return { session: session.status(), leaseRemainingMs: Math.round(lease.remainingMs()) };
+  }
+
+  /** Closes the session, then lets the lease go. Never rejects. */
+  async close(): Promise<void> {
+    await this.#opening?.catch(() => undefined);
+    await this.#end(null);
+  }
+
+  async #begin(): Promise<Serving> {
+    const { leases, gateway, address } = this.#setting;
+    let lease: Lease | null = null;
+    try {
+      lease = await leases
+        .take(`volume.${this.#record.id}`, { holder: gateway, address })
+        .catch((cause: unknown) => {
+          throw servedElsewhere(this.#record.name, cause);
+        });
+      const session = await this.#setting.openSession(this.#record, lease, (error) => this.#halted(error));
+      const serving = { lease, session };
+      this.#serving = serving;
+      // A lease that was lost meanwhile tells at once.
+      lease.onLost((error) => {
+        session.fence(error);
+        this.#halted(error);
+      });
+      // It may have halted before it was known here.
+      if (this.#failure !== null) void this.#end(this.#failure);
+      return serving;
+    } catch (cause) {
+      await lease?.release();
+      this.#whenClosed();
+      throw cause;
+    }
+  }
+
+  #halted(error: VarveError): void {
+    if (this.#ending !== null) return;
+    this.#setting.onNote(`warning: volume ${this.#record.name} is served no more: ${error.message}`);
+    this.#failure = error;
+    // Halted while it opens: the open fails by itself.
+    if (this.#serving === null) return;
+    void this.#end(error);
+  }
+
+  #end(failure: VarveError | null): Promise<void> {
+    this.#ending ??= this.#shutDown(failure);
+    return this.#ending;
+  }
+
+  async #shutDown(failure: VarveError | null): Promise<void> {
+    this.#idleTimer?.cancel();
+    const serving = this.#serving;
+    if (serving !== null) {
+      if (failure !== null) {
+        await new Promise<void>((resolve) => {
+          this.#setting.clock.after(lastAnswersMs, resolve);
+        });
+        this.#setting.disconnect(this.#record.name);
+      }
+      await serving.session.close().catch((cause: unknown) => {
+        if (failure === null) {
+          this.#setting.onNote(
+            `warning: closing ${this.#record.name}: ${toVarveError(cause, "close").message}`,
+          );
+        }
+      });
+      await serving.lease.release();
+    }
+    this.#serving = null;
+    this.#whenClosed();
+  }
+
+  /** One timer while it is open: looks whether anybody is there. */
+  #watchIdle(): void {
+    if (this.#idleTimer !== null) return;
+    const look = (): void => {
+      if (this.#ending !== null || this.#serving === null) return;
+      if (this.#serving.session.attachedClients === 0) void this.#end(null);
+      else this.#idleTimer = this.#setting.clock.after(idleMs, look);
+    };
+    this.#idleTimer = this.#setting.clock.after(idleMs, look);
+  }
+}
+
+/** The same in words for whoever knows the volume by its name. */
+function servedElsewhere(name: string, cause: unknown): unknown {
+  if (!(cause instanceof VarveError) || cause._tag !== "LeaseHeldError") return cause;
+  const { holder, address } = cause.fields;
+  return new VarveError(
+    "ServedElsewhere",
+    "Retry",
+    `volume ${name} is served by gateway ${holder} at ${address}`,
+    {
+      hint: `Connect there, or, if that gateway must give it up: varve volume takeover ${name} --force`,
+      fields: cause.fields,
+      cause,
+    },
+  );
+}
+
+function ending(name: string, cause: VarveError | null): VarveError {
+  return new VarveError("VolumeMoving", "Retry", `volume ${name} is being closed on this gateway`, {
+    hint: "Connect again in a moment.",
+    cause: cause ?? undefined,
+  });
+}

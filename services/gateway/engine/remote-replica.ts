@@ -1,0 +1,320 @@
+/*
+ * The replicas of one volume on storage nodes, as a volume session reads them: asks the nearest that is new enough, another one
+ * where that does not answer, and notices when somebody newer writes. Made by the cluster gateway's layer for each session; what
+ * the nodes say comes as state messages (docs/specs/cluster.md). remote-feed.ts drops the overlay by what is applied here.
+ */
+
+import { replicaReadSubject, replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { invariant } from "#shared/domain/invariant.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
+import type { Clock } from "#shared/ports/clock.ts";
+import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+
+export interface RemoteReplicaOptions {
+  readonly bus: MessageBus;
+  readonly clock: Clock;
+  readonly volumeId: string;
+  /** Storage nodes that keep a replica, by the placement. */
+  readonly nodes: readonly string[];
+  /** This machine's name: a node on it is asked first. */
+  readonly host: string;
+  /** A replica has applied a newer writer's batches. */
+  readonly onFenced: (error: VarveError) => void;
+}
+
+interface Heard {
+  report: ReplicaReport;
+  atMs: number;
+}
+
+const answerMs = 1000;
+/** A replica that is behind may wait so long for what is asked. */
+const behindWaitMs = 200;
+const againMs = 50;
+
+export class RemoteReplica implements ReplicaImage {
+  readonly #options: RemoteReplicaOptions;
+  readonly #heard = new Map<string, Heard>();
+  /** Nodes that failed to answer lately go to the end of the order. */
+  readonly #failedAtMs = new Map<string, number>();
+  readonly #listeners = new Set<() => void>();
+  readonly #subscription: Subscription;
+  /** Own epoch, once the log is open. */
+  #epoch = Number.POSITIVE_INFINITY;
+  /** Every read is at least as new as this: the overlay no longer has what is before it. */
+  #leastLsn = 0;
+  #fenced: VarveError | null = null;
+  #closed = false;
+  readonly counters = { remoteReads: 0, remoteReadBytes: 0, hedgedReads: 0, failedAsks: 0 };
+
+  constructor(options: RemoteReplicaOptions) {
+    this.#options = options;
+    const subject = replicaStateSubject(options.volumeId, "*");
+    this.#subscription = options.bus.subscribe(subject, (data) => this.#hear(data));
+    for (const node of options.nodes) this.#askState(node);
+  }
+
+  /** Resolves when a replica was heard of. Rejects Retry after limits.replicaPatienceMs. */
+  async heard(): Promise<void> {
+    await this.#until(() => this.#heard.size > 0);
+  }
+
+  reports(): readonly ReplicaReport[] {
+    return [...this.#heard.values()].map(({ report }) => report);
+  }
+
+  /** Told of every report. */
+  onReport(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  state(): ReplicaState {
+    const reports = this.reports();
+    const best = reports.reduce<ReplicaReport | null>(
+      (found, one) => (found === null || one.appliedLsn > found.appliedLsn ? one : found),
+      null,
+    );
+    const appliedLsn = best?.appliedLsn ?? 0;
+    const checkpoints = this.#options.nodes.map((node) => this.#heard.get(node)?.report.checkpointLsn ?? 0);
+    return {
+      sizeBytes: best?.sizeBytes ?? 0,
+      appliedLsn,
+      begunLsn: appliedLsn,
+      checkpointLsn: Math.min(...checkpoints),
+      dirtyBytes: 0,
+      allocatedBytes: best?.allocatedBytes ?? 0,
+    };
+  }
+
+  /** What entries may still take in the fullest of the images that go on. */
+  roomBytes(): number {
+    const going = this.reports().filter(({ condition }) => condition !== "halted");
+    return going.length === 0 ? 0 : Math.min(...going.map(({ roomBytes }) => roomBytes));
+  }
+
+  async follow(lastLsn: number, epoch: number): Promise<void> {
+    this.#epoch = epoch;
+    await this.#until(() => this.state().appliedLsn >= lastLsn);
+    this.dropped(lastLsn);
+  }
+
+  /** The overlay dropped entries up to `lsn`: reads must not be older. */
+  dropped(lsn: number): void {
+    this.#leastLsn = Math.max(this.#leastLsn, lsn);
+  }
+
+  readInline(): number {
+    return -1;
+  }
+
+  async read(slab: Slab, start: number, length: number, offset: number): Promise<void> {
+    this.counters.remoteReads += 1;
+    this.counters.remoteReadBytes += length;
+    const pieces: Promise<void>[] = [];
+    for (let at = 0; at < length; at += limits.replicaReadBytesMax) {
+      const bytes = Math.min(limits.replicaReadBytesMax, length - at);
+      pieces.push(this.#readPiece(slab, start + at, bytes, offset + at));
+    }
+    await Promise.all(pieces);
+  }
+
+  async apply(): Promise<void> {
+    invariant(false, "replicas on other machines apply the log by themselves");
+  }
+
+  /** What is allocated is known on the node only: nothing is called a hole here. */
+  allocation(offset: number, length: number): readonly AllocationRun[] {
+    return [{ offset, length, allocated: true }];
+  }
+
+  async checkpoint(): Promise<number> {
+    return this.state().checkpointLsn;
+  }
+
+  async detach(): Promise<void> {
+    this.#close();
+  }
+
+  async abandon(): Promise<void> {
+    this.#close();
+  }
+
+  #close(): void {
+    this.#closed = true;
+    this.#subscription.close();
+    for (const listener of this.#listeners) listener();
+    this.#listeners.clear();
+  }
+
+  #hear(data: Uint8Array): void {
+    const decoded = decodeMessage(data);
+    if (isBadMessage(decoded) || decoded.message.type !== "state") return;
+    const { report } = decoded.message;
+    if (this.#closed || !this.#options.nodes.includes(report.node)) return;
+    this.#heard.set(report.node, { report, atMs: this.#options.clock.monotonicMs() });
+    this.#judgeEpoch(report.epoch);
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Sooner than the next sign of life. */
+  #askState(node: string): void {
+    const { bus, volumeId } = this.#options;
+    bus.request(replicaReadSubject(volumeId, node), encodeMessage({ type: "ask" }), answerMs).then(
+      (data) => this.#hear(data),
+      () => undefined, // away: it will be heard of when it is back
+    );
+  }
+
+  async #readPiece(slab: Slab, start: number, length: number, offset: number): Promise<void> {
+    const { clock } = this.#options;
+    const endMs = clock.monotonicMs() + limits.replicaPatienceMs;
+    let failure: VarveError | null = null;
+    while (!this.#closed && clock.monotonicMs() < endMs) {
+      this.#requireUnfenced();
+      const leastLsn = this.#leastLsn;
+      const request = encodeMessage({ type: "read", offset, length, leastLsn, waitMs: behindWaitMs });
+      const result = await this.#askInTurn(request, length);
+      this.#requireUnfenced();
+      if (result instanceof Uint8Array) {
+        slab.bytes.set(result, start);
+        return;
+      }
+      failure = result;
+      if (failure !== null && failure.kind !== "Retry") throw failure;
+      await new Promise<void>((resolve) => {
+        clock.after(againMs, resolve);
+      });
+    }
+    throw noReplica(this.#options.volumeId, failure);
+  }
+
+  /** The first good answer; a node that is slow is not waited for alone. Else the last failure. */
+  #askInTurn(request: Uint8Array, length: number): Promise<Uint8Array | VarveError | null> {
+    const { clock } = this.#options;
+    const nodes = this.#order();
+    return new Promise((resolve) => {
+      let next = 0;
+      let waiting = 0;
+      const askNext = (): void => {
+        const node = nodes[next];
+        if (node === undefined) return;
+        next += 1;
+        waiting += 1;
+        if (next > 1) this.counters.hedgedReads += 1;
+        const hedge = clock.after(limits.replicaHedgeMs, askNext);
+        this.#ask(node, request, length).then(
+          (bytes) => {
+            hedge.cancel();
+            next = nodes.length;
+            resolve(bytes);
+          },
+          (cause: unknown) => {
+            hedge.cancel();
+            waiting -= 1;
+            askNext();
+            if (waiting === 0) resolve(toVarveError(cause, "read a replica"));
+          },
+        );
+      };
+      askNext();
+      if (waiting === 0) resolve(null);
+    });
+  }
+
+  async #ask(node: string, request: Uint8Array, length: number): Promise<Uint8Array> {
+    const { bus, volumeId, clock } = this.#options;
+    try {
+      const data = await bus.request(replicaReadSubject(volumeId, node), request, answerMs);
+      const decoded = decodeMessage(data);
+      if (isBadMessage(decoded)) throw badAnswer(node, decoded.detail);
+      const { message, payload } = decoded;
+      if (message.type === "refused") {
+        this.#judgeEpoch(message.epoch);
+        throw new VarveError(message.tag, message.kind, `${node}: ${message.message}`);
+      }
+      if (message.type !== "bytes" || payload.length !== length) throw badAnswer(node, message.type);
+      this.#judgeEpoch(message.epoch);
+      this.#failedAtMs.delete(node);
+      return payload;
+    } catch (cause) {
+      this.counters.failedAsks += 1;
+      this.#failedAtMs.set(node, clock.monotonicMs());
+      throw cause;
+    }
+  }
+
+  /** Nodes to ask, best first: alive and not halted, not failed lately, on this machine, furthest. */
+  #order(): readonly string[] {
+    const { nodes, host, clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    const rank = (node: string): number => {
+      const heard = this.#heard.get(node);
+      if (heard === undefined || heard.report.condition === "halted") return 4;
+      if (nowMs - heard.atMs > limits.replicaSilentMs) return 3;
+      if (nowMs - (this.#failedAtMs.get(node) ?? -limits.replicaSilentMs) < limits.replicaSilentMs) return 2;
+      return heard.report.host === host ? 0 : 1;
+    };
+    const lsn = (node: string): number => this.#heard.get(node)?.report.appliedLsn ?? 0;
+    return [...nodes].sort((a, b) => rank(a) - rank(b) || lsn(b) - lsn(a));
+  }
+
+  #requireUnfenced(): void {
+    if (this.#fenced !== null) throw this.#fenced;
+  }
+
+  #judgeEpoch(epoch: number): void {
+    if (epoch <= this.#epoch || this.#fenced !== null) return;
+    this.#fenced = new VarveError(
+      "ReplicaFenced",
+      "Fenced",
+      `a newer writer (epoch ${epoch}) writes this volume; this one has epoch ${this.#epoch}`,
+      { hint: "Connect again: another gateway serves the volume now.", fields: { epoch, own: this.#epoch } },
+    );
+    this.#options.onFenced(this.#fenced);
+  }
+
+  async #until(condition: () => boolean): Promise<void> {
+    const { clock, volumeId } = this.#options;
+    if (condition()) return;
+    await new Promise<void>((resolve, reject) => {
+      const end = (): void => {
+        this.#listeners.delete(listener);
+        timer.cancel();
+      };
+      const listener = (): void => {
+        if (!condition() && !this.#closed) return;
+        end();
+        if (this.#closed) reject(noReplica(volumeId, null));
+        else resolve();
+      };
+      const timer = clock.after(limits.replicaPatienceMs, () => {
+        end();
+        reject(noReplica(volumeId, null, this.reports()));
+      });
+      this.#listeners.add(listener);
+    });
+  }
+}
+
+function badAnswer(node: string, detail: string): VarveError {
+  return new VarveError("ReplicaAnswerError", "Retry", `${node} gave an answer that is none: ${detail}`);
+}
+
+function noReplica(
+  volumeId: string,
+  cause: VarveError | null,
+  reports: readonly ReplicaReport[] = [],
+): VarveError {
+  const states = reports.map((one) => `${one.node} is ${one.condition} at LSN ${one.appliedLsn}`);
+  const why = cause?.message ?? (states.length === 0 ? "none was heard of" : states.join("; "));
+  return new VarveError("NoReplicaError", "Retry", `no replica of volume ${volumeId} answers: ${why}`, {
+    hint: "Look whether its storage nodes run and reach NATS: varve node list.",
+    fields: { volumeId },
+    cause: cause ?? undefined,
+  });
+}

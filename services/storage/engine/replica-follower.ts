@@ -1,0 +1,231 @@
+/*
+ * One replica of a storage node: follows the volume's log from the replica's own checkpoint into the raw image, and says where it
+ * stands. Made by replica-set.ts for each placement; batches go to the applier (image-applier.ts), reads come by
+ * replica-reads.ts. What halts it leaves the others alone (docs/specs/cluster.md#a-storage-node).
+ *
+ *   filling ─caught up once─► following ◄─► lagging      any ─log or image can't go on─► halted
+ */
+
+import type { Batch } from "#shared/domain/batch.ts";
+import { lastLsnOf } from "#shared/domain/batch.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import type { ReplicaCondition, ReplicaReport } from "#shared/domain/replica-report.ts";
+import type { Clock, Timer } from "#shared/ports/clock.ts";
+import type { FollowedBatch, LogFollower } from "#shared/ports/log-follower.ts";
+import type { FedBatch, ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
+import type { LocalReplica } from "#shared/ports/replica-image.ts";
+
+/** A batch that was read from the log, with a payload of its own. */
+export type OwnedBatch = Batch & { readonly payloadBytes: number };
+
+export interface ReplicaFollowerOptions {
+  readonly node: string;
+  readonly host: string;
+  readonly image: LocalReplica;
+  readonly log: LogFollower;
+  readonly clock: Clock;
+  readonly feed: <D extends FedBatch>(
+    image: LocalReplica,
+    handlers: ReplicaFeedHandlers<D>,
+  ) => ReplicaFeed<D>;
+  readonly roomBytes: () => number;
+  /** Something that a report shows changed. */
+  readonly onChange: () => void;
+}
+
+/** Batches that were read and are not applied yet. */
+const queuedBytesMax = 32 * 1024 * 1024;
+const laggingMs = 5000;
+const retryMs = 500;
+
+export class ReplicaFollower {
+  readonly #options: ReplicaFollowerOptions;
+  readonly #feed: ReplicaFeed<OwnedBatch>;
+  readonly #stop = new AbortController();
+  readonly #waiters = new Set<{ readonly lsn: number; readonly wake: () => void }>();
+  #queuedBytes = 0;
+  /** LSN that the log is known to have; the replica follows when it has applied it. */
+  #knownLsn = 0;
+  #caughtUpOnce = false;
+  /** Since when it is behind; null: it is not. */
+  #behindSinceMs: number | null = null;
+  #failure: VarveError | null = null;
+  #running: Promise<void> = Promise.resolve();
+  #closing: Promise<void> | null = null;
+  #endTimer: Timer | null = null;
+
+  constructor(options: ReplicaFollowerOptions) {
+    this.#options = options;
+    this.#feed = options.feed<OwnedBatch>(options.image, {
+      onApplied: (batches) => this.#applied(batches),
+      onHalted: (error) => this.#halt(error),
+      onCheckpoint: () => options.onChange(),
+    });
+  }
+
+  /** Begins; resolves at once. */
+  start(): void {
+    this.#running = this.#run();
+    this.#askForEnd();
+  }
+
+  get failure(): VarveError | null {
+    return this.#failure;
+  }
+
+  get image(): LocalReplica {
+    return this.#options.image;
+  }
+
+  report(): ReplicaReport {
+    const { node, host, image, roomBytes } = this.#options;
+    const { sizeBytes, appliedLsn, checkpointLsn, allocatedBytes } = image.state();
+    return {
+      node,
+      host,
+      condition: this.#condition(),
+      reason: this.#failure?.message ?? "",
+      appliedLsn,
+      checkpointLsn,
+      epoch: image.logPosition().epoch,
+      sizeBytes,
+      allocatedBytes,
+      roomBytes: Math.max(0, Math.floor(roomBytes())),
+    };
+  }
+
+  /** Resolves with true when `lsn` is applied, with false after `waitMs` or when it never will be. */
+  async reached(lsn: number, waitMs: number): Promise<boolean> {
+    if (this.#options.image.state().appliedLsn >= lsn) return true;
+    if (this.#failure !== null || this.#closing !== null || waitMs <= 0) return false;
+    this.#feed.hurry();
+    await new Promise<void>((resolve) => {
+      const waiter = { lsn, wake: resolve };
+      this.#waiters.add(waiter);
+      const timer = this.#options.clock.after(waitMs, () => {
+        this.#waiters.delete(waiter);
+        resolve();
+      });
+      waiter.wake = () => {
+        timer.cancel();
+        this.#waiters.delete(waiter);
+        resolve();
+      };
+    });
+    return this.#options.image.state().appliedLsn >= lsn;
+  }
+
+  /** Stops following, applies what was read, checkpoints and detaches the image. A halted one is abandoned. Never rejects. */
+  close(): Promise<void> {
+    this.#closing ??= this.#shutDown();
+    return this.#closing;
+  }
+
+  async #run(): Promise<void> {
+    const { image, log, clock } = this.#options;
+    const { signal } = this.#stop;
+    while (!signal.aborted && this.#failure === null) {
+      try {
+        if (image.logPosition().line === "" && (await log.end()) === null) throw noLogYet();
+        for await (const followed of log.follow(image.logPosition(), signal)) await this.#take(followed);
+        return;
+      } catch (cause) {
+        const error = toVarveError(cause, "follow the log");
+        if (error.kind !== "Retry") {
+          this.#halt(error);
+          return;
+        }
+      }
+      await this.#feed.drain().catch(() => undefined); // a failure halted it
+      await new Promise<void>((resolve) => {
+        const timer = clock.after(retryMs, resolve);
+        signal.addEventListener("abort", () => {
+          timer.cancel();
+          resolve();
+        });
+      });
+    }
+  }
+
+  async #take({ batch, sequence }: FollowedBatch): Promise<void> {
+    if (this.#failure !== null) throw this.#failure;
+    const payload = Buffer.from(batch.payload);
+    const { record: _record, ...plain } = batch;
+    this.#queuedBytes += payload.byteLength;
+    this.#knownLsn = Math.max(this.#knownLsn, lastLsnOf(batch));
+    this.#feed.enqueue({ ...plain, payload, payloadBytes: payload.byteLength, sequence });
+    if (this.#waiters.size > 0) this.#feed.hurry();
+    if (this.#queuedBytes > queuedBytesMax) await this.#feed.drain();
+  }
+
+  #applied(batches: readonly OwnedBatch[]): void {
+    for (const batch of batches) this.#queuedBytes -= batch.payloadBytes;
+    const { appliedLsn } = this.#options.image.state();
+    for (const waiter of this.#waiters) if (waiter.lsn <= appliedLsn) waiter.wake();
+    this.#judge();
+    this.#options.onChange();
+  }
+
+  /** The end of the log is asked for now and then: what is not read yet makes a replica lag, too. */
+  #askForEnd(): void {
+    const { log, clock } = this.#options;
+    if (this.#closing !== null || this.#failure !== null) return;
+    log
+      .end()
+      .then(
+        (end) => {
+          this.#knownLsn = Math.max(this.#knownLsn, end?.lastLsn ?? 0);
+          this.#judge();
+        },
+        () => undefined, // away: asked again
+      )
+      .finally(() => {
+        if (this.#closing === null) {
+          this.#endTimer = clock.after(laggingMs, () => this.#askForEnd());
+        }
+      });
+  }
+
+  #judge(): void {
+    const { image, clock } = this.#options;
+    if (image.state().appliedLsn >= this.#knownLsn) {
+      this.#behindSinceMs = null;
+      this.#caughtUpOnce ||= this.#knownLsn > 0;
+    } else this.#behindSinceMs ??= clock.monotonicMs();
+  }
+
+  #condition(): ReplicaCondition {
+    if (this.#failure !== null) return "halted";
+    if (!this.#caughtUpOnce) return "filling";
+    const behindMs =
+      this.#behindSinceMs === null ? 0 : this.#options.clock.monotonicMs() - this.#behindSinceMs;
+    return behindMs > laggingMs || this.#queuedBytes > queuedBytesMax ? "lagging" : "following";
+  }
+
+  #halt(error: VarveError): void {
+    if (this.#failure !== null) return;
+    this.#failure = error;
+    this.#stop.abort();
+    for (const waiter of this.#waiters) waiter.wake();
+    this.#options.onChange();
+  }
+
+  async #shutDown(): Promise<void> {
+    const { image } = this.#options;
+    this.#stop.abort();
+    this.#endTimer?.cancel();
+    for (const waiter of this.#waiters) waiter.wake();
+    await this.#running;
+    await this.#feed.close().catch((cause: unknown) => this.#halt(toVarveError(cause, "close")));
+    if (this.#failure === null) {
+      await image.detach().catch(async (cause: unknown) => {
+        this.#halt(toVarveError(cause, "close"));
+        await image.abandon();
+      });
+    } else await image.abandon();
+  }
+}
+
+function noLogYet(): VarveError {
+  return new VarveError("LogNotThere", "Retry", "the volume has no log yet: no gateway has opened it");
+}

@@ -1,0 +1,13 @@
+/*
+ * Subjects of the messages between processes of one lab (docs/specs/cluster.md). Names hold no dots, so each is one part. Pure.
+ */
+
+/** Requests for bytes of a replica. */
+export function replicaReadSubject(volumeId: string, node: string): string {
+  return `varve.replica.${volumeId}.${node}.read`;
+}
+
+/** What a node says of a replica; `node` may be `*`. */
+export function replicaStateSubject(volumeId: string, node: string): string {
+  return `varve.replica.${volumeId}.${node}.state`;
+}

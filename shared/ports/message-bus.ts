@@ -1,0 +1,20 @@
+/*
+ * Short messages between processes: requests with one answer, and notices to whoever listens. Nothing is kept: what nobody hears is
+ * gone, so every protocol above it asks again or says it again (docs/specs/cluster.md). Adapters: adapters/message-bus/nats.ts and
+ * memory.ts; one contract suite (test/contract/message-bus.contract.ts) runs on both.
+ */
+
+export interface Subscription {
+  close(): void;
+}
+
+export interface MessageBus {
+  /** Says it to everybody who listens now. Never waits, never fails. */
+  publish(subject: string, data: Uint8Array): void;
+  /** Rejects Retry: BusNobody at once where nobody serves the subject, BusNoAnswer after `timeoutMs`, BusAway without servers. */
+  request(subject: string, data: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
+  /** `subject` may have `*` for one part. Messages of one sender come in its order. Data is the listener's to keep. */
+  subscribe(subject: string, listener: (data: Uint8Array, subject: string) => void): Subscription;
+  /** Answers requests; a handler that returns null answers nothing. At most one process serves a subject. */
+  serve(subject: string, handler: (data: Uint8Array) => Promise<Uint8Array | null>): Subscription;
+}

@@ -1,0 +1,145 @@
+// A small lab of real processes (one NATS server, one storage node, two gateways) under load from the block checker: a gateway is
+// killed, paused past its lease, stopped; the storage node is killed; nothing acknowledged is lost, nothing stale is served.
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { BlockChecker, describe as wording } from "../tools/block-checker.ts";
+import { type GatewayPlace, Lab, sleep } from "../tools/cluster-process.ts";
+import { NatsServers } from "../tools/nats-server.ts";
+import { NbdClient, NbdRequestError } from "../tools/nbd-client.ts";
+
+const sizeBytes = 32 * 1024 * 1024;
+const eio = 5;
+let servers: NatsServers;
+let lab: Lab;
+
+beforeEach(async () => {
+  servers = await NatsServers.start();
+  lab = new Lab(servers);
+});
+
+afterEach(async () => {
+  await lab.close();
+  await servers.stop();
+});
+
+/** As a client does that waits for its disk: connects again until it is served. */
+async function attach({ port }: GatewayPlace, volume = "disk0"): Promise<NbdClient> {
+  const endMs = performance.now() + 20_000;
+  for (;;) {
+    try {
+      return await NbdClient.connect(`127.0.0.1:${port}`, volume);
+    } catch (cause) {
+      if (performance.now() > endMs) throw cause;
+    }
+    await sleep(50);
+  }
+}
+
+const checkerOf = (seed: number): BlockChecker =>
+  new BlockChecker({ sizeBytes, seed, survives: "acknowledged", requestBytesMax: 256 * 1024 });
+const words = (findings: Parameters<typeof wording>[0][]): string[] => findings.map(wording);
+
+describe("fail-over", () => {
+  test("a gateway killed under load: the next one serves all that was acknowledged, and the image is the disk", async () => {
+    const node = await lab.storage("shelf");
+    await lab.createVolume("disk0", sizeBytes, ["shelf"]);
+    const gates = [
+      await lab.gateway("gate-1"),
+      await lab.gateway("gate-2"),
+      await lab.gateway("gate-3"),
+    ] as const;
+    const checker = checkerOf(1);
+    let acknowledged = 0;
+    for (const [index, gate] of gates.entries()) {
+      const client = await attach(gate);
+      if (index > 0) expect(words(await checker.verify(client, "restart"))).toEqual([]);
+      const running = checker.run([client], { depth: 8 });
+      await sleep(1500);
+      await gate.process.kill();
+      const result = await running;
+      expect(words(result.findings)).toEqual([]);
+      expect(result.requestErrors).toEqual([]);
+      acknowledged += result.acknowledged;
+    }
+    expect(acknowledged).toBeGreaterThan(200);
+    // A clean end: one more writer comes and goes, then the image file itself is the disk.
+    const last = await lab.gateway("gate-4");
+    const client = await attach(last);
+    expect(words(await checker.verify(client, "restart"))).toEqual([]);
+    await client.disconnect();
+    expect(await last.process.stop()).toEqual({ code: 0, signal: null });
+    expect(await node.stop()).toEqual({ code: 0, signal: null });
+    expect(words(checker.verifyFile(lab.imageOf("shelf", "disk0")))).toEqual([]);
+  });
+
+  test("a storage node killed under load: writes go on, reads wait for it, and it replays to the same bytes", async () => {
+    let node = await lab.storage("shelf");
+    await lab.createVolume("disk0", sizeBytes, ["shelf"]);
+    const gate = await lab.gateway("gate-1");
+    const client = await attach(gate);
+    const checker = checkerOf(2);
+    const stop = new AbortController();
+    const running = checker.run([client], { depth: 8, signal: stop.signal });
+    for (let round = 0; round < 2; round += 1) {
+      await sleep(1000);
+      await node.kill();
+      await sleep(500);
+      node = await lab.storage("shelf");
+    }
+    await sleep(1000);
+    stop.abort();
+    const result = await running;
+    expect([words(result.findings), result.requestErrors, result.connectionLost]).toEqual([
+      [],
+      [],
+      undefined,
+    ]);
+    expect(words(await checker.verify(client, "quiet"))).toEqual([]);
+    await client.disconnect();
+    await gate.process.stop();
+    expect(await node.stop()).toEqual({ code: 0, signal: null });
+    expect(words(checker.verifyFile(lab.imageOf("shelf", "disk0")))).toEqual([]);
+  });
+
+  test("a gateway paused past its lease gets EIO for what it wrote, and what the next one wrote stays", async () => {
+    await lab.storage("shelf");
+    await lab.createVolume("disk0", sizeBytes, ["shelf"]);
+    const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
+    const stale = await attach(one);
+    await stale.write(0, Buffer.alloc(4096, 1));
+    one.process.signal("SIGSTOP");
+    // Sent into the socket of a process that does not run: it is taken in when it wakes up.
+    const late = stale.write(0, Buffer.alloc(4096, 2)).then(
+      () => "acknowledged",
+      (cause: unknown) => (cause instanceof NbdRequestError ? cause.errno : "cut off"),
+    );
+    const fresh = await attach(two);
+    expect((await fresh.read(0, 4096)).every((byte) => byte === 1)).toBe(true);
+    await fresh.write(0, Buffer.alloc(4096, 3));
+    one.process.signal("SIGCONT");
+    expect(await late).toBe(eio);
+    expect((await fresh.read(0, 4096)).every((byte) => byte === 3)).toBe(true);
+    await fresh.write(4096, Buffer.alloc(4096, 4));
+    expect((await fresh.read(4096, 4096)).every((byte) => byte === 4)).toBe(true);
+    await one.process.says("is served no more");
+    await fresh.disconnect();
+  });
+
+  test("a gateway that is stopped lets go at once; one that holds the volume is named to clients of the others", async () => {
+    await lab.storage("shelf");
+    await lab.createVolume("disk0", sizeBytes, ["shelf"]);
+    const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
+    const client = await attach(one);
+    await client.write(0, Buffer.alloc(512, 7));
+    await expect(NbdClient.connect(`127.0.0.1:${two.port}`, "disk0")).rejects.toThrow(
+      `volume disk0 is served by gateway gate-1 at 127.0.0.1:${one.port}`,
+    );
+    await client.disconnect();
+    expect(await one.process.stop()).toEqual({ code: 0, signal: null });
+    const startMs = performance.now();
+    const next = await NbdClient.connect(`127.0.0.1:${two.port}`, "disk0");
+    expect(performance.now() - startMs).toBeLessThan(2000);
+    expect((await next.read(0, 512)).every((byte) => byte === 7)).toBe(true);
+    await next.disconnect();
+    expect(await lab.readiness(two.health)).toMatchObject({ ready: true });
+  });
+});

@@ -1,0 +1,271 @@
+// Reads from replicas on other machines: new enough, from whoever answers, never mixed with what a newer writer wrote; the overlay goes
+// by what is applied. Storage nodes are played by the test on a memory bus; real ones are in test/cluster.
+import { describe, expect, test } from "vitest";
+import { SystemClock } from "#shared/adapters/clock/system.ts";
+import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
+import { replicaReadSubject, replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  encodeWith,
+  isBadMessage,
+  type ReadRequest,
+  sealMessage,
+} from "#shared/formats/replica-message.ts";
+import { PendingBatch } from "../../../services/gateway/engine/pending-batch.ts";
+import { RemoteAdmission, RemoteFeed } from "../../../services/gateway/engine/remote-feed.ts";
+import { RemoteReplica } from "../../../services/gateway/engine/remote-replica.ts";
+
+const volumeId = "5ca1ab1e00c0ffee";
+const slab = { bytes: Buffer.alloc(4 * 1024 * 1024), address: 0 };
+
+/** A storage node: serves one fill byte, as of an LSN. */
+class PlayedNode {
+  report: ReplicaReport;
+  fill = 1;
+  silent = false;
+  readonly asked: ReadRequest[] = [];
+  readonly #bus: MemoryMessageBus;
+
+  constructor(bus: MemoryMessageBus, node: string, host = node) {
+    this.#bus = bus;
+    this.report = {
+      node,
+      host,
+      condition: "following",
+      reason: "",
+      appliedLsn: 10,
+      checkpointLsn: 5,
+      epoch: 3,
+      sizeBytes: 2 ** 30,
+      allocatedBytes: 0,
+      roomBytes: 2 ** 20,
+    };
+    bus.serve(replicaReadSubject(volumeId, node), async (data) => this.#answer(data));
+  }
+
+  tell(change: Partial<ReplicaReport> = {}): void {
+    this.report = { ...this.report, ...change };
+    const message = encodeMessage({ type: "state", report: this.report });
+    this.#bus.publish(replicaStateSubject(volumeId, this.report.node), message);
+  }
+
+  async #answer(data: Uint8Array): Promise<Uint8Array | null> {
+    const decoded = decodeMessage(data);
+    if (this.silent || isBadMessage(decoded)) return null;
+    if (decoded.message.type !== "read") return encodeMessage({ type: "state", report: this.report });
+    const { message } = decoded;
+    this.asked.push(message);
+    const { appliedLsn, epoch } = this.report;
+    if (message.leastLsn > appliedLsn) {
+      return encodeMessage({
+        type: "refused",
+        kind: "Retry",
+        tag: "ReplicaBehind",
+        message: "behind",
+        epoch,
+      });
+    }
+    const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn, epoch }, message.length);
+    bytes.fill(this.fill, payloadAt);
+    sealMessage(bytes);
+    return bytes;
+  }
+}
+
+function world(names: readonly string[]): {
+  readonly bus: MemoryMessageBus;
+  readonly nodes: readonly PlayedNode[];
+  readonly replica: RemoteReplica;
+  readonly fenced: VarveError[];
+} {
+  const bus = new MemoryMessageBus();
+  const nodes = names.map((name) => new PlayedNode(bus, name));
+  const fenced: VarveError[] = [];
+  const replica = new RemoteReplica({
+    bus,
+    clock: new SystemClock(),
+    volumeId,
+    nodes: names,
+    host: "b",
+    onFenced: (error) => fenced.push(error),
+  });
+  return { bus, nodes, replica, fenced };
+}
+
+const settled = async (): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, 5);
+  });
+const bytesRead = async (replica: RemoteReplica, length = 4096): Promise<number> => {
+  slab.bytes.fill(0, 0, length);
+  await replica.read(slab, 0, length, 8192);
+  const first = slab.bytes[0] ?? 0;
+  expect(slab.bytes.subarray(0, length).every((byte) => byte === first)).toBe(true);
+  return first;
+};
+
+describe("reads", () => {
+  test("wait for what the log says, then ask the node on this machine first", async () => {
+    const { nodes, replica } = world(["a", "b"]);
+    const [a, b] = nodes as [PlayedNode, PlayedNode];
+    b.fill = 2;
+    await replica.heard();
+    const following = replica.follow(12, 3);
+    b.tell({ appliedLsn: 12 });
+    await following;
+    expect(await bytesRead(replica)).toBe(2);
+    expect([a.asked.length, b.asked[0]?.leastLsn]).toEqual([0, 12]);
+  });
+
+  test("longer ones are split, and every piece comes to its place", async () => {
+    const { nodes, replica } = world(["a"]);
+    await replica.follow(10, 3);
+    await bytesRead(replica, 3 * limits.replicaReadBytesMax + 1000);
+    const pieces = nodes[0]?.asked.map(({ offset, length }) => [offset - 8192, length]);
+    const piece = limits.replicaReadBytesMax;
+    expect(pieces).toEqual([
+      [0, piece],
+      [piece, piece],
+      [2 * piece, piece],
+      [3 * piece, 1000],
+    ]);
+  });
+
+  test("a node that is silent is not waited for alone", async () => {
+    const { nodes, replica } = world(["a", "b"]);
+    const [a, b] = nodes as [PlayedNode, PlayedNode];
+    await replica.follow(10, 3);
+    a.fill = 7;
+    b.silent = true;
+    const startMs = performance.now();
+    expect(await bytesRead(replica)).toBe(7);
+    expect(performance.now() - startMs).toBeLessThan(900);
+    expect(replica.counters.hedgedReads).toBe(1);
+    // It failed: the other one is asked first for a while.
+    await expect.poll(() => replica.counters.failedAsks, { timeout: 3000 }).toBe(1);
+    expect(await bytesRead(replica)).toBe(7);
+    expect(replica.counters.hedgedReads).toBe(1);
+  });
+
+  test("a node that is behind what was dropped from the overlay is not believed", async () => {
+    const { nodes, replica } = world(["a", "b"]);
+    const [a, b] = nodes as [PlayedNode, PlayedNode];
+    await replica.follow(10, 3);
+    replica.dropped(20);
+    a.fill = 9;
+    a.tell({ appliedLsn: 20 });
+    await settled();
+    expect(await bytesRead(replica)).toBe(9);
+    expect(b.asked.every(({ leastLsn }) => leastLsn === 20)).toBe(true);
+  });
+
+  test("a newer writer's epoch in an answer or a state ends reading for good", async () => {
+    const { nodes, replica, fenced } = world(["b"]);
+    const [b] = nodes as [PlayedNode];
+    await replica.follow(10, 3);
+    b.report = { ...b.report, epoch: 4 };
+    await expect(bytesRead(replica)).rejects.toMatchObject({ kind: "Fenced" });
+    await expect(bytesRead(replica)).rejects.toMatchObject({ kind: "Fenced" });
+    expect(fenced).toHaveLength(1);
+    const other = world(["a"]);
+    await other.replica.follow(10, 3);
+    other.nodes[0]?.tell({ epoch: 9 });
+    await settled();
+    expect(other.fenced.map(({ fields }) => fields)).toEqual([{ epoch: 9, own: 3 }]);
+  });
+
+  test("damaged and foreign answers are asked again", async () => {
+    const { bus, nodes, replica } = world(["b"]);
+    await replica.follow(10, 3);
+    nodes[0]?.asked.splice(0);
+    let bad = 0;
+    bus.serve(replicaReadSubject(volumeId, "b"), async () => {
+      bad += 1;
+      const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn: 10, epoch: 3 }, 4096);
+      bytes.fill(5, payloadAt);
+      sealMessage(bytes);
+      if (bad === 1) bytes[payloadAt + 7] = 0;
+      return bytes;
+    });
+    expect(await bytesRead(replica)).toBe(5);
+    expect(bad).toBe(2);
+  });
+});
+
+describe("the feed", () => {
+  const batch = (firstLsn: number): PendingBatch => {
+    const draft = new PendingBatch({ bytes: Buffer.alloc(8192), address: 0 });
+    draft.addRange(3, 0, 512);
+    draft.firstLsn = firstLsn;
+    return draft;
+  };
+
+  test("drops batches when a replica has them, and releases log by the least checkpoint of all", async () => {
+    const { nodes, replica } = world(["a", "b"]);
+    const [a, b] = nodes as [PlayedNode, PlayedNode];
+    await replica.follow(10, 3);
+    const applied: number[] = [];
+    const checkpoints: number[] = [];
+    const feed = new RemoteFeed(replica, {
+      onApplied: (batches) => applied.push(...batches.map(({ lastLsn }) => lastLsn)),
+      onHalted: () => undefined,
+      onCheckpoint: (lsn) => checkpoints.push(lsn),
+    });
+    for (const lsn of [11, 12, 13]) feed.enqueue(batch(lsn));
+    a.tell({ appliedLsn: 12, checkpointLsn: 12 });
+    await settled();
+    expect([applied, checkpoints]).toEqual([[11, 12], [5]]);
+    const drained = feed.drain();
+    b.tell({ appliedLsn: 13, checkpointLsn: 7 });
+    await drained;
+    expect([applied, checkpoints]).toEqual([
+      [11, 12, 13],
+      [5, 7],
+    ]);
+  });
+
+  test("a node that was never heard of keeps the log", async () => {
+    const { replica, bus } = world(["a", "b"]);
+    bus.cut = (subject) => subject.includes(".b.");
+    const alone = new RemoteReplica({
+      bus,
+      clock: new SystemClock(),
+      volumeId,
+      nodes: ["a", "never"],
+      host: "a",
+      onFenced: () => undefined,
+    });
+    await alone.heard();
+    expect(alone.state()).toMatchObject({ appliedLsn: 10, checkpointLsn: 0 });
+    await replica.detach();
+  });
+
+  test("closing gives every batch back, applied or not", async () => {
+    const { replica } = world(["a"]);
+    await replica.follow(10, 3);
+    const applied: number[] = [];
+    const feed = new RemoteFeed(replica, {
+      onApplied: (batches) => applied.push(batches.length),
+      onHalted: () => undefined,
+      onCheckpoint: () => undefined,
+    });
+    feed.enqueue(batch(11));
+    await feed.close();
+    expect(applied).toEqual([1]);
+  });
+});
+
+test("writes are admitted by the room of the fullest node, minus what is under way", () => {
+  const admission = new RemoteAdmission(() => 10_000);
+  expect(admission.refuse(10_000)).toBeNull();
+  admission.admit(8000);
+  expect(admission.refuse(3000)).toMatchObject({ kind: "Full", _tag: "NodesFullError" });
+  expect(admission.refuse(0)).toBeNull();
+  admission.settle(5000);
+  admission.withdraw(3000);
+  expect(admission.refuse(10_000)).toBeNull();
+});
