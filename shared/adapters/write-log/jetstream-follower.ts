@@ -37,9 +37,8 @@ export class JetStreamLogFollower implements LogFollower {
       ...(this.#onStalled === undefined ? {} : { onStalled: this.#onStalled }),
     };
     for await (const followed of followBatches(parts, { sequence, position })) {
-      if (!begun && followed.batch.firstLsn > from.appliedLsn + 1) {
-        throw notRetained(from.appliedLsn + 1, followed.batch.firstLsn);
-      }
+      const { firstLsn } = followed.batch;
+      if (!begun && firstLsn > from.appliedLsn + 1) throw notRetained(from.appliedLsn + 1, firstLsn);
       begun = true;
       yield followed;
     }
