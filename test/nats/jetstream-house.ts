@@ -51,7 +51,7 @@ export class LogLab {
       random: new SystemRandom(),
       volumeId: this.volumeId,
       replicas: this.replicas,
-      logBytesMax: 64 * 1024 * 1024,
+      logBytesMax: 1024 * 1024 * 1024,
       servers: { monitors: this.servers.monitors },
       ...change,
     };
