@@ -26,6 +26,7 @@ const slow: readonly Stage[] = [
   { name: "conformance", include: ["test/conformance/**/*.test.ts"], timeoutMs: 180_000 },
   { name: "crash", include: ["test/crash/**/*.test.ts"], timeoutMs: 300_000 },
   { name: "e2e", include: ["test/e2e/**/*.test.ts"], timeoutMs: 120_000 },
+  { name: "package", include: ["test/package/**/*.test.ts"], timeoutMs: 180_000 },
   { name: "vm", include: ["test/vm/**/*.test.ts", "test/boot/**/*.test.ts"], timeoutMs: 600_000 },
 ];
 

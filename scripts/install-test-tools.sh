@@ -10,7 +10,7 @@ packages="
   nbdkit nbd-server nbd-client
   fio e2fsprogs util-linux
   grub-common grub-pc-bin fdisk
-  debootstrap strace procps python3 python3-zstandard zstd ca-certificates
+  debootstrap systemd strace procps python3 python3-zstandard zstd ca-certificates
 "
 
 missing=

@@ -1,5 +1,5 @@
 // `npm test`: the tools first, then `npm run check`, then every slower stage one after another: deep, simulation, s3, nats, cluster,
-// conformance, crash, e2e, vm. Stages never overlap, because they start servers and measure time. A failed stage does not stop the
+// conformance, crash, e2e, package, vm. Stages never overlap, because they start servers and measure time. A failed stage does not stop the
 // next one. `npm test -- crash vm` runs only the named stages. The last line is the sum over all stages that ran.
 import { finish, resultLine, runStep, type Step, type StepResult, vitest } from "./step.ts";
 
@@ -45,6 +45,7 @@ const stages: readonly Step[] = [
   vitestStage("crash", minutes(8)),
   programStage("crash rounds", minutes(8), "test/crash/crash.ts", "--rounds", "6"),
   vitestStage("e2e", minutes(12)),
+  vitestStage("package", minutes(6)),
   vitestStage("vm", minutes(20)),
 ];
 
