@@ -2,7 +2,7 @@
 // configuration file and file storage in a temporary directory. Callers: test/nats, benches. No server outlives the process
 // that started it. A missing nats-server fails the test that needs it, with the way out (scripts/test-server-binary.ts).
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { serverBinary } from "../../scripts/test-server-binary.ts";
@@ -31,10 +31,13 @@ export interface NatsSettings {
 
 export class NatsServers {
   readonly nodes: readonly NatsNode[];
+  /** Between the servers; for NatsNode.configure. */
+  readonly routes: readonly string[];
   readonly #directory: string;
 
-  private constructor(nodes: readonly NatsNode[], directory: string) {
+  private constructor(nodes: readonly NatsNode[], routes: readonly string[], directory: string) {
     this.nodes = nodes;
+    this.routes = routes;
     this.#directory = directory;
   }
 
@@ -50,7 +53,7 @@ export class NatsServers {
       const place = { client: portOf(index, 0), monitor: portOf(index, 1), cluster: portOf(index, 2) };
       return new NatsNode(binary, `n${index + 1}`, join(directory, `n${index + 1}`), place);
     });
-    const servers = new NatsServers(nodes, directory);
+    const servers = new NatsServers(nodes, routes, directory);
     try {
       for (const node of nodes) await node.configure(settings, routes);
       await Promise.all(nodes.map((node) => node.start()));
@@ -179,6 +182,19 @@ export class NatsNode {
   async restart(): Promise<void> {
     await this.kill();
     await this.start();
+  }
+
+  /** Keeps its store as it is now; for tests of servers that lose what they acknowledged. */
+  async copyStore(): Promise<void> {
+    this.signal("SIGSTOP");
+    await cp(this.#directory, `${this.#directory}.copy`, { recursive: true });
+    this.signal("SIGCONT");
+  }
+
+  /** The store as it was copied. It does not run now. */
+  async putBackStore(): Promise<void> {
+    await rm(this.#directory, { recursive: true });
+    await rename(`${this.#directory}.copy`, this.#directory);
   }
 
   /** SIGSTOP and SIGCONT. */

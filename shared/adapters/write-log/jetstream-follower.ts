@@ -3,13 +3,15 @@
  * brought in (shared/domain/tenure-filter.ts). Storage nodes and the archiver follow a volume with JetStreamLogFollower; the
  * writer's own read() uses the same loop. Below: jetstream-reader.ts.
  */
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 import { type FilterPosition, isMismatch, TenureFilter } from "#shared/domain/tenure-filter.ts";
 import { MessageReader } from "#shared/formats/log-message.ts";
 import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
 import { damagedMessage, missingStream } from "./jetstream-errors.ts";
 import { type JetStreamLogParts, type JetStreamLogSetup, jetStreamLogSetup } from "./jetstream-parts.ts";
 import { findPlace } from "./jetstream-places.ts";
-import { type ReadingParts, readMessages } from "./jetstream-reader.ts";
+import { pauseReading, type ReadingParts, readMessages } from "./jetstream-reader.ts";
 import { readTail } from "./jetstream-tail.ts";
 import { notRetained } from "./log-errors.ts";
 
@@ -25,7 +27,8 @@ export class JetStreamLogFollower implements LogFollower {
 
   async *follow(from: FollowFrom, signal: AbortSignal): AsyncGenerator<FollowedBatch, void, undefined> {
     const { stream, clock } = this.#setup;
-    const sequence = await this.#start(from);
+    const sequence = await this.#startWhenReached(from, signal);
+    if (sequence === null) return;
     let begun = from.line !== "";
     const position = begun
       ? { line: from.line, epoch: null, lastLsn: from.appliedLsn, checksum: from.checksum }
@@ -50,6 +53,22 @@ export class JetStreamLogFollower implements LogFollower {
     const { line, epoch, lastLsn } = tail.last;
     const oldestLsn = (await this.#setup.oldestLsn(tail.view)) ?? lastLsn + 1;
     return { line, epoch, oldestLsn, lastLsn };
+  }
+
+  /** Waits for servers that are away; null: the signal came first. */
+  async #startWhenReached(from: FollowFrom, signal: AbortSignal): Promise<number | null> {
+    let waitMs: number = limits.jetstreamRetryFirstWaitMs;
+    while (!signal.aborted) {
+      try {
+        return await this.#start(from);
+      } catch (cause) {
+        if (!(cause instanceof VarveError) || cause.kind !== "Retry") throw cause;
+        this.#onStalled?.(cause);
+      }
+      await pauseReading({ clock: this.#setup.clock, signal }, waitMs);
+      waitMs = Math.min(2 * waitMs, limits.jetstreamRetryWaitMsMax);
+    }
+    return null;
   }
 
   /** The sequence to read from: that of the checkpoint's own batch, so that the first one met proves the place. */

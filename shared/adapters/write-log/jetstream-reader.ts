@@ -49,7 +49,7 @@ export async function* readMessages(
       const error = apiError(stream.name, "follow", cause);
       if (error.kind !== "Retry" && error.kind !== "Internal") throw error;
       parts.onStalled?.(error);
-      await pause(parts, waitMs);
+      await pauseReading(parts, waitMs);
       waitMs = Math.min(2 * waitMs, limits.jetstreamRetryWaitMsMax);
     } finally {
       await reading.end();
@@ -117,7 +117,10 @@ class Reading {
 }
 
 /** Waits, but not beyond the signal. */
-function pause({ clock, signal }: ReadingParts, delayMs: number): Promise<void> {
+export function pauseReading(
+  { clock, signal }: Pick<ReadingParts, "clock" | "signal">,
+  delayMs: number,
+): Promise<void> {
   return new Promise((resolve) => {
     const timer = clock.after(delayMs, done);
     function done(): void {
