@@ -5,11 +5,12 @@
  */
 import { Histories } from "#shared/adapters/history/histories.ts";
 import { openObjectStore } from "#shared/adapters/object-store/open-object-store.ts";
+import type { Bandwidth } from "#shared/adapters/object-store/retrying-store.ts";
 import { dataLayout } from "#shared/domain/data-layout.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
-import { defaultBucket } from "#shared/shell/config.ts";
+import { defaultBucket, type PastLimits } from "#shared/shell/config.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import { type BucketKeeper, type KeeperSetup, openKeeper } from "../archiver/keeper-layer.ts";
 import { Archiver } from "../archiver/layer.ts";
@@ -25,6 +26,7 @@ export interface BucketSetup {
   readonly files: FileStore;
   readonly clock: Clock;
   readonly random: Random;
+  readonly limits: PastLimits | undefined;
   readonly onNote: (text: string) => void;
 }
 
@@ -49,7 +51,8 @@ export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
   const url = bucketUrl(setup.bucket, setup.dataDirectory);
   // A directory that went missing after volumes were made is most likely not mounted: made anew it would begin another history.
   const create = setup.bucket === defaultBucket || setup.fresh;
-  const store = await openObjectStore(url, { clock, random, environment: process.env, create });
+  const bandwidth = bandwidthOf(setup.limits);
+  const store = await openObjectStore(url, { clock, random, environment: process.env, create, bandwidth });
   const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
   const archiver = new Archiver({ store, clock, random, slabs: files, failpoint });
   const histories = new Histories({ store, clock });
@@ -66,6 +69,14 @@ export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
   };
 }
 
+function bandwidthOf(limits: PastLimits | undefined): Bandwidth {
+  const { uploadBytesPerSecond: up, downloadBytesPerSecond: down } = limits ?? {};
+  return {
+    ...(up == null ? {} : { putBytesPerSecond: up }),
+    ...(down == null ? {} : { getBytesPerSecond: down }),
+  };
+}
+
 export interface KeeperHome {
   readonly host: VolumeHost;
   readonly files: FileStore;
@@ -74,6 +85,7 @@ export interface KeeperHome {
   /** For people: who collects. */
   readonly writer: string;
   readonly bringBack: KeeperSetup["bringBack"];
+  readonly limits: PastLimits | undefined;
   readonly onNote: (text: string) => void;
 }
 
@@ -95,6 +107,7 @@ export function keepBucket(bucket: OpenBucket, home: KeeperHome): BucketKeeper {
     allocateSlab: (bytes) => files.allocateSlab(bytes),
     bringBack,
     onNote: home.onNote,
+    bucketBytesMax: home.limits?.bucketBytesMax ?? null,
     ...graceOf(process.env["VARVE_TEST_GRACE_MS"]),
   });
 }

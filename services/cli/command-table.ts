@@ -81,6 +81,23 @@ const up: Command = {
       summary:
         "where history goes: file:///DIR, s3://BUCKET/PREFIX?endpoint=URL (default DATA/bucket); none: no history",
     },
+    limit(
+      "bucket-max",
+      "SIZE",
+      "room of history in the bucket: beyond it the oldest goes before its time (default no limit)",
+    ),
+    limit("upload-rate", "SIZE", "bytes a second to the bucket at most (default no limit)"),
+    limit("download-rate", "SIZE", "bytes a second from the bucket at most (default no limit)"),
+    limit(
+      "fill-rate",
+      "SIZE",
+      "bytes a second that each volume's background fill takes at most (default no limit)",
+    ),
+    limit(
+      "image-max",
+      "SIZE",
+      "room of a tiered volume's image: beyond it the coldest extents leave before their time (default no limit)",
+    ),
     limit("payload-max", "SIZE", "memory for payloads of all volumes together (default 128M)"),
     limit("log-max", "SIZE", "hot log of one volume at most (default 10G)"),
     limit("log-keep", "SIZE", "log kept behind the checkpoint (default 256M)"),

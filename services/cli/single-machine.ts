@@ -12,8 +12,9 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { BucketAdministration, RescuedVolume } from "#shared/ports/bucket-administration.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { TendingLimits } from "#shared/ports/replica-home.ts";
 import type { RescuePlan } from "#shared/ports/rescue.ts";
-import type { UpConfig } from "#shared/shell/config.ts";
+import type { PastLimits, UpConfig } from "#shared/shell/config.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { BucketKeeper } from "../archiver/keeper-layer.ts";
 import { type GatewayEvents, NbdGateway, openHost, type VolumeHost } from "../gateway/layer.ts";
@@ -26,6 +27,8 @@ export interface VolumesSetup {
   readonly create: boolean;
   /** As in UpConfig; not said: nothing is served, and no bucket is needed. */
   readonly bucket?: string | null;
+  /** Not said: no limits. */
+  readonly past?: PastLimits;
   readonly payloadBytesMax?: number;
   readonly logBytesMax?: number;
   readonly logRetainedBytes?: number;
@@ -79,6 +82,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       homes: () => bucket?.homes ?? null,
       // Commands that work on files know no bucket: the log waits for the next start.
       keepsLog: setup.bucket !== null,
+      tending: tendingOf(setup.past),
       writer,
       logBytesMax: setup.logBytesMax ?? limits.logBytesMaxDefault,
       logRetainedBytes: setup.logRetainedBytes ?? limits.logRetainedBytesDefault,
@@ -95,7 +99,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
         const { bucket: wanted = null } = setup;
         if (wanted !== null) {
           const { openBucket, keepBucket } = await import("./bucket-homes.ts");
-          const machine = { dataDirectory, files: store, clock, random, onNote: note };
+          const machine = { dataDirectory, files: store, clock, random, limits: setup.past, onNote: note };
           bucket = await openBucket({ bucket: wanted, fresh: host.list().length === 0, ...machine });
           keeper = keepBucket(bucket, { host, writer, bringBack, ...machine });
         }
@@ -120,6 +124,14 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
     await store.close();
     throw cause;
   }
+}
+
+/** A tiered image that is too large loses a tenth of that, so that it is not looked through each minute. */
+function tendingOf(past: PastLimits | undefined): TendingLimits {
+  const { imageBytesMax = null, fillBytesPerSecond = null } = past ?? {};
+  const capacity =
+    imageBytesMax === null ? null : { highBytes: imageBytesMax, lowBytes: imageBytesMax * 0.9 };
+  return { capacity, fillBytesPerSecond };
 }
 
 function eventsOf(note: (text: string) => void): GatewayEvents {

@@ -12,7 +12,7 @@ import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ConnectionRegister, ConnectionView } from "#shared/ports/connection-register.ts";
 import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
-import type { RemoteBeginning, ReplicaHome } from "#shared/ports/replica-home.ts";
+import type { RemoteBeginning, ReplicaHome, TendingLimits } from "#shared/ports/replica-home.ts";
 import type { ListenAddress } from "#shared/shell/listen-address.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
 import { VolumeHost } from "./engine/volume-host.ts";
@@ -44,6 +44,8 @@ export interface GatewaySetup {
   readonly homes: () => PastHomes | null;
   /** The log waits for a bucket, also while nothing archives it (commands that work on files). */
   readonly keepsLog: boolean;
+  /** Limits of filling and tiering. */
+  readonly tending: TendingLimits;
   /** Who writes, for the epoch entries: host and pid. */
   readonly writer: string;
   readonly logBytesMax: number;
@@ -84,6 +86,7 @@ function partsOf(setup: GatewaySetup): VolumeParts {
       return setup.homes();
     },
     keepsLog: setup.keepsLog,
+    tending: setup.tending,
     createImage: async (record: VolumeRecord, paths: VolumePaths, begin?: RemoteBeginning) =>
       replicas.create(record, paths, begin),
     openSession: async (record: VolumeRecord, paths: VolumePaths, terms: SessionTerms) => {

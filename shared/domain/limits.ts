@@ -115,6 +115,10 @@ export const limits = {
   bucketConnectMs: 5_000,
   bucketAnswerMs: 20_000,
   bucketBytesPerSecondMin: 128 * KiB,
+  /** Limits that a user sets: a bucket below a few segments and bases, an image below some extents or a rate below a frame a second is a mistake. */
+  bucketBytesMaxLeast: 256 * MiB,
+  imageBytesMaxLeast: 64 * MiB,
+  bandwidthBytesPerSecondMin: 256 * KiB,
   /** Requests under way: writes (8 segments of 8 MiB are 64 MiB of buffers) and reads apart, so that uploads never hold up a read. */
   bucketWritesInFlightMax: 8,
   bucketReadsInFlightMax: 24,

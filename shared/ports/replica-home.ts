@@ -37,6 +37,9 @@ export interface TendingPolicy {
   readonly fillBytesPerSecond: number | null;
 }
 
+/** The part of it that holds for all volumes of a process. */
+export type TendingLimits = Pick<TendingPolicy, "capacity" | "fillBytesPerSecond">;
+
 export interface TendingOptions {
   readonly policy: TendingPolicy;
   /** The newest held base and a point that it serves (its own volume, lsn ≥ base e); null: nothing may be evicted now. */

@@ -31,10 +31,23 @@ export interface UpConfig {
   readonly volumes: readonly VolumeWish[];
   /** URL of the bucket; `default`: a directory in the data directory; null: none, and so no history. */
   readonly bucket: string | null;
+  readonly past: PastLimits;
   readonly payloadBytesMax: number;
   readonly logBytesMax: number;
   readonly logRetainedBytes: number;
   readonly connectionsMax: number;
+}
+
+/** What the past may take; null: no limit. */
+export interface PastLimits {
+  /** Bytes of objects that manifests name: beyond it the oldest history goes before its time. */
+  readonly bucketBytesMax: number | null;
+  /** Bytes a second to and from the bucket, and by each volume's background filler. */
+  readonly uploadBytesPerSecond: number | null;
+  readonly downloadBytesPerSecond: number | null;
+  readonly fillBytesPerSecond: number | null;
+  /** Room of one tiered volume's image: beyond it the coldest extents leave before their time. */
+  readonly imageBytesMax: number | null;
 }
 
 /** Flag values by name, and where each came from (`--nbd`, `VARVE_NBD`). */
@@ -56,6 +69,7 @@ export function readUpConfig(source: ConfigSource): UpConfig {
     http: reader.http(),
     volumes: reader.volumes(),
     bucket: reader.bucket(),
+    past: reader.past(),
     payloadBytesMax: reader.size("payload-max", limits.payloadBytesMax, 80 * 2 ** 20, 16 * 2 ** 30),
     logBytesMax: reader.size("log-max", limits.logBytesMaxDefault, 4 * limits.logSegmentBytes, 2 ** 50),
     logRetainedBytes: reader.size("log-keep", limits.logRetainedBytesDefault, 0, 2 ** 50),
@@ -135,6 +149,33 @@ export class ConfigReader {
     return text;
   }
 
+  /** Of the bucket that bucket() reads. */
+  past(): PastLimits {
+    this.pastFlags();
+    const most = 2 ** 50;
+    const rate = (flag: string): number | null =>
+      this.sizeOrNone(flag, limits.bandwidthBytesPerSecondMin, most);
+    return {
+      bucketBytesMax: this.sizeOrNone("bucket-max", limits.bucketBytesMaxLeast, most),
+      uploadBytesPerSecond: rate("upload-rate"),
+      downloadBytesPerSecond: rate("download-rate"),
+      fillBytesPerSecond: rate("fill-rate"),
+      imageBytesMax: this.sizeOrNone("image-max", limits.imageBytesMaxLeast, most),
+    };
+  }
+
+  /** A limit that can't limit anything here is a misunderstanding. */
+  private pastFlags(): void {
+    const bucket = this.one("bucket") ?? defaultBucket;
+    for (const flag of ["bucket-max", "upload-rate", "download-rate", "fill-rate", "image-max"]) {
+      if (this.one(flag) === undefined) continue;
+      if (bucket === "none") this.mistake(flag, "limits a bucket, and --bucket none says that there is none");
+      else if (flag.endsWith("load-rate") && !bucket.startsWith("s3:")) {
+        this.mistake(flag, "limits an S3 bucket; this one is a directory");
+      }
+    }
+  }
+
   volumes(): readonly VolumeWish[] {
     const wishes: VolumeWish[] = [];
     for (const text of this.all("volume") ?? []) {
@@ -163,6 +204,10 @@ export class ConfigReader {
       return bytes;
     }
     return fallback;
+  }
+
+  private sizeOrNone(flag: string, least: number, greatest: number): number | null {
+    return this.one(flag) === undefined ? null : this.size(flag, least, least, greatest);
   }
 
   count(flag: string, fallback: number, least: number, greatest: number): number {

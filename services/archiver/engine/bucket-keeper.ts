@@ -64,6 +64,8 @@ export interface KeeperParts {
   /** The keeper closes: long work of its parts ends soon. */
   onClose?(): void;
   readonly grace?: Partial<CollectorGrace>;
+  /** See CollectorParts.bucketBytesMax. */
+  readonly bucketBytesMax: number | null;
 }
 
 /** A server that has just started has better things to do. */
@@ -99,6 +101,7 @@ export class BucketKeeper implements BucketAdministration {
       uploadsInFlight: () => parts.uploadsInFlight(),
       pointsInUse: (volumeId) => parts.pointsInUse(volumeId),
       onNote: (text) => parts.onNote(text),
+      bucketBytesMax: parts.bucketBytesMax,
       failpoint: () => parts.failpoint?.(),
       isStopped: () => this.closed,
       ...(parts.grace === undefined ? {} : { grace: parts.grace }),
@@ -207,7 +210,9 @@ export class BucketKeeper implements BucketAdministration {
   private plan(delayMs: number): void {
     if (this.closed) return;
     this.timer = this.parts.clock.after(delayMs, () => {
-      const isDue = this.parts.clock.monotonicMs() - this.sweptMs >= limits.collectorSweepEveryMs;
+      // Only a sweep knows how much the bucket holds.
+      const everyMs = this.parts.bucketBytesMax === null ? limits.collectorSweepEveryMs : 0;
+      const isDue = this.parts.clock.monotonicMs() - this.sweptMs >= everyMs;
       this.run({ dryRun: false, acceptClock: false, sweep: isDue }).then(
         () => this.plan(limits.collectorTrimEveryMs),
         (cause: unknown) => {

@@ -3,7 +3,10 @@
  * and deletes what was unnamed for its grace time. Called by bucket-keeper.ts by the clock and on demand. Whatever goes wrong
  * ends the run before the next delete. See docs/specs/retention.md, "Collection".
  */
+import type { VolumeManifest } from "#shared/domain/archive.ts";
+import { capCutoff } from "#shared/domain/bucket-cap.ts";
 import { bucketKeyOf, deleteRank } from "#shared/domain/bucket-keys.ts";
+import { readableByteSize } from "#shared/domain/byte-size.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { isPaused, type RetentionTime } from "#shared/domain/retention-clock.ts";
 import type { Candidate } from "#shared/formats/collector-object.ts";
@@ -31,6 +34,8 @@ export interface CollectorParts {
   /** True: the process ends, delete nothing more. */
   isStopped?(): boolean;
   readonly grace?: Partial<CollectorGrace>;
+  /** Bytes of named objects beyond which the oldest history goes before its time; null: no cap. */
+  readonly bucketBytesMax: number | null;
 }
 
 export interface CollectorGrace {
@@ -99,13 +104,8 @@ export class Collector {
     options: RunOptions,
     pausedBy: string | null,
   ): Promise<CollectReport> {
-    const { trimmer, lease } = this.parts;
-    const manifests = volumes.flatMap(({ present }) => (present === null ? [] : [present.manifest]));
-    const trimmed =
-      pausedBy === null
-        ? await trimmer.trim({ nowMs: run.time.timeMs, dryRun: options.dryRun, manifests })
-        : [];
-    run.findings.push(...trimmer.findings);
+    const { lease } = this.parts;
+    const trimmed = pausedBy === null ? [...(await this.trim(run, volumes, options))] : [];
     if (options.sweep || options.dryRun) {
       const before = await this.state.read();
       const { deletedVolumes, buried } = await this.burial.bury(volumes, before.deletedVolumes, {
@@ -124,6 +124,7 @@ export class Collector {
         await this.state.write(state);
       }
       await run.delete(candidates, async () => this.volumes());
+      if (pausedBy === null) trimmed.push(...(await this.keepWithinCap(run, options)));
     }
     return {
       ...run.report(options.dryRun),
@@ -131,6 +132,47 @@ export class Collector {
       paused: pausedBy,
       trimmed,
     };
+  }
+
+  private async trim(
+    run: CollectorRun,
+    volumes: readonly SeenVolume[],
+    options: RunOptions,
+    notBeforeMs?: number,
+  ): Promise<CollectReport["trimmed"]> {
+    const { trimmer } = this.parts;
+    const trimmed = await trimmer.trim({
+      nowMs: run.time.timeMs,
+      dryRun: options.dryRun,
+      manifests: manifestsOf(volumes),
+      ...(notBeforeMs === undefined ? {} : { notBeforeMs }),
+    });
+    run.findings.push(...trimmer.findings);
+    return trimmed;
+  }
+
+  /** More than the cap is named: the oldest history goes before its time. Its objects are candidates of the next run. */
+  private async keepWithinCap(run: CollectorRun, options: RunOptions): Promise<CollectReport["trimmed"]> {
+    const { bucketBytesMax: cap } = this.parts;
+    const { namedBytes } = run;
+    if (cap === null || namedBytes <= cap) return [];
+    const volumes = await this.volumes();
+    const cutoffMs = capCutoff(manifestsOf(volumes), namedBytes - cap, run.time.timeMs);
+    const trimmed = await this.trim(run, volumes, options, cutoffMs);
+    const held = `the bucket holds ${readableByteSize(namedBytes)}, and may hold ${readableByteSize(cap)} (--bucket-max)`;
+    if (trimmed.length === 0) {
+      run.findings.push({
+        key: "bucket",
+        problem: `${held}; what is left of it is needed by present disks, snapshots, clones and open points: delete snapshots, or raise the cap`,
+      });
+    } else if (!options.dryRun) {
+      const since = new Date(cutoffMs).toISOString();
+      const names = trimmed.map(({ volume }) => volume).join(", ");
+      this.parts.onNote(
+        `warning: ${held}: the history of ${names} from before ${since} goes before its time`,
+      );
+    }
+    return trimmed;
   }
 
   private async volumes(): Promise<readonly SeenVolume[]> {
@@ -155,6 +197,8 @@ class CollectorRun {
   private volumes = new Map<string, SeenVolume>();
   private listed = 0;
   private named = 0;
+  /** Known after the sweep. */
+  namedBytes = 0;
   private deleted = 0;
   private deletedBytes = 0;
   private waiting: readonly Candidate[] = [];
@@ -200,6 +244,7 @@ class CollectorRun {
     for (const prefix of ["volumes/", "chunks/"]) {
       for await (const facts of this.parts.reader.store.list(prefix)) {
         this.listed += 1;
+        this.namedBytes += facts.bytes;
         if (!this.mayGo(facts) || this.isNamed(facts.key) || inFlight.has(facts.key)) continue;
         const since = known.get(facts.key);
         if (since === undefined && fresh <= 0) continue;
@@ -208,6 +253,7 @@ class CollectorRun {
       }
     }
     candidates.sort((a, b) => (a.key < b.key ? -1 : 1));
+    for (const { bytes } of candidates) this.namedBytes -= bytes;
     this.named = this.listed - candidates.length;
     this.waiting = candidates;
     return candidates;
@@ -334,6 +380,10 @@ function* batchesOf(due: readonly Candidate[]): Generator<readonly Candidate[]> 
 
 function rankOf(key: string): number {
   return deleteRank(bucketKeyOf(key).kind);
+}
+
+function manifestsOf(volumes: readonly SeenVolume[]): readonly VolumeManifest[] {
+  return volumes.flatMap(({ present }) => (present === null ? [] : [present.manifest]));
 }
 
 function newestOf(volumes: readonly SeenVolume[]): number | null {

@@ -42,6 +42,8 @@ export interface TrimRequest {
   readonly dryRun: boolean;
   /** Present manifests of all volumes that are known, for origins that point to ours. */
   readonly manifests: readonly VolumeManifest[];
+  /** History from before this time goes although its window is longer: the bucket is above its cap. */
+  readonly notBeforeMs?: number;
 }
 
 type Trimmed = CollectReport["trimmed"][number];
@@ -119,10 +121,11 @@ export class HistoryTrimmer {
     bases: readonly BaseRef[],
     volume: ServedVolume,
     manifest: VolumeManifest,
-    { nowMs, manifests }: TrimRequest,
+    { nowMs, manifests, notBeforeMs = Number.NEGATIVE_INFINITY }: TrimRequest,
   ): RetentionPlan {
     const pointsInUse = [...volume.pointsInUse(), ...originsIn(manifests, volume.volumeId)];
-    return planRetention({ ...manifest, bases }, { nowMs, historyMs: manifest.historyMs, pointsInUse });
+    const historyMs = Math.min(manifest.historyMs, Math.max(0, nowMs - notBeforeMs));
+    return planRetention({ ...manifest, bases }, { nowMs, historyMs, pointsInUse });
   }
 
   /** Where one can't be built, what its snapshot needs stays, so it is only told. */

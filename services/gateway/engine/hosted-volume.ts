@@ -328,8 +328,7 @@ export class HostedVolume {
     return {
       residency: history?.residency ?? "full",
       coldAfterMs: history?.coldAfterMs ?? Number.MAX_SAFE_INTEGER,
-      capacity: null,
-      fillBytesPerSecond: null,
+      ...this.setting.parts.tending,
     };
   }
 

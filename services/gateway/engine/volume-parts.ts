@@ -6,7 +6,7 @@ import type { VolumePaths } from "#shared/domain/data-layout.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
-import type { RemoteBeginning } from "#shared/ports/replica-home.ts";
+import type { RemoteBeginning, TendingLimits } from "#shared/ports/replica-home.ts";
 import type { RemoteSources } from "#shared/ports/replica-residency.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ImageReport } from "#shared/ports/volume-administration.ts";
@@ -55,6 +55,7 @@ export interface VolumeParts {
   /** Null with `--bucket none`, and offline: then `keepsLog` says whether the log is kept for a bucket. */
   readonly homes: PastHomes | null;
   readonly keepsLog: boolean;
+  readonly tending: TendingLimits;
 }
 
 /** What all volumes of a host share. */

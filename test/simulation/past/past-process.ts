@@ -111,6 +111,7 @@ export class PastProcess {
         onNote: (text) => world.note(text),
       },
       keepsLog: true,
+      tending: { capacity: null, fillBytesPerSecond: null },
       createImage: async (record, paths, begin) => {
         beginLedger(world, record, begin);
         await replicas.create(record, paths, begin);
@@ -152,6 +153,7 @@ export class PastProcess {
         throw new Error("nothing is undeleted in this world");
       },
       onNote: (text) => world.note(text),
+      bucketBytesMax: null,
       grace: { supersededManifestMs: plan.graceMs, unnamedObjectMs: 2 * plan.graceMs },
     });
     return new PastProcess({ host, store, objects, histories, archiver, replicas, pool, keeper, volumes });

@@ -71,6 +71,7 @@ beforeEach(() => {
       return (await takeLine()).reached;
     },
     onNote: (text) => notes.push(text),
+    bucketBytesMax: null,
   });
 });
 

@@ -54,6 +54,8 @@ export class CollectorWorld {
   }
 
   /** A process's collector; another call is another process. */
+  bucketBytesMax: number | null = null;
+
   collector(): Collector {
     const { clock } = this;
     this.seed += 1;
@@ -70,6 +72,7 @@ export class CollectorWorld {
         served: () => this.served(),
         exactBase: async (volume, lsn) => this.exactBase(volume, lsn),
       }),
+      bucketBytesMax: this.bucketBytesMax,
       uploadsInFlight: () => this.volumes.flatMap((volume) => [...volume.inFlight]),
       pointsInUse: (volumeId) => this.pointsInUse(volumeId),
       onNote: (text) => this.notes.push(text),

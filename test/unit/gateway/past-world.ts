@@ -186,6 +186,7 @@ export class PastWorld {
   private parts(): VolumeParts {
     return {
       keepsLog: true,
+      tending: { capacity: null, fillBytesPerSecond: null },
       homes: {
         archiver: {
           open: async (subject) => this.archive(subject),

@@ -76,6 +76,7 @@ class FakeParts implements VolumeParts {
   readonly broken = new Set<string>();
   readonly homes = null;
   readonly keepsLog = false;
+  readonly tending = { capacity: null, fillBytesPerSecond: null };
   private readonly store: MemoryFileStore;
 
   constructor(store: MemoryFileStore) {

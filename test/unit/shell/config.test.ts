@@ -30,6 +30,13 @@ describe("the configuration of varve up", () => {
       http: { kind: "tcp", host: "127.0.0.1", port: 8080 },
       volumes: [],
       bucket: "default",
+      past: {
+        bucketBytesMax: null,
+        uploadBytesPerSecond: null,
+        downloadBytesPerSecond: null,
+        fillBytesPerSecond: null,
+        imageBytesMax: null,
+      },
       payloadBytesMax: limits.payloadBytesMax,
       logBytesMax: limits.logBytesMaxDefault,
       logRetainedBytes: limits.logRetainedBytesDefault,
@@ -45,6 +52,11 @@ describe("the configuration of varve up", () => {
         http: ["off"],
         volume: ["a:1G", "b:512,durability=flush"],
         bucket: ["s3://disks/varve?endpoint=http://127.0.0.1:9000"],
+        "bucket-max": ["200G"],
+        "upload-rate": ["10M"],
+        "download-rate": ["20M"],
+        "fill-rate": ["5M"],
+        "image-max": ["50G"],
         "payload-max": ["256M"],
         "log-max": ["1G"],
         "log-keep": ["0"],
@@ -63,11 +75,36 @@ describe("the configuration of varve up", () => {
         { name: "b", sizeBytes: 512, durability: "flush" },
       ],
       bucket: "s3://disks/varve?endpoint=http://127.0.0.1:9000",
+      past: {
+        bucketBytesMax: 200 * 1024 ** 3,
+        uploadBytesPerSecond: 10 * 1024 ** 2,
+        downloadBytesPerSecond: 20 * 1024 ** 2,
+        fillBytesPerSecond: 5 * 1024 ** 2,
+        imageBytesMax: 50 * 1024 ** 3,
+      },
       payloadBytesMax: 256 * 1024 ** 2,
       logBytesMax: 1024 ** 3,
       logRetainedBytes: 0,
       connectionsMax: 7,
     });
+  });
+
+  test("limits of the past that limit nothing are mistakes, all told at once", () => {
+    expect(
+      mistakes({ data: ["d"], "bucket-max": ["1M"], "fill-rate": ["slow"], "image-max": ["1K"] }),
+    ).toEqual([
+      "--bucket-max: 1M is not within 256 MiB and 1 PiB",
+      '--fill-rate: "slow" is not a size; write it like 512M or 10G',
+      "--image-max: 1K is not within 64 MiB and 1 PiB",
+    ]);
+    expect(mistakes({ data: ["d"], "upload-rate": ["1M"], "download-rate": ["1M"] })).toEqual([
+      "--upload-rate: limits an S3 bucket; this one is a directory",
+      "--download-rate: limits an S3 bucket; this one is a directory",
+    ]);
+    expect(mistakes({ data: ["d"], bucket: ["none"], "bucket-max": ["1G"], "fill-rate": ["1M"] })).toEqual([
+      "--bucket-max: limits a bucket, and --bucket none says that there is none",
+      "--fill-rate: limits a bucket, and --bucket none says that there is none",
+    ]);
   });
 
   test("none is no bucket; a wrong URL is not repeated, because secrets stand in them", () => {
