@@ -70,10 +70,11 @@ export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
 }
 
 function bandwidthOf(limits: PastLimits | undefined): Bandwidth {
-  const { uploadBytesPerSecond: up, downloadBytesPerSecond: down } = limits ?? {};
+  const up = limits?.uploadBytesPerSecond ?? null;
+  const down = limits?.downloadBytesPerSecond ?? null;
   return {
-    ...(up == null ? {} : { putBytesPerSecond: up }),
-    ...(down == null ? {} : { getBytesPerSecond: down }),
+    ...(up === null ? {} : { putBytesPerSecond: up }),
+    ...(down === null ? {} : { getBytesPerSecond: down }),
   };
 }
 

@@ -215,6 +215,8 @@ export const commands: readonly Command[] = [
         summary: "NBD address that will be used",
       },
       { name: "http", value: "ADDR|off", env: "VARVE_HTTP", summary: "HTTP address that will be used" },
+      { name: "bucket", value: "URL|none", env: "VARVE_BUCKET", summary: "where history will go" },
+      limit("bucket-max", "SIZE", "room that history will be given"),
       json,
     ],
     load: async () => (await import("./commands/doctor.ts")).doctor,

@@ -64,13 +64,8 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   let bucket: OpenBucket | null = null;
   let keeper: BucketKeeper | null = null;
   try {
-    const replicas = new RawReplicas({
-      store,
-      clock,
-      dataDirectory,
-      onNote: (text) => note(`warning: ${text}`),
-      failpoint,
-    });
+    const onNote = (text: string): void => note(`warning: ${text}`);
+    const replicas = new RawReplicas({ store, clock, dataDirectory, onNote, failpoint });
     const host = await openHost({
       dataDirectory,
       create: setup.create,

@@ -185,6 +185,8 @@ test("doctor finds a port that is taken, by whom, and a directory that is served
     const own = await varve(["doctor", "--data", dataDir, "--nbd", nbd, "--http", "off"]);
     expect(own.stdout).toContain(`${dataDir}, served by pid ${server.pid}`);
     expect(own.stdout).toContain(`${nbd} is served by Varve, pid ${server.pid}`);
+    expect(own.stdout).toContain(`in ${dataDir}/bucket, it may take all that is free there`);
+    expect(own.stdout).toContain("log and images lie on the same disk");
     expect(own.code).toBe(0);
     const other = await varve([
       "doctor",

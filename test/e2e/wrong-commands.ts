@@ -269,6 +269,16 @@ export const wrongCommands: readonly WrongCommand[] = [
     '--connections-max: "0" is not a whole number within 1 and 65536',
   ),
   up("up-log-keep", "--log-max 1G --log-keep 1G", "--log-keep: 1 GiB is more than half of log-max, 1 GiB"),
+  up(
+    "up-bucket-max-none",
+    "--bucket none --bucket-max 1G",
+    "--bucket-max: limits a bucket, and --bucket none says that there is none",
+  ),
+  up(
+    "up-upload-rate-directory",
+    "--upload-rate 1M",
+    "--upload-rate: limits an S3 bucket; this one is a directory",
+  ),
   {
     id: "up-several",
     words: "up --nbd 1 --volume a",

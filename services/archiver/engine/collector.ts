@@ -9,6 +9,7 @@ import { bucketKeyOf, deleteRank } from "#shared/domain/bucket-keys.ts";
 import { readableByteSize } from "#shared/domain/byte-size.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { isPaused, type RetentionTime } from "#shared/domain/retention-clock.ts";
+import { timeText } from "#shared/domain/wall-time.ts";
 import type { Candidate } from "#shared/formats/collector-object.ts";
 import type { BucketFinding, CollectOptions, CollectReport } from "#shared/ports/bucket-administration.ts";
 import type { ObjectFacts } from "#shared/ports/object-store.ts";
@@ -104,7 +105,7 @@ export class Collector {
     options: RunOptions,
     pausedBy: string | null,
   ): Promise<CollectReport> {
-    const { lease } = this.parts;
+    const { lease, trimmer } = this.parts;
     const trimmed = pausedBy === null ? [...(await this.trim(run, volumes, options))] : [];
     if (options.sweep || options.dryRun) {
       const before = await this.state.read();
@@ -166,7 +167,7 @@ export class Collector {
         problem: `${held}; what is left of it is needed by present disks, snapshots, clones and open points: delete snapshots, or raise the cap`,
       });
     } else if (!options.dryRun) {
-      const since = new Date(cutoffMs).toISOString();
+      const since = timeText(cutoffMs);
       const names = trimmed.map(({ volume }) => volume).join(", ");
       this.parts.onNote(
         `warning: ${held}: the history of ${names} from before ${since} goes before its time`,

@@ -3,7 +3,7 @@
  * run beside a server on the same data directory.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { dataLayout } from "#shared/domain/data-layout.ts";
 import { toVarveError } from "#shared/domain/errors.ts";
@@ -11,6 +11,7 @@ import { ConfigReader } from "#shared/shell/config.ts";
 import type { CommandLine } from "../command-line.ts";
 import { diskChecks } from "../doctor/disk-checks.ts";
 import { type Finding, fail, ok } from "../doctor/finding.ts";
+import { existingParent, historyChecks } from "../doctor/history-checks.ts";
 import { checkAddress } from "../doctor/port-checks.ts";
 import { systemChecks } from "../doctor/system-checks.ts";
 import { printJson, printLine, table } from "../output.ts";
@@ -21,10 +22,16 @@ export async function doctor(line: CommandLine): Promise<number> {
   const config = new ConfigReader(line, "doctor");
   const nbd = config.nbd();
   const http = config.http();
+  const bucket = config.bucket();
+  const { bucketBytesMax } = config.past();
   config.finish();
   const data = line.values.get("data")?.[0] ?? defaultData;
   const serverPid = holderOf(data);
-  const findings = [...systemChecks(), ...(await dataChecks(data, serverPid))];
+  const findings = [
+    ...systemChecks(),
+    ...(await dataChecks(data, serverPid)),
+    ...(await historyChecks(resolve(data), bucket, bucketBytesMax)),
+  ];
   for (const address of nbd) findings.push(await checkAddress("--nbd", address, serverPid));
   if (http !== null) findings.push(await checkAddress("--http", http, serverPid));
   const failed = findings.some((finding) => finding.verdict === "fail");
@@ -51,13 +58,6 @@ async function dataChecks(data: string, serverPid: number | null): Promise<reado
   } finally {
     await store.close();
   }
-}
-
-/** The directory itself, or the nearest one above it that exists. */
-function existingParent(path: string): string {
-  let place = path;
-  while (!existsSync(place)) place = dirname(place);
-  return place;
 }
 
 /** Pid of the server that holds the data directory, or null. The lock file keeps the pid of the last one, so ask /proc. */

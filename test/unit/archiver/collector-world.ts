@@ -125,3 +125,14 @@ export async function runFor(
   }
   return report;
 }
+
+/** Three days of a volume: a segment and a base each six hours, two extents of four changing. */
+export async function threeDays(world: CollectorWorld, volume: SmallVolume): Promise<void> {
+  for (let step = 0; step < 12; step += 1) {
+    await volume.segment();
+    await volume.publish();
+    await volume.base([`a${step}`, `b${Math.floor(step / 3)}`, "same", null]);
+    await volume.publish();
+    world.clock.pass(6 * hour);
+  }
+}

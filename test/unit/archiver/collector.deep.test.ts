@@ -6,19 +6,8 @@ import { describe, expect, it } from "vitest";
 import { chunkKey, manifestKey } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { encodeManifest } from "#shared/formats/manifest-object.ts";
-import { CollectorWorld, runFor, sweep } from "./collector-world.ts";
-import { hour, type SmallVolume, startMs } from "./small-bucket.ts";
-
-/** Three days of a volume: a segment and a base each six hours, two extents of four changing. */
-async function threeDays(world: CollectorWorld, volume: SmallVolume): Promise<void> {
-  for (let step = 0; step < 12; step += 1) {
-    await volume.segment();
-    await volume.publish();
-    await volume.base([`a${step}`, `b${Math.floor(step / 3)}`, "same", null]);
-    await volume.publish();
-    world.clock.pass(6 * hour);
-  }
-}
+import { CollectorWorld, runFor, sweep, threeDays } from "./collector-world.ts";
+import { hour, startMs } from "./small-bucket.ts";
 
 describe("collection", () => {
   it("lets go what the window no longer needs, after its grace, and nothing else", async () => {
@@ -46,50 +35,6 @@ describe("collection", () => {
     expect(await world.keys("chunks/")).toHaveLength(3);
     expect(await world.keys("volumes/0000000000000001/log/")).toHaveLength(0);
     expect(await world.dangling()).toEqual([]);
-  });
-
-  it("above the cap lets the oldest go before its time, says so, and says where nothing more can go", async () => {
-    const world = new CollectorWorld();
-    const volume = world.volume(1);
-    await threeDays(world, volume);
-    await world.collector().run(sweep);
-    const retained = volume.published?.retainedFromLsn ?? 0;
-    world.bucketBytesMax = 1;
-    const dry = await world.collector().run({ ...sweep, dryRun: true });
-    expect(dry.trimmed).toHaveLength(1);
-    expect(volume.published?.retainedFromLsn).toBe(retained);
-    expect(world.notes).toEqual([]);
-    const first = await world.collector().run(sweep);
-    expect(first.trimmed).toHaveLength(1);
-    expect(volume.published?.retainedFromLsn).toBeGreaterThan(retained);
-    expect(world.notes).toEqual([
-      expect.stringMatching(
-        /^warning: the bucket holds .* may hold 1 B \(--bucket-max\): the history of .* before its time$/,
-      ),
-    ]);
-    // The present disk is above this cap by itself.
-    const second = await world.collector().run(sweep);
-    expect(second.trimmed).toEqual([]);
-    expect(second.findings).toContainEqual({
-      key: "bucket",
-      problem: expect.stringContaining("delete snapshots, or raise the cap"),
-    });
-    await runFor(world, 60, world.collector());
-    expect(await world.dangling()).toEqual([]);
-    expect(volume.published?.bases).toHaveLength(1);
-  });
-
-  it("a cap that is kept changes nothing", async () => {
-    const world = new CollectorWorld();
-    const volume = world.volume(1);
-    await threeDays(world, volume);
-    world.bucketBytesMax = 2 ** 30;
-    const report = await world.collector().run(sweep);
-    const plain = new CollectorWorld();
-    const other = plain.volume(1);
-    await threeDays(plain, other);
-    expect(report.trimmed).toEqual((await plain.collector().run(sweep)).trimmed);
-    expect(volume.published?.retainedFromLsn).toBe(other.published?.retainedFromLsn);
   });
 
   it("deletes nothing in a dry run, and says what it would", async () => {

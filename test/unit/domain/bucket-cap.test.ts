@@ -3,17 +3,16 @@ import { expect, test } from "vitest";
 import type { IndexPageRef, SegmentRef } from "#shared/domain/archive.ts";
 import { capCutoff } from "#shared/domain/bucket-cap.ts";
 
-const segment = (wallMaxMs: number, bytes: number, recordBytes = 2 * bytes): SegmentRef =>
-  ({
-    key: `segment ${wallMaxMs}`,
-    firstLsn: 1,
-    lastLsn: 1,
-    bytes,
-    recordBytes,
-    wallMinMs: wallMaxMs - 1,
-    wallMaxMs,
-    footerStart: 0,
-  }) as SegmentRef;
+const segment = (wallMaxMs: number, bytes: number, recordBytes = 2 * bytes): SegmentRef => ({
+  key: `segment ${wallMaxMs}`,
+  firstLsn: 1,
+  lastLsn: 1,
+  bytes,
+  recordBytes,
+  wallMinMs: wallMaxMs - 1,
+  wallMaxMs,
+  footerStart: 0,
+});
 const page = (wallMaxMs: number, recordBytes: number): IndexPageRef => ({
   key: `page ${wallMaxMs}`,
   firstLsn: 1,
