@@ -4,6 +4,7 @@
  */
 import type { ApiStatus } from "#shared/api/http-api.ts";
 import type { BucketAdministration } from "#shared/ports/bucket-administration.ts";
+import type { ClusterAdministration } from "#shared/ports/cluster-administration.ts";
 import type { ConnectionRegister } from "#shared/ports/connection-register.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
 import type { VolumeAdministration } from "#shared/ports/volume-administration.ts";
@@ -11,6 +12,8 @@ import type { VolumeAdministration } from "#shared/ports/volume-administration.t
 export interface ApiSubject {
   readonly volumes: VolumeAdministration;
   readonly past: PastAdministration;
+  /** Not there on one machine. */
+  readonly cluster?: ClusterAdministration;
   /** Null with `--bucket none`. */
   readonly bucket: () => BucketAdministration | null;
   readonly connections: ConnectionRegister;

@@ -17,6 +17,7 @@ import { fromPort } from "#shared/shell/run-process.ts";
 import { answered } from "./answered.ts";
 import type { ApiSubject } from "./api-subject.ts";
 import { bucketRoutes } from "./bucket-routes.ts";
+import { clusterRoutes, notACluster } from "./cluster-routes.ts";
 import { metricsText } from "./metrics.ts";
 import { jobRoutes, pastRoutes } from "./past-routes.ts";
 import { readBody } from "./request-body.ts";
@@ -34,6 +35,13 @@ const volumeRoutes = (subject: ApiSubject) => {
     if (wanted.durability !== undefined) await volumes.setDurability(name, wanted.durability);
     return Object.keys(policy).length === 0 ? volumes.show(name) : await past.setPolicy(name, policy);
   };
+  const create = async (wanted: typeof bodies.CreateVolume.Type): Promise<VolumeView> => {
+    const { name, replicas = 1 } = wanted;
+    if (replicas !== 1 && subject.cluster === undefined) throw notACluster();
+    const durability = wanted.durability ?? "write";
+    const policy = policyFrom(wanted);
+    return await volumes.create({ name, sizeBytes: sizeOf(wanted.size), durability, replicas, policy });
+  };
   return HttpApiBuilder.group(varveApi, "volumes", (handlers) =>
     handlers
       .handle("list", () => Effect.sync(() => volumes.list().map(body)))
@@ -41,14 +49,7 @@ const volumeRoutes = (subject: ApiSubject) => {
         answered(
           Effect.gen(function* () {
             const wanted = yield* readBody(request, bodies.CreateVolume);
-            const view = yield* fromPort("create a volume", async () =>
-              volumes.create({
-                name: wanted.name,
-                sizeBytes: sizeOf(wanted.size),
-                durability: wanted.durability ?? "write",
-                policy: policyFrom(wanted),
-              }),
-            );
+            const view = yield* fromPort("create a volume", async () => create(wanted));
             return HttpServerResponse.jsonUnsafe(body(view), { status: 201 });
           }),
         ),
@@ -138,6 +139,7 @@ export const apiRoutes = (subject: ApiSubject) =>
       pastRoutes(subject),
       jobRoutes(subject),
       bucketRoutes(subject),
+      clusterRoutes(subject),
       serverRoutes(subject),
     ]),
   );

@@ -2,7 +2,7 @@
  * Commands of a cluster: its processes (gateway, storage, api) with their settings, and what is done to it from outside. Entries of
  * the command table (command-table.ts). Each setting is a flag, an environment variable and a name in the file of --config.
  */
-import { type Command, type Flag, json } from "./command.ts";
+import { type Command, type Flag, json, served, volumeName } from "./command.ts";
 
 const setting = (name: string, value: string, summary: string, repeat = false): Flag => ({
   name,
@@ -88,5 +88,48 @@ export const clusterCommands: readonly Command[] = [
       json,
     ],
     load: async () => (await import("./commands/storage.ts")).storage,
+  },
+  {
+    path: ["api"],
+    summary: "serve the HTTP API of a cluster",
+    detail: ["Creates and deletes volumes, shows nodes, replicas and who serves what.", ends],
+    args: [],
+    flags: [
+      ...service("127.0.0.1:8083"),
+      setting("http", "ADDR", "listen for the HTTP API on HOST:PORT (default 127.0.0.1:8080)"),
+      json,
+    ],
+    load: async () => (await import("./commands/api.ts")).api,
+  },
+  {
+    path: ["node", "list"],
+    summary: "list the storage nodes of a cluster with their pools",
+    args: [],
+    flags: served,
+    load: async () => (await import("./commands/cluster.ts")).clusterCommandModule.nodes,
+  },
+  {
+    path: ["replica", "list"],
+    summary: "list the replicas of a cluster with what they do",
+    args: [],
+    flags: served,
+    load: async () => (await import("./commands/cluster.ts")).clusterCommandModule.replicas,
+  },
+  {
+    path: ["attachments"],
+    summary: "list which gateway of a cluster serves which volume",
+    args: [],
+    flags: served,
+    load: async () => (await import("./commands/cluster.ts")).clusterCommandModule.attachments,
+  },
+  {
+    path: ["volume", "takeover"],
+    summary: "take a volume away from the gateway that serves it",
+    detail: [
+      "Its clients get errors for what was not answered, and connect again; nothing answered is lost.",
+    ],
+    args: [volumeName],
+    flags: [{ name: "force", summary: "yes, cut its clients off (required)" }, ...served],
+    load: async () => (await import("./commands/cluster.ts")).clusterCommandModule.takeover,
   },
 ];

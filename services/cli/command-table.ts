@@ -125,6 +125,7 @@ export const commands: readonly Command[] = [
         value: "write|flush",
         summary: "when a write counts as safe: at its reply (write, default), or at flush",
       },
+      { name: "replicas", value: "N", summary: "images on so many storage nodes, in a cluster (default 1)" },
       ...policyFlags,
       detach,
     ],

@@ -15,6 +15,8 @@ export interface WantedVolume {
   readonly name: string;
   readonly sizeBytes: number;
   readonly durability: VolumeDurability;
+  /** Null: as many as the server makes by itself. */
+  readonly replicas: number | null;
   readonly policy: ApiPolicy;
 }
 
@@ -73,8 +75,9 @@ class ServerAccess implements VolumeAccess {
   }
 
   async create(volume: WantedVolume): Promise<ApiVolume> {
-    const { name, sizeBytes: size, durability, policy } = volume;
-    return await this.client.call("POST", "/v1/volumes", { name, size, durability, ...policy });
+    const { name, sizeBytes: size, durability, replicas, policy } = volume;
+    const wanted = replicas === null ? {} : { replicas };
+    return await this.client.call("POST", "/v1/volumes", { name, size, durability, ...wanted, ...policy });
   }
 
   async set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume> {
@@ -117,7 +120,14 @@ class FileAccess implements VolumeAccess {
   }
 
   async create(volume: WantedVolume): Promise<ApiVolume> {
-    return volumeBody(await this.host.create({ ...volume, policy: policyFrom(volume.policy) }), []);
+    const { replicas, ...rest } = volume;
+    if (replicas !== null && replicas !== 1) {
+      throw new UsageError(
+        ["--replicas and --data exclude each other"],
+        "A data directory is one machine's.",
+      );
+    }
+    return volumeBody(await this.host.create({ ...rest, policy: policyFrom(volume.policy) }), []);
   }
 
   async set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume> {

@@ -10,6 +10,7 @@ import * as HttpApiSchema from "effect/http-api/HttpApiSchema";
 import * as OpenApi from "effect/http-api/OpenApi";
 import * as Schema from "effect/Schema";
 import { bucket, bucketBodies } from "./bucket-api.ts";
+import { cluster } from "./cluster-api.ts";
 import { jobs, past, pastBodies, policyFields } from "./past-api.ts";
 import { Durability, errors, Fields, Size, Volume } from "./volume-schema.ts";
 
@@ -45,6 +46,9 @@ const CreateVolume = Schema.Struct({
   name: Schema.String,
   size: Size,
   durability: Schema.optionalKey(Durability),
+  replicas: Schema.optionalKey(Schema.Int).annotate({
+    description: "storage nodes with an image; in a cluster",
+  }),
   ...policyFields,
 });
 const ResizeVolume = Schema.Struct({ size: Size, shrink: Schema.optionalKey(Schema.Boolean) });
@@ -103,6 +107,7 @@ export const varveApi = HttpApi.make("varve")
   .add(past)
   .add(jobs)
   .add(bucket)
+  .add(cluster)
   .add(server)
   .annotateMerge(
     OpenApi.annotations({

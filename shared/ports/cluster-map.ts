@@ -23,7 +23,13 @@ export interface ClusterMap {
   onError(listener: (error: VarveError) => void): void;
   /** Durable when it resolves. Rejects Retry while the table is away, or when others change it all the time. */
   putNode(record: NodeRecord): Promise<void>;
-  putPlacement(record: PlacementRecord): Promise<void>;
-  removePlacement(volumeId: string): Promise<void>;
+  /**
+   * Replaces a placement by what `change` makes of it (null: there is none, or it goes); made again where somebody else changed it
+   * meanwhile.
+   */
+  changePlacement(
+    volumeId: string,
+    change: (present: PlacementRecord | null) => PlacementRecord | null,
+  ): Promise<void>;
   close(): void;
 }

@@ -75,6 +75,8 @@ export interface NewVolume {
   readonly name: string;
   readonly sizeBytes: number;
   readonly durability: VolumeDurability;
+  /** Images on as many storage nodes, in a cluster; else 1. */
+  readonly replicas?: number;
   readonly policy?: Partial<HistoryPolicy>;
 }
 

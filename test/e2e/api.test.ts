@@ -126,12 +126,15 @@ test("the OpenAPI page names every route, and the routes that it names exist", a
     "get /healthz",
     "get /metrics",
     "get /readyz",
+    "get /v1/attachments",
     "get /v1/bucket/deleted",
     "get /v1/bucket/reports/{id}",
     "get /v1/bucket/usage",
     "get /v1/connections",
     "get /v1/jobs",
     "get /v1/jobs/{id}",
+    "get /v1/nodes",
+    "get /v1/replicas",
     "get /v1/status",
     "get /v1/volumes",
     "get /v1/volumes/{name}",
@@ -151,6 +154,7 @@ test("the OpenAPI page names every route, and the routes that it names exist", a
     "post /v1/volumes/{name}/rollback",
     "post /v1/volumes/{name}/scrub",
     "post /v1/volumes/{name}/snapshots",
+    "post /v1/volumes/{name}/takeover",
     "post /v1/volumes/{name}/tier",
   ]);
   for (const [path, methods] of Object.entries(body.paths)) {
@@ -165,4 +169,17 @@ test("the OpenAPI page names every route, and the routes that it names exist", a
       );
     }
   }
+});
+
+test("what belongs to several machines is refused on one", async () => {
+  for (const [method, path, body] of [
+    ["GET", "/v1/nodes"],
+    ["GET", "/v1/replicas"],
+    ["GET", "/v1/attachments"],
+    ["POST", "/v1/volumes/any/takeover"],
+    ["POST", "/v1/volumes", { name: "copies", size: "16M", replicas: 2 }],
+  ] as const) {
+    expect(await call(method, path, body)).toMatchObject({ status: 400, body: { tag: "NotAClusterError" } });
+  }
+  expect((await call<ApiVolume[]>("GET", "/v1/volumes")).body.map((one) => one.name)).not.toContain("copies");
 });

@@ -28,13 +28,13 @@ export const wrongCommands: readonly WrongCommand[] = [
     "cli-command",
     "vulome list",
     'there is no command "vulome"; did you mean "volume"?',
-    "Commands: up, volume, snapshot, history, changes, job, bucket, scrub, rescue, log, image, doctor, version, help. See: varve help.",
+    "Commands: up, volume, snapshot, history, changes, job, bucket, scrub, rescue, gateway, storage, api, node, replica, attachments, log, image, doctor, version, help. See: varve help.",
   ),
   usage(
     "cli-action",
     "volume lst",
     'varve volume has no action "lst"; did you mean "list"?',
-    "Actions: create, list, show, set, resize, delete, rollback, fill, tier, undelete. See: varve help volume.",
+    "Actions: create, list, show, set, resize, delete, rollback, fill, tier, undelete, takeover. See: varve help volume.",
   ),
   usage(
     "cli-action-missing",

@@ -149,7 +149,7 @@ export class Lab {
       const record = { id, name, sizeBytes, durability: "write", createdAtMs: Date.now() } as const;
       const replicas = nodes.map((node) => ({ node, pool: "main" }));
       const placement: PlacementRecord = { volumeId: id, beginBytes: sizeBytes, replicas };
-      await cluster.map.putPlacement(placement);
+      await cluster.map.changePlacement(id, () => placement);
       await cluster.catalog.put({ ...record, state: "active" });
       return id;
     } finally {

@@ -21,10 +21,18 @@ async function create(line: CommandLine): Promise<number> {
   const size = required(line, "size", "10G");
   const durability = durabilityOf(line) ?? "write";
   const sizeBytes = byteSizeFrom(size, "--size");
-  const volume = { name: nameOf(line), sizeBytes, durability, policy: policyOf(line) };
+  const replicas = replicasOf(line);
+  const volume = { name: nameOf(line), sizeBytes, durability, replicas, policy: policyOf(line) };
   const created = await withVolumes(line, async (volumes) => volumes.create(volume));
   printChanged(line, created, `created ${summary(created)}`);
   return 0;
+}
+
+function replicasOf(line: CommandLine): number | null {
+  const text = line.values.get("replicas")?.[0];
+  if (text === undefined) return null;
+  if (/^[1-9]$/.test(text)) return Number(text);
+  throw new UsageError([`--replicas: "${text}" is not a number from 1 to 9`], "For example: --replicas 2.");
 }
 
 /** Clone or restore: by a server only, because it needs the parent's past. */

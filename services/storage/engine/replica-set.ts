@@ -6,7 +6,7 @@
 import type { PlacementRecord, ReplicaPlace } from "#shared/domain/cluster.ts";
 import { replicaReadSubject, replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
 import { checkpointPathOf, type VolumePaths, volumePaths } from "#shared/domain/data-layout.ts";
-import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
@@ -36,7 +36,7 @@ export interface ReplicaSetOptions {
   readonly store: FileStore;
   readonly clock: Clock;
   readonly catalog: Pick<VolumeCatalog, "list">;
-  readonly map: Pick<ClusterMap, "placementOf">;
+  readonly map: Pick<ClusterMap, "placementOf" | "changePlacement">;
   readonly bus: MessageBus;
   readonly logOf: (volumeId: string) => LogFollower;
   /** Only this volume; null: all that are placed here. */
@@ -107,6 +107,7 @@ export class ReplicaSet {
     if (this.#closing) return;
     const { catalog, map, node, only } = this.#options;
     const wanted = new Map<string, VolumeRecord>();
+    this.#failures.clear();
     for (const record of catalog.list()) {
       const place = placeOn(map.placementOf(record.id), node);
       if (place === null || (only !== null && record.name !== only)) continue;
@@ -116,7 +117,6 @@ export class ReplicaSet {
     for (const replica of this.#open.values()) {
       if (!wanted.has(replica.record.id)) await this.#close(replica);
     }
-    this.#failures.clear();
     for (const record of wanted.values()) {
       if (!this.#open.has(record.id) && !this.#closing) await this.#tryOpen(record);
     }
@@ -171,10 +171,10 @@ export class ReplicaSet {
   #poolOf(place: ReplicaPlace): OpenPool {
     const pool = this.#options.pools.find((one) => one.name === place.pool);
     if (pool !== undefined) return pool;
-    throw toVarveError(
-      new Error(`this node has no pool ${place.pool}; start it with that pool again`),
-      "pool",
-    );
+    throw new VarveError("PoolMissing", "Invalid", `this node has no pool ${place.pool}`, {
+      hint: `Start it with that pool again: --pool ${place.pool}:DIR.`,
+      fields: { pool: place.pool },
+    });
   }
 
   async #close(replica: OpenReplica): Promise<void> {
@@ -185,15 +185,24 @@ export class ReplicaSet {
     if (failure !== null) this.#options.onNote(`warning: ${replica.record.name}: ${failure.message}`);
   }
 
-  /** The user was told that it goes. */
+  /** The user was told that it goes: its files, then this node's place, so that the last one ends the work. */
   async #forget(record: VolumeRecord, place: ReplicaPlace): Promise<void> {
+    const { store, map, node, onNote } = this.#options;
     const open = this.#open.get(record.id);
     if (open !== undefined) await this.#close(open);
-    const pool = this.#options.pools.find((one) => one.name === place.pool);
-    if (pool === undefined) return;
-    await this.#options.store
-      .removeTree(volumePaths(pool.dataDirectory, record.name).directory)
-      .catch((cause: unknown) => this.#options.onNote(`warning: ${toVarveError(cause, "remove").message}`));
+    try {
+      const pool = this.#poolOf(place);
+      await store.removeTree(volumePaths(pool.dataDirectory, record.name).directory);
+      await map.changePlacement(record.id, (present) =>
+        present === null
+          ? null
+          : { ...present, replicas: present.replicas.filter((one) => one.node !== node) },
+      );
+    } catch (cause) {
+      const error = toVarveError(cause, `remove the replica of ${record.name}`);
+      this.#failures.set(record.id, error);
+      onNote(`warning: the replica of ${record.name} is not removed: ${error.message}`);
+    }
   }
 
   /** Tells soon; many changes in a row are told once. */

@@ -86,20 +86,28 @@ export class KeyTableMap implements ClusterMap {
     await this.#put(`node.${record.name}`, encodeClusterRecord("node", record));
   }
 
-  async putPlacement(record: PlacementRecord): Promise<void> {
-    const key = `placement.${record.volumeId}`;
-    await this.#put(key, encodeClusterRecord("placement", record));
-    // Known here before the watch tells: who placed it goes on with it.
-    this.#placements.set(key, record);
-  }
-
-  async removePlacement(volumeId: string): Promise<void> {
+  async changePlacement(
+    volumeId: string,
+    change: (present: PlacementRecord | null) => PlacementRecord | null,
+  ): Promise<void> {
     const key = `placement.${volumeId}`;
     for (let attempt = 0; attempt < putsMax; attempt += 1) {
       const row = await this.#table.get(key);
-      if (row === null || (await this.#table.remove(key, row.revision))) return;
+      const present =
+        row === null || row.value === null ? null : decodeClusterRecord("placement", row.value, key);
+      const next = change(present);
+      if (!(await this.#replace(key, next, row?.revision ?? 0))) continue;
+      // Known here before the watch tells: who placed it goes on with it.
+      if (next === null) this.#placements.delete(key);
+      else this.#placements.set(key, next);
+      return;
     }
     throw contested(key);
+  }
+
+  async #replace(key: string, next: PlacementRecord | null, revision: number): Promise<boolean> {
+    if (next === null) return revision === 0 || (await this.#table.remove(key, revision));
+    return (await this.#table.put(key, encodeClusterRecord("placement", next), revision)) !== null;
   }
 
   close(): void {

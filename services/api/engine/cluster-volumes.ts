@@ -1,0 +1,314 @@
+/*
+ * The volumes, nodes and leases of a cluster, as its api process shows and changes them: placements are chosen here, images are made by
+ * the nodes, logs by the gateways. The HTTP routes call it through its ports. See docs/specs/cluster.md.
+ *
+ *   create: creating ─placed─► active        delete: deleting ─each node removes its files and place─► log and record removed
+ */
+import type { LeaseRecord } from "#shared/domain/cluster.ts";
+import { replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { placeReplicas } from "#shared/domain/placement.ts";
+import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import {
+  checkVolumeName,
+  checkVolumeSize,
+  type VolumeDurability,
+  type VolumeRecord,
+} from "#shared/domain/volume.ts";
+import { decodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
+import type { Clock, Random } from "#shared/ports/clock.ts";
+import type {
+  AttachmentView,
+  ClusterAdministration,
+  NodeView,
+  ReplicaView,
+} from "#shared/ports/cluster-administration.ts";
+import type { ClusterMap } from "#shared/ports/cluster-map.ts";
+import type { Leases } from "#shared/ports/lease.ts";
+import type { MessageBus } from "#shared/ports/message-bus.ts";
+import type {
+  ImageReport,
+  NewVolume,
+  VolumeAdministration,
+  VolumeView,
+} from "#shared/ports/volume-administration.ts";
+import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
+
+export interface ClusterVolumesOptions {
+  readonly catalog: VolumeCatalog;
+  readonly map: ClusterMap;
+  readonly leases: Leases;
+  readonly bus: MessageBus;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Removes the log of a volume whose images are gone. */
+  readonly removeLog: (volumeId: string) => Promise<void>;
+}
+
+/** A deletion waits so long for its nodes; those that are away go on with it when they are back. */
+const deletedMs = 10_000;
+const lookMs = 100;
+
+export class ClusterVolumes implements VolumeAdministration, ClusterAdministration {
+  readonly #options: ClusterVolumesOptions;
+  readonly #reports = new Map<string, { readonly report: ReplicaReport; readonly atMs: number }>();
+
+  constructor(options: ClusterVolumesOptions) {
+    this.#options = options;
+    options.bus.subscribe(replicaStateSubject("*", "*"), (data, subject) => {
+      const decoded = decodeMessage(data);
+      if (isBadMessage(decoded) || decoded.message.type !== "state") return;
+      const { report } = decoded.message;
+      this.#reports.set(keyOf(subject.split(".")[2] ?? "", report.node), {
+        report,
+        atMs: options.clock.monotonicMs(),
+      });
+    });
+  }
+
+  list(): readonly VolumeView[] {
+    return this.#options.catalog
+      .list()
+      .filter(({ state }) => state === "active")
+      .map((record) => this.#view(record));
+  }
+
+  show(name: string): VolumeView {
+    return this.#view(this.#require(name));
+  }
+
+  async create(volume: NewVolume): Promise<VolumeView> {
+    const { catalog, map, clock, random } = this.#options;
+    checkVolumeName(volume.name);
+    checkVolumeSize(volume.sizeBytes);
+    if (volume.durability !== "write") throw writeOnly(volume.name);
+    const replicas = volume.replicas ?? 1;
+    if (!(replicas >= 1 && replicas <= limits.replicasMax)) throw replicaCount(replicas);
+    const record: VolumeRecord = {
+      id: random.hex(8),
+      name: volume.name,
+      sizeBytes: volume.sizeBytes,
+      durability: volume.durability,
+      createdAtMs: clock.wallTimeMs(),
+      state: "creating",
+    };
+    const places = placeReplicas({ sizeBytes: record.sizeBytes, replicas, tags: [] }, this.#ground());
+    await catalog.put(record);
+    try {
+      const placement = { volumeId: record.id, beginBytes: record.sizeBytes, replicas: places };
+      await map.changePlacement(record.id, () => placement);
+      await catalog.put({ ...record, state: "active" });
+    } catch (cause) {
+      // Nobody was told that it exists. Where even this fails, finishDeletions() ends the work.
+      await this.#forget(record.id).catch(() => undefined);
+      throw cause;
+    }
+    return this.show(record.name);
+  }
+
+  async delete(name: string): Promise<void> {
+    const record = this.#require(name);
+    const lease = this.#serving(record.id);
+    if (lease !== null) throw stillServed(name, lease);
+    await this.#options.catalog.put({ ...record, state: "deleting" });
+    const { clock } = this.#options;
+    const endMs = clock.monotonicMs() + deletedMs;
+    while (!(await this.#finishDeletion(record.id)) && clock.monotonicMs() < endMs) {
+      await new Promise<void>((resolve) => {
+        clock.after(lookMs, resolve);
+      });
+    }
+  }
+
+  /** Ends what was begun: deletions whose nodes are done, and volumes that were never wholly made. Called now and then. */
+  async finishDeletions(): Promise<void> {
+    for (const { id, state } of this.#options.catalog.list()) {
+      if (state === "deleting") await this.#finishDeletion(id);
+    }
+  }
+
+  async resize(name: string): Promise<VolumeView> {
+    throw notYet(this.#require(name).name, "resized");
+  }
+
+  async setDurability(name: string, durability: VolumeDurability): Promise<VolumeView> {
+    const record = this.#require(name);
+    if (durability !== "write") throw writeOnly(name);
+    const lease = this.#serving(record.id);
+    if (lease !== null) throw stillServed(name, lease);
+    await this.#options.catalog.put({ ...record, durability });
+    return this.show(name);
+  }
+
+  async checkImage(name: string): Promise<ImageReport> {
+    throw notYet(this.#require(name).name, "checked");
+  }
+
+  async adoptImage(name: string): Promise<ImageReport> {
+    throw notYet(this.#require(name).name, "adopted");
+  }
+
+  async discardImage(name: string): Promise<ImageReport> {
+    throw notYet(this.#require(name).name, "discarded");
+  }
+
+  nodes(): readonly NodeView[] {
+    const { map, catalog } = this.#options;
+    return map.nodes().map(({ record, ageMs }) => ({
+      ...record,
+      ageMs: Math.round(ageMs),
+      alive: ageMs <= limits.nodeSilentMs,
+      volumes: catalog
+        .list()
+        .filter(({ id }) => map.placementOf(id)?.replicas.some(({ node }) => node === record.name))
+        .map((volume) => volume.name),
+    }));
+  }
+
+  replicas(volume: string | null): readonly ReplicaView[] {
+    const { map, catalog, clock } = this.#options;
+    const records = volume === null ? catalog.list() : [this.#require(volume)];
+    const nowMs = clock.monotonicMs();
+    return records.flatMap(({ id, name }) =>
+      (map.placementOf(id)?.replicas ?? []).map(({ node, pool }) => {
+        const heard = this.#reports.get(keyOf(id, node));
+        const fresh = heard !== undefined && nowMs - heard.atMs <= limits.replicaSilentMs;
+        return { volume: name, node, pool, report: fresh ? heard.report : null };
+      }),
+    );
+  }
+
+  attachments(): readonly AttachmentView[] {
+    return this.#options.catalog.list().flatMap(({ id, name }) => {
+      const lease = this.#serving(id);
+      return lease === null ? [] : [attachmentOf(name, lease)];
+    });
+  }
+
+  async takeover(name: string): Promise<AttachmentView> {
+    const { id } = this.#require(name);
+    const lease = this.#serving(id);
+    if (lease === null || !(await this.#options.leases.revoke(`volume.${id}`))) {
+      throw new VarveError("NotServedError", "Invalid", `no gateway serves volume ${name}`, {
+        hint: "Any gateway takes it when a client connects there. Nothing was changed.",
+        fields: { name },
+      });
+    }
+    return attachmentOf(name, lease);
+  }
+
+  /** True when nothing of it is left. */
+  async #finishDeletion(id: string): Promise<boolean> {
+    const placement = this.#options.map.placementOf(id);
+    if (placement !== null && placement.replicas.length > 0) return false;
+    await this.#options.removeLog(id);
+    await this.#forget(id);
+    return true;
+  }
+
+  async #forget(id: string): Promise<void> {
+    await this.#options.map.changePlacement(id, () => null);
+    await this.#options.catalog.remove(id);
+  }
+
+  #ground(): Parameters<typeof placeReplicas>[1] {
+    const { map, catalog } = this.#options;
+    const sizes = new Map(catalog.list().map(({ id, sizeBytes }) => [id, sizeBytes]));
+    return {
+      nodes: map
+        .nodes()
+        .filter(({ ageMs }) => ageMs <= limits.nodeSilentMs)
+        .map(({ record }) => record),
+      placements: map.placements(),
+      sizeOf: (id) => sizes.get(id) ?? 0,
+    };
+  }
+
+  #serving(id: string): LeaseRecord | null {
+    const lease = this.#options.leases.view(`volume.${id}`);
+    return lease !== null && lease.state === "held" ? lease : null;
+  }
+
+  #require(name: string): VolumeRecord {
+    const record = this.#options.catalog.find(name);
+    if (record !== null && record.state === "active") return record;
+    const names = this.list().map((view) => view.name);
+    throw new VarveError(
+      "UnknownVolumeError",
+      "Invalid",
+      `there is no volume named ${JSON.stringify(name)}`,
+      {
+        hint: names.length === 0 ? "There are no volumes yet." : `Volumes: ${names.join(", ")}.`,
+        fields: { name },
+      },
+    );
+  }
+
+  #view(record: VolumeRecord): VolumeView {
+    const lease = this.#serving(record.id);
+    const placement = this.#options.map.placementOf(record.id);
+    const places = (placement?.replicas ?? []).map(({ node, pool }) => `${node}:${pool}`);
+    return {
+      id: record.id,
+      name: record.name,
+      description: lease === null ? "not in use" : `served by gateway ${lease.holder}`,
+      sizeBytes: record.sizeBytes,
+      durability: record.durability,
+      createdAtMs: record.createdAtMs,
+      condition: lease === null ? "closed" : "serving",
+      failure: null,
+      attachedClients: 0,
+      imagePath: places.join(", "),
+      logPath: `NATS stream varve-log-${record.id}`,
+      figures: null,
+      past: null,
+    };
+  }
+}
+
+function keyOf(volumeId: string, node: string): string {
+  return `${volumeId}.${node}`;
+}
+
+function attachmentOf(volume: string, { holder, address, epoch }: LeaseRecord): AttachmentView {
+  return { volume, gateway: holder, address, epoch };
+}
+
+function stillServed(name: string, { holder, address }: LeaseRecord): VarveError {
+  return new VarveError("VolumeAttachedError", "Retry", `volume ${name} is served by gateway ${holder}`, {
+    hint: `Disconnect its clients at ${address}; the gateway lets it go 30 s later. Nothing was changed.`,
+    fields: { name, holder },
+  });
+}
+
+function writeOnly(name: string): VarveError {
+  return new VarveError(
+    "FlushVolumeRefused",
+    "Invalid",
+    `volume ${name}: a cluster has durability write only`,
+    {
+      hint: "A client that fails over to another gateway could not know of lost answers.",
+      fields: { name },
+    },
+  );
+}
+
+function replicaCount(replicas: number): VarveError {
+  return new VarveError(
+    "ReplicaCountError",
+    "Invalid",
+    `${replicas} replicas; a volume has 1 to ${limits.replicasMax}`,
+    {
+      hint: "For example: varve volume create disk0 --size 10G --replicas 2.",
+      fields: { replicas },
+    },
+  );
+}
+
+function notYet(name: string, what: string): VarveError {
+  return new VarveError("NotInCluster", "Invalid", `volume ${name} can't be ${what} in a cluster`, {
+    hint: "This works with varve up on one machine only. Nothing was changed.",
+    fields: { name },
+  });
+}

@@ -1,0 +1,169 @@
+// What an operator does to a cluster, by the real commands against real processes: creates volumes with replicas, looks at nodes and
+// replicas, takes a volume over, deletes it; and what a second replica is good for when a storage node dies.
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Lab, sleep } from "../tools/cluster-process.ts";
+import { freePort } from "../tools/free-port.ts";
+import { NatsServers } from "../tools/nats-server.ts";
+import { NbdClient } from "../tools/nbd-client.ts";
+import { repositoryDir } from "../tools/varve-process.ts";
+
+const run = promisify(execFile);
+let servers: NatsServers;
+let lab: Lab;
+let api = "";
+
+beforeEach(async () => {
+  servers = await NatsServers.start();
+  lab = new Lab(servers);
+  const http = `127.0.0.1:${await freePort()}`;
+  api = `http://${http}`;
+  await lab.start("api", "front", { http, health: "off" });
+});
+
+afterEach(async () => {
+  await lab.close();
+  await servers.stop();
+});
+
+interface Ran {
+  readonly code: number;
+  readonly text: string;
+}
+
+async function varve(...words: readonly string[]): Promise<Ran> {
+  const env = { ...process.env, VARVE_API: api };
+  try {
+    const { stdout } = await run(join(repositoryDir, "bin", "varve"), [...words], { env });
+    return { code: 0, text: stdout };
+  } catch (cause) {
+    const { code, stderr } = cause as { code: number; stderr: string };
+    return { code, text: stderr };
+  }
+}
+
+const json = async (...words: readonly string[]): Promise<unknown> => {
+  const { code, text } = await varve(...words, "--json");
+  expect([code, text]).toEqual([0, text]);
+  return JSON.parse(text) as unknown;
+};
+
+async function attach(port: number): Promise<NbdClient> {
+  const endMs = performance.now() + 20_000;
+  for (;;) {
+    try {
+      return await NbdClient.connect(`127.0.0.1:${port}`, "disk0");
+    } catch (cause) {
+      if (performance.now() > endMs) throw cause;
+    }
+    await sleep(50);
+  }
+}
+
+/** Replicas as `varve replica list` shows them, when all are as wanted. */
+async function replicasAre(wanted: readonly unknown[]): Promise<void> {
+  await expect
+    .poll(async () => json("replica", "list"), { timeout: 15_000, interval: 200 })
+    .toMatchObject(wanted);
+}
+
+describe("an operator", () => {
+  test("creates a volume on the emptiest nodes, sees it served, and deletes it with everything it had", async () => {
+    expect(await varve("volume", "create", "disk0", "--size", "16M")).toMatchObject({
+      code: 73,
+      text: expect.stringContaining("1 replicas want as many storage nodes with room, and 0 can take one"),
+    });
+    for (const name of ["shelf", "attic"]) await lab.storage(name);
+    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "attic" }, { name: "shelf" }]);
+    expect((await varve("volume", "create", "disk0", "--size", "16M", "--replicas", "3")).code).toBe(73);
+    expect((await varve("volume", "create", "disk0", "--size", "16M", "--replicas", "2")).code).toBe(0);
+    expect((await varve("volume", "create", "disk0", "--size", "16M")).text).toContain(
+      "disk0 exists already",
+    );
+    expect((await varve("volume", "create", "one", "--size", "16M")).code).toBe(0);
+    expect(await json("node", "list")).toMatchObject([{ volumes: ["disk0", "one"] }, { volumes: ["disk0"] }]);
+
+    const gate = await lab.gateway("gate-1");
+    const client = await attach(gate.port);
+    await client.write(0, Buffer.alloc(4096, 5));
+    expect(await json("attachments")).toMatchObject([{ volume: "disk0", gateway: "gate-1", epoch: 1 }]);
+    await replicasAre([
+      { volume: "disk0", node: "attic", condition: "following", appliedLsn: 2 },
+      { volume: "disk0", node: "shelf", condition: "following", appliedLsn: 2 },
+      { volume: "one", node: "attic", condition: "filling" },
+    ]);
+    expect(await varve("volume", "delete", "disk0")).toMatchObject({
+      code: 75,
+      text: expect.stringContaining("volume disk0 is served by gateway gate-1"),
+    });
+    await client.disconnect();
+    await gate.process.stop();
+    expect((await varve("volume", "delete", "disk0")).code).toBe(0);
+    expect(await json("volume", "list")).toMatchObject([{ name: "one" }]);
+    for (const name of ["shelf", "attic"]) expect(existsSync(lab.imageOf(name, "disk0"))).toBe(false);
+    expect(existsSync(lab.imageOf("attic", "one"))).toBe(true);
+    // The name is free, and nothing of the old disk shows in the new one.
+    expect((await varve("volume", "create", "disk0", "--size", "16M", "--replicas", "2")).code).toBe(0);
+    const fresh = await attach((await lab.gateway("gate-2")).port);
+    expect((await fresh.read(0, 4096)).every((byte) => byte === 0)).toBe(true);
+    await fresh.disconnect();
+  });
+
+  test("takes a volume away from a gateway: its clients are cut off, another one serves all that was acknowledged", async () => {
+    await lab.storage("shelf");
+    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);
+    await varve("volume", "create", "disk0", "--size", "16M");
+    const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
+    expect((await varve("volume", "takeover", "disk0")).code).toBe(2);
+    expect((await varve("volume", "takeover", "disk0", "--force")).text).toContain(
+      "no gateway serves volume disk0",
+    );
+    const client = await attach(one.port);
+    await client.write(0, Buffer.alloc(4096, 6));
+    expect((await varve("volume", "takeover", "disk0", "--force")).text).toContain(
+      "is taken from gateway gate-1",
+    );
+    await one.process.says("lease volume.");
+    await expect(client.write(0, Buffer.alloc(4096, 7))).rejects.toThrow();
+    const next = await attach(two.port);
+    expect((await next.read(0, 4096)).every((byte) => byte === 6)).toBe(true);
+    await next.disconnect();
+  });
+
+  test("with two replicas a dead storage node delays no read by a second", async () => {
+    const nodes = { shelf: await lab.storage("shelf"), attic: await lab.storage("attic") };
+    await expect.poll(async () => json("node", "list")).toHaveLength(2);
+    await varve("volume", "create", "disk0", "--size", "16M", "--replicas", "2");
+    const client = await attach((await lab.gateway("gate-1")).port);
+    const fill = async (value: number): Promise<void> => {
+      for (let offset = 0; offset < 16 * 2 ** 20; offset += 2 ** 20) {
+        await client.write(offset, Buffer.alloc(2 ** 20, value));
+      }
+    };
+    let slowestMs = 0;
+    const readAll = async (value: number): Promise<void> => {
+      for (let offset = 0; offset < 16 * 2 ** 20; offset += 2 ** 18) {
+        const startMs = performance.now();
+        const bytes = await client.read(offset, 2 ** 18);
+        slowestMs = Math.max(slowestMs, performance.now() - startMs);
+        expect(bytes.every((byte) => byte === value)).toBe(true);
+      }
+    };
+    await fill(1);
+    await readAll(1);
+    for (const [index, name] of (["attic", "shelf"] as const).entries()) {
+      nodes[name].signal(index === 0 ? "SIGSTOP" : "SIGKILL");
+      await fill(10 + index);
+      await readAll(10 + index);
+      if (index === 0) nodes[name].signal("SIGCONT");
+      else nodes[name] = await lab.storage(name);
+      await replicasAre([{ condition: "following" }, { condition: "following" }]);
+    }
+    await readAll(11);
+    expect(slowestMs).toBeLessThan(1000);
+    await client.disconnect();
+  });
+});
