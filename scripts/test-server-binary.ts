@@ -1,4 +1,4 @@
-// Finds the servers that tests run against: in PATH where the version fits, else built once by Go, pinned, into
+// Finds the servers and one tool that tests run against: in PATH where the version fits, else built once by Go, pinned, into
 // .cache/test-servers (git-ignored). scripts/test.ts runs it before the stages that need a server; test/tools/s3-servers.ts
 // and test/tools/nats-server.ts ask it for the path. `node scripts/test-server-binary.ts nats-server` builds ahead. A missing
 // Go says what to do.
@@ -22,7 +22,7 @@ interface ServerSource {
 }
 
 export const serverSources = {
-  // The commit of release 4.53: its tags are no Go versions.
+  // It calls itself 4.53; the project's tags are no Go versions.
   weed: {
     package: "github.com/seaweedfs/seaweedfs",
     version: "v0.0.0-20261109003541-7506e5f91cd6",
@@ -44,6 +44,13 @@ export const serverSources = {
     package: "github.com/minio/minio",
     version: "v0.0.0-20260212201848-7aac2a2c5b7c",
     fits: /RELEASE\.202[56]-/,
+  },
+  // No server: reads a compose file as `docker compose config` does, for it is the library of that.
+  "compose-spec": {
+    package: "github.com/compose-spec/compose-go/v2",
+    version: "v2.16.2",
+    inside: "./cmd",
+    fits: /(?!)/,
   },
 } as const satisfies Record<string, ServerSource>;
 

@@ -45,6 +45,7 @@ const stages: readonly Step[] = [
   vitestStage("crash", minutes(8)),
   programStage("crash rounds", minutes(8), "test/crash/crash.ts", "--rounds", "6"),
   vitestStage("e2e", minutes(12)),
+  serverStage("package", "compose-spec", "nats-server"),
   vitestStage("package", minutes(6)),
   vitestStage("vm", minutes(20)),
 ];
