@@ -3,7 +3,7 @@
  * there is checked where the volume is changed, but for words that could not be sent.
  */
 import type { ApiPolicy } from "#shared/api/http-api.ts";
-import { type ResidencyPolicy, residencies } from "#shared/domain/history-record.ts";
+import { type ResidencyPolicy, residencies } from "#shared/domain/archive.ts";
 import { timeSpanFrom } from "#shared/domain/time-span.ts";
 import { type CommandLine, UsageError } from "./command-line.ts";
 

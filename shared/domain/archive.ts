@@ -125,6 +125,20 @@ export interface HistoryGap {
   readonly toLsn: number;
 }
 
+export interface ManifestPolicy {
+  readonly residency: ResidencyPolicy;
+  readonly coldAfterMs: number;
+  readonly bucketAway: BucketAwayPolicy;
+}
+
+/** full: every extent is on this machine. tiered: what was not touched for a while may be in the bucket only. */
+export const residencies = ["full", "tiered"] as const;
+export type ResidencyPolicy = (typeof residencies)[number];
+
+/** What happens when the log is full and the bucket away. */
+export const bucketAwayPolicies = ["stop", "drop history"] as const;
+export type BucketAwayPolicy = (typeof bucketAwayPolicies)[number];
+
 /** The root of a volume in the bucket. Numbered, immutable; the greatest key is the present one. */
 export interface VolumeManifest {
   readonly volumeId: string;
@@ -151,6 +165,8 @@ export interface VolumeManifest {
   /** The oldest point that opens, but for snapshots and pins below it. */
   readonly retainedFromLsn: number;
   readonly historyMs: number;
+  /** What else the user set, so that a rescue brings it back. Not there in manifests that Varve wrote before it had this. */
+  readonly policy?: ManifestPolicy;
   readonly deletedAtMs: number | null;
   readonly snapshots: readonly SnapshotRecord[];
   readonly rebases: readonly { readonly lsn: number; readonly toLsn: number }[];

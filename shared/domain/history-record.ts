@@ -3,26 +3,17 @@
  * Stored as DATA/volumes/NAME/history.json (docs/formats/volume-history.md). The volume host reads and changes it; the
  * archiver repeats parts of it in each manifest. Pure.
  */
-import type { PointPin, SnapshotRecord, VolumeOrigin } from "./archive.ts";
+import type { ManifestPolicy, PointPin, SnapshotRecord, VolumeOrigin } from "./archive.ts";
 import { VarveError } from "./errors.ts";
 import { volumeNameMistake } from "./volume.ts";
 
-/** full: every extent is on this machine. tiered: what was not touched for a while may be in the bucket only. */
-export const residencies = ["full", "tiered"] as const;
-export type ResidencyPolicy = (typeof residencies)[number];
-
-export const bucketAwayPolicies = ["stop", "drop history"] as const;
-
-export interface HistoryRecord {
+export interface HistoryRecord extends ManifestPolicy {
   readonly volumeId: string;
   /** Size of the disk before entry 1. */
   readonly beginBytes: number;
   /** Archiver tenures so far. */
   readonly archiverEpoch: number;
   readonly historyMs: number;
-  readonly residency: ResidencyPolicy;
-  readonly coldAfterMs: number;
-  readonly bucketAway: (typeof bucketAwayPolicies)[number];
   readonly origin: VolumeOrigin | null;
   readonly pins: readonly PointPin[];
   readonly snapshots: readonly SnapshotRecord[];

@@ -2,12 +2,15 @@
  * A volume's manifest in the bucket (docs/formats/manifest.md): the root that names its bases, index pages and latest
  * segments. The archiver publishes it after everything it names; point sources, rescue, the collector and checks start here.
  */
-import type {
-  HistoryGap,
-  PointPin,
-  SnapshotRecord,
-  VolumeManifest,
-  VolumeOrigin,
+import {
+  bucketAwayPolicies,
+  type HistoryGap,
+  type ManifestPolicy,
+  type PointPin,
+  residencies,
+  type SnapshotRecord,
+  type VolumeManifest,
+  type VolumeOrigin,
 } from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { durabilities } from "#shared/domain/volume.ts";
@@ -36,47 +39,55 @@ const manifestKind: ObjectKind<VolumeManifest> = {
   magic: "VMAN",
   version: manifestVersion,
   name: "manifest",
-  shape: fields<VolumeManifest>({
-    volumeId: id,
-    name: volumeName,
-    sizeBytes: volumeSize,
-    durability: oneOf(durabilities),
-    createdAtMs: milliseconds,
-    lineNumber: integer(1),
-    line: id,
-    archiverEpoch: integer(1),
-    number: integer(1),
-    writtenAtMs: milliseconds,
-    ancestors: list(
-      fields<VolumeManifest["ancestors"][number]>({ line: id, lastLsn: integer() }),
-      limits.manifestListMax,
-    ),
-    origin: nullable(fields<VolumeOrigin>({ volumeId: id, name: volumeName, lsn: integer() })),
-    beginBytes: volumeSize,
-    archivedLsn: integer(),
-    archivedEpoch: integer(),
-    archivedChecksum: id,
-    retainedFromLsn: integer(),
-    historyMs: milliseconds,
-    deletedAtMs: nullable(milliseconds),
-    snapshots: list(
-      fields<SnapshotRecord>({ name: volumeName, lsn: integer(), wallTimeMs: milliseconds }),
-      limits.manifestListMax,
-    ),
-    rebases: list(fields<VolumeManifest["rebases"][number]>({ lsn, toLsn: lsn }), limits.manifestListMax),
-    resizes: list(
-      fields<VolumeManifest["resizes"][number]>({ lsn, sizeBytes: volumeSize }),
-      limits.manifestListMax,
-    ),
-    gaps: list(fields<HistoryGap>({ fromLsn: integer(), toLsn: lsn }), limits.manifestListMax),
-    pins: list(
-      fields<PointPin>({ lsn: integer(), holder: text(/^[\x21-\x7e]{1,128}$/) }),
-      limits.manifestListMax,
-    ),
-    bases: list(baseRef, limits.manifestListMax),
-    pages: list(indexPageRef, limits.manifestListMax),
-    segments: list(segmentRef, limits.manifestSegmentsMax),
-  }),
+  shape: fields<Required<VolumeManifest>>(
+    {
+      volumeId: id,
+      name: volumeName,
+      sizeBytes: volumeSize,
+      durability: oneOf(durabilities),
+      createdAtMs: milliseconds,
+      lineNumber: integer(1),
+      line: id,
+      archiverEpoch: integer(1),
+      number: integer(1),
+      writtenAtMs: milliseconds,
+      ancestors: list(
+        fields<VolumeManifest["ancestors"][number]>({ line: id, lastLsn: integer() }),
+        limits.manifestListMax,
+      ),
+      origin: nullable(fields<VolumeOrigin>({ volumeId: id, name: volumeName, lsn: integer() })),
+      beginBytes: volumeSize,
+      archivedLsn: integer(),
+      archivedEpoch: integer(),
+      archivedChecksum: id,
+      retainedFromLsn: integer(),
+      historyMs: milliseconds,
+      policy: fields<ManifestPolicy>({
+        residency: oneOf(residencies),
+        coldAfterMs: milliseconds,
+        bucketAway: oneOf(bucketAwayPolicies),
+      }),
+      deletedAtMs: nullable(milliseconds),
+      snapshots: list(
+        fields<SnapshotRecord>({ name: volumeName, lsn: integer(), wallTimeMs: milliseconds }),
+        limits.manifestListMax,
+      ),
+      rebases: list(fields<VolumeManifest["rebases"][number]>({ lsn, toLsn: lsn }), limits.manifestListMax),
+      resizes: list(
+        fields<VolumeManifest["resizes"][number]>({ lsn, sizeBytes: volumeSize }),
+        limits.manifestListMax,
+      ),
+      gaps: list(fields<HistoryGap>({ fromLsn: integer(), toLsn: lsn }), limits.manifestListMax),
+      pins: list(
+        fields<PointPin>({ lsn: integer(), holder: text(/^[\x21-\x7e]{1,128}$/) }),
+        limits.manifestListMax,
+      ),
+      bases: list(baseRef, limits.manifestListMax),
+      pages: list(indexPageRef, limits.manifestListMax),
+      segments: list(segmentRef, limits.manifestSegmentsMax),
+    },
+    ["policy"],
+  ),
   mistake: manifestMistake,
 };
 

@@ -2,17 +2,16 @@
  * A volume's history file, DATA/volumes/NAME/history.json (docs/formats/volume-history.md): JSON for people and jq, with the
  * catalogue's checksum line. The volume host reads and writes it whole; rescue makes one from a manifest.
  */
-import type { PointPin, SnapshotRecord, VolumeOrigin } from "#shared/domain/archive.ts";
-import { isVolumeSize } from "#shared/domain/entry.ts";
-import { VarveError } from "#shared/domain/errors.ts";
 import {
   bucketAwayPolicies,
-  byPin,
-  bySnapshot,
-  type HistoryRecord,
+  type PointPin,
   residencies,
-  spanMsMax,
-} from "#shared/domain/history-record.ts";
+  type SnapshotRecord,
+  type VolumeOrigin,
+} from "#shared/domain/archive.ts";
+import { isVolumeSize } from "#shared/domain/entry.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import { byPin, bySnapshot, type HistoryRecord, spanMsMax } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { isVolumeId, volumeNameMistake } from "#shared/domain/volume.ts";
 import { checksumOf } from "./checksum.ts";

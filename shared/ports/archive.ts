@@ -5,6 +5,7 @@
  */
 import type {
   BaseRef,
+  ManifestPolicy,
   PointPin,
   SnapshotRecord,
   VolumeManifest,
@@ -17,11 +18,8 @@ import type { HotLog } from "./history.ts";
 import type { AllocationRun } from "./replica-image.ts";
 import type { Slab } from "./slab.ts";
 
-/** What to do when the bucket stays away and the hot log nears its limit. */
-export type BucketAwayPolicy = "stop" | "drop history";
-
 /** Facts of a volume that go into each manifest; read at the moment of publishing. */
-export interface ManifestFacts {
+export interface ManifestFacts extends ManifestPolicy {
   readonly snapshots: readonly SnapshotRecord[];
   readonly pins: readonly PointPin[];
   readonly origin: VolumeOrigin | null;
@@ -29,7 +27,6 @@ export interface ManifestFacts {
   readonly beginBytes: number;
   readonly historyMs: number;
   readonly deletedAtMs: number | null;
-  readonly bucketAway: BucketAwayPolicy;
 }
 
 /** The replica as bases are read from it: never through an overlay. */

@@ -44,6 +44,7 @@ async function livedMachine(): Promise<PastServer> {
   await old.write("disk0", 0, first);
   await old.snapshot("disk0", "one");
   await old.write("disk0", 2 * MiB, second);
+  await old.ok("PATCH", "/volumes/disk0", { history: "3d", residency: "tiered", coldAfter: "9d" });
   await old.stop();
   return old;
 }
@@ -71,6 +72,11 @@ describe("a lost machine", () => {
     expect((await after.read("disk0", 3 * MiB, 3 * MiB)).equals(first.subarray(3 * MiB))).toBe(true);
     expect((await after.read("disk0@one", 0, 6 * MiB)).equals(first)).toBe(true);
     expect((await after.read("empty", 0, MiB)).every((byte) => byte === 0)).toBe(true);
+    expect((await after.volume("disk0")).past).toMatchObject({
+      history: "3d",
+      residency: "tiered",
+      coldAfter: "9d",
+    });
     // It goes on: written, archived on the new line, checked, and rescued once more.
     await after.write("disk0", 20 * MiB, second);
     await after.stop();

@@ -209,6 +209,7 @@ export class ManifestPublisher {
   private withFacts(manifest: VolumeManifest, facts: ManifestFacts): VolumeManifest {
     const { subject, lineNumber, parts } = this.options;
     const { origin, beginBytes, historyMs, deletedAtMs, pins, snapshots } = facts;
+    const { residency, coldAfterMs, bucketAway } = facts;
     return {
       ...manifest,
       name: subject.record.name,
@@ -216,6 +217,7 @@ export class ManifestPublisher {
       origin,
       beginBytes,
       historyMs,
+      policy: { residency, coldAfterMs, bucketAway },
       deletedAtMs,
       pins,
       snapshots: snapshots.filter((snapshot) => snapshot.lsn <= manifest.archivedLsn),

@@ -123,6 +123,7 @@ function planOf(manifest: VolumeManifest): RescuePlan {
     beginBytes: manifest.beginBytes,
     archiverEpoch: manifest.archiverEpoch,
     ...defaultHistoryPolicy,
+    ...manifest.policy,
     historyMs: manifest.historyMs,
     origin,
     pins: manifest.pins.filter((pin) => pin.holder !== "reader"),

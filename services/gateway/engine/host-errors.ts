@@ -2,7 +2,9 @@
  * What the volume host refuses, in its own words (docs/errors.md). volume-host.ts and host-waits.ts throw them; nothing was
  * changed when they do.
  */
+
 import { VarveError } from "#shared/domain/errors.ts";
+import type { HistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 
 export function unknownVolume(name: string, names: readonly string[]): VarveError {
@@ -93,4 +95,16 @@ export function bucketNeeded(name: string, remote: number, extents: number): Var
       fields: { name, remoteExtents: remote },
     },
   );
+}
+
+export function unknownSnapshot(record: HistoryRecord, volume: string, name: string): VarveError {
+  const names = record.snapshots.map((one) => one.name);
+  const shown = names.slice(-10).join(", ");
+  return new VarveError("UnknownSnapshotError", "Invalid", `volume ${volume} has no snapshot ${name}`, {
+    hint:
+      names.length === 0
+        ? "It has no snapshots yet."
+        : `Snapshots: ${shown}${names.length > 10 ? ` and ${names.length - 10} older ones` : ""}.`,
+    fields: { name: volume, snapshot: name },
+  });
 }

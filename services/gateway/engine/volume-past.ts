@@ -31,6 +31,7 @@ import type { HistoryHome } from "#shared/ports/history-home.ts";
 import type { RemotePoint } from "#shared/ports/replica-residency.ts";
 import { ArchiveLink } from "./archive-link.ts";
 import { HistoryFile } from "./history-file.ts";
+import { unknownSnapshot } from "./host-errors.ts";
 import type { PointHold, PointSources } from "./point-sources.ts";
 import type { VolumeSession } from "./volume-session.ts";
 
@@ -307,6 +308,8 @@ export class VolumePast {
       beginBytes: record.beginBytes,
       historyMs: record.historyMs,
       deletedAtMs: this.deletedAtMs,
+      residency: record.residency,
+      coldAfterMs: record.coldAfterMs,
       bucketAway: record.bucketAway,
     };
   }
@@ -385,16 +388,4 @@ export function historyOff(name: string): VarveError {
       fields: { name },
     },
   );
-}
-
-function unknownSnapshot(record: HistoryRecord, volume: string, name: string): VarveError {
-  const names = record.snapshots.map((one) => one.name);
-  const shown = names.slice(-10).join(", ");
-  return new VarveError("UnknownSnapshotError", "Invalid", `volume ${volume} has no snapshot ${name}`, {
-    hint:
-      names.length === 0
-        ? "It has no snapshots yet."
-        : `Snapshots: ${shown}${names.length > 10 ? ` and ${names.length - 10} older ones` : ""}.`,
-    fields: { name: volume, snapshot: name },
-  });
 }

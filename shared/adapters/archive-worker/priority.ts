@@ -2,7 +2,7 @@
  * How much of the processor a thread gets. Called by worker-program.ts on its own thread, at its start. ADR 008 has the measurement.
  */
 import { getPriority, setPriority } from "node:os";
-import koffi from "koffi";
+import { library } from "#shared/native/library.ts";
 
 /** calm: only what nobody else wants. steady: its share, ten nice levels below the process. */
 export type ThreadPriority = "calm" | "steady";
@@ -11,9 +11,7 @@ const schedIdle = 5;
 const nicerBy = 10;
 const nicest = 19;
 
-const setScheduler = koffi
-  .load(null)
-  .func("int sched_setscheduler(int pid, int policy, const int32_t *priority)") as (
+const setScheduler = library.func("int sched_setscheduler(int pid, int policy, const int32_t *priority)") as (
   pid: number,
   policy: number,
   priority: Int32Array,

@@ -6,6 +6,7 @@
  */
 import { constants } from "node:os";
 import koffi from "koffi";
+import { library } from "#shared/native/library.ts";
 
 type NativeCall<A extends readonly number[]> = ((...args: A) => number) & {
   async(...args: [...A, (error: unknown, result: number) => void]): void;
@@ -52,10 +53,6 @@ names.set(errno.EOPNOTSUPP, "EOPNOTSUPP");
 export function errnoName(number: number): string {
   return names.get(number) ?? `E${number}`;
 }
-
-// Up to 32 calls run at once (the thread pool): their argument blocks stay allocated. libc needs little stack.
-koffi.config({ resident_async_pools: 32, async_stack_size: 64 * 1024, async_heap_size: 16 * 1024 });
-const library = koffi.load(null);
 
 function bind<A extends readonly number[]>(definition: string): NativeCall<A> {
   return library.func(definition);

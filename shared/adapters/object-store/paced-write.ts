@@ -8,14 +8,15 @@ import { constants } from "node:os";
 import { getSystemErrorName } from "node:util";
 import koffi from "koffi";
 import { limits } from "#shared/domain/limits.ts";
+import { library } from "#shared/native/library.ts";
 
 const writeAndWait = 7;
 /** The file system knows no such thing: the sync at the end does all of it. */
 const unable = new Set<number>([constants.errno.EINVAL, constants.errno.ENOSYS, constants.errno.EOPNOTSUPP]);
 
-const syncFileRange = koffi
-  .load(null)
-  .func("int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)");
+const syncFileRange = library.func(
+  "int sync_file_range(int fd, int64_t offset, int64_t length, unsigned int flags)",
+);
 
 export class PacedWrites {
   private last: Promise<void> = Promise.resolve();

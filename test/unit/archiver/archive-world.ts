@@ -284,6 +284,8 @@ export class ArchiveWorld {
       beginBytes: sizeBytes,
       historyMs: 1000,
       deletedAtMs: null,
+      residency: "full",
+      coldAfterMs: 3_600_000,
       bucketAway: "stop",
     };
     this.append([{ kind: "epoch", writer: "test" }]);

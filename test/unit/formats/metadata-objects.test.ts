@@ -131,6 +131,7 @@ const manifests: Kind<VolumeManifest> = {
     { gaps: [{ fromLsn: 21, toLsn: 31 }], segments: [segment(31, 40)], bases: [base(30, 31)] },
     { bases: [base(10, 10), base(10, 20)] },
     { origin: null, deletedAtMs: 5 },
+    { policy: { residency: "tiered", coldAfterMs: 0, bucketAway: "drop history" } },
   ],
   mistakes: [
     ["volumeId", { volumeId: "5CA1AB1E00C0FFEE" }],
@@ -154,6 +155,10 @@ const manifests: Kind<VolumeManifest> = {
     ["archivedChecksum", { archivedChecksum: "146dcf45" }],
     ["not archived", { retainedFromLsn: 41 }],
     ["deletedAtMs", { deletedAtMs: false }],
+    ["policy", { policy: null }],
+    ["policy.residency", { policy: { residency: "half", coldAfterMs: 0, bucketAway: "stop" } }],
+    ["policy has no bucketAway", { policy: { residency: "full", coldAfterMs: 0 } }],
+    ['"colour"', { policy: { residency: "full", coldAfterMs: 0, bucketAway: "stop", colour: 1 } }],
     ["two snapshots", { snapshots: [...manifest.snapshots, ...manifest.snapshots] }],
     ["snapshots[0].name", { snapshots: [{ name: "-", lsn: 1, wallTimeMs: 1 }] }],
     ["later LSN", { rebases: [{ lsn: 25, toLsn: 25 }] }],
