@@ -20,6 +20,7 @@ import { NbdServer } from "./engine/nbd-server.ts";
 import { RemoteAdmission, RemoteFeed } from "./engine/remote-feed.ts";
 import { RemoteReplica } from "./engine/remote-replica.ts";
 import { VolumeSession } from "./engine/volume-session.ts";
+import { WritePatience } from "./engine/write-patience.ts";
 
 export interface ClusterGateway {
   readiness(): Readiness;
@@ -157,6 +158,7 @@ async function tryOpenSession(
     throw cause;
   }
   const { replicas, monitors } = config.nats;
+  const patience = new WritePatience(clock);
   session = await VolumeSession.open({
     name: record.name,
     durability: record.durability,
@@ -171,7 +173,11 @@ async function tryOpenSession(
     }),
     image,
     pool,
-    admission: new RemoteAdmission(() => image.roomBytes()),
+    admission: new RemoteAdmission(
+      () => image.roomBytes(),
+      () => patience.refusal,
+    ),
+    patience,
     feed: (handlers) => new RemoteFeed(image, handlers),
     writer: writerName(`${config.name} on ${hostname()} pid ${process.pid}`),
     tenure: { epoch: lease.epoch, renewEpoch: async (above) => lease.raiseEpoch(above) },

@@ -285,6 +285,8 @@ export const limits = {
   /** A replica that does not answer a read so soon is not waited for alone, and after the second time the read fails. */
   replicaHedgeMs: 250,
   replicaPatienceMs: 30_000,
+  /** Writes wait so long for a log that can't be reached, then get EIO. */
+  writePatienceMs: 30_000,
   /** Signs of life of replicas and nodes, and after how long without one a replica is not asked first. */
   replicaStateMs: 1_000,
   replicaSilentMs: 3_000,

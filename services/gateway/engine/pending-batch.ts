@@ -3,6 +3,7 @@
  * overlay.ts serves reads from it, the image applier applies it; then volume-session.ts gives its memory and its room back.
  */
 import { BatchDraft } from "#shared/domain/batch-draft.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Completion } from "#shared/ports/block-export.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -16,6 +17,12 @@ export class PendingBatch extends BatchDraft<Slab> {
   imageRoomBytes = 0;
   /** A FUA request in a `flush` volume waits for this batch: sync it at once. */
   syncWanted = false;
+
+  /** Answers everybody who still waits for it with an error. What was answered stays so; the batch itself goes its way. */
+  answerAll(error: VarveError): void {
+    for (const done of this.onStored.splice(0)) done.complete(error);
+    for (const done of this.onDurable.splice(0)) done.complete(error);
+  }
 }
 
 /** Slab for a first small write: room for its likely company. */

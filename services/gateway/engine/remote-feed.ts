@@ -81,14 +81,18 @@ export class RemoteFeed implements ReplicaFeed<PendingBatch> {
 export class RemoteAdmission implements SpaceAdmission {
   readonly takesOverwrites = false;
   readonly #roomBytes: () => number;
+  readonly #refusal: () => VarveError | null;
   #promisedBytes = 0;
 
-  constructor(roomBytes: () => number) {
+  /** `refusal`: why nothing is admitted now, whatever its size. */
+  constructor(roomBytes: () => number, refusal: () => VarveError | null = () => null) {
     this.#roomBytes = roomBytes;
+    this.#refusal = refusal;
   }
 
   refuse(bytes: number): VarveError | null {
-    if (bytes === 0) return null;
+    const refusal = this.#refusal();
+    if (refusal !== null || bytes === 0) return refusal;
     const room = this.#roomBytes() - this.#promisedBytes;
     if (bytes <= room) return null;
     return new VarveError(

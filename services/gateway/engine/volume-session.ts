@@ -27,6 +27,7 @@ import type { VolumeSessionStatus } from "./session-status.ts";
 import { type ChangesSince, VolumeExport } from "./volume-export.ts";
 import { VolumeReader } from "./volume-reader.ts";
 import { VolumeWriter } from "./volume-writer.ts";
+import type { WritePatience } from "./write-patience.ts";
 
 export type { VolumeSessionStatus };
 
@@ -51,6 +52,8 @@ export interface VolumeSessionOptions {
   readonly logBytesMax?: number;
   /** For crash tests: `append`, when a batch is durable and no answer has left yet. */
   readonly failpoint?: Failpoint;
+  /** How long writes wait while the log can't be reached. */
+  readonly patience?: WritePatience;
   /** Told once when log or image halt. */
   readonly onHalted: (error: VarveError) => void;
   /** Replay progress at open: LSN applied, last LSN. */
@@ -169,7 +172,6 @@ export class VolumeSession {
 
   /** Everything acknowledged so far is durable when it resolves. */
   sync = async (): Promise<void> => this.requireWriter().drain();
-
   checkpoint = async (): Promise<void> => this.applier.checkpoint();
 
   /** The log as archiver and history read it, for as long as the session is open. */
@@ -202,9 +204,7 @@ export class VolumeSession {
   }
 
   /** The bucket holds the log up to `lsn`. */
-  held(lsn: number): void {
-    this.release.held(lsn);
-  }
+  held = (lsn: number): void => this.release.held(lsn);
 
   status(): VolumeSessionStatus {
     const log = this.logWriter;
@@ -243,6 +243,8 @@ export class VolumeSession {
         stored: (lsn) => this.volumeWriter?.stored(lsn),
         durable: (lsn) => this.volumeWriter?.durable(lsn),
         halted: (error) => this.halt(error),
+        stalled: (error) =>
+          options.patience?.stalled(error, (late) => this.volumeWriter?.answerWaiting(late)),
         room: () => {
           this.callLogWaiters();
           this.emptyFullLog();
@@ -322,9 +324,7 @@ export class VolumeSession {
     this.applier.checkpoint().catch(() => undefined); // the applier tells of a failure
   }
 
-  private callLogWaiters(): void {
-    for (const callback of this.logWaiters.splice(0)) callback();
-  }
+  private callLogWaiters = (): void => this.logWaiters.splice(0).forEach((callback) => callback());
 
   /** Room that was promised came back unused; told later, because the writer is in the middle of something. */
   private callLogWaitersSoon(): void {

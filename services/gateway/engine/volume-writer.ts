@@ -260,16 +260,16 @@ export class VolumeWriter {
     this.stopped = error;
     const { open } = this;
     this.open = null;
-    for (const batch of this.pending) {
-      // A batch that was answered stays readable; its slab stays with the overlay.
-      for (const done of batch.onStored.splice(0)) done.complete(error);
-      for (const done of batch.onDurable.splice(0)) done.complete(error);
-    }
+    // A batch that was answered stays readable; its slab stays with the overlay.
+    this.answerWaiting(error);
     if (open !== null) {
       this.logRoom.giveBack(open.slab);
       this.failBatch(open, error);
     }
   }
+
+  /** Who waits for the log waits no longer; what they wrote may still become durable. */
+  answerWaiting = (error: VarveError): void => this.pending.forEach((batch) => batch.answerAll(error));
 
   /** After the log was closed: the batches that never became durable. */
   takePending(): readonly PendingBatch[] {
