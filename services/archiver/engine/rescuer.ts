@@ -70,6 +70,8 @@ export class Rescuer {
     if (key === null) throw gone(volumeId);
     const before = await reader.manifest(key);
     if (before.lineNumber >= lineNumber) throw overtaken(before.name);
+    // The collector was quicker: what came back would be a disk that nobody can read.
+    if (isBuried(before)) throw gone(volumeId);
     const { archivedLsn } = before;
     const next: VolumeManifest = {
       ...before,

@@ -82,6 +82,7 @@ export class Scrubber {
 
   private async compare(extent: number): Promise<Outcome> {
     const { image, history } = this.subject;
+    let seenAt = -1;
     for (let look = 0; look < looksMax; look += 1) {
       const source = await this.point(look > 0);
       const offset = extent * limits.extentBytes;
@@ -98,7 +99,9 @@ export class Scrubber {
       const isTouched = touched.some(
         (range) => range.offset < offset + length && range.offset + range.length > offset,
       );
-      if (!isTouched) return { firstOffset: offset + first };
+      // A rollback to the point takes back what explained a difference: only one that stays is damage.
+      if (!isTouched && first === seenAt) return { firstOffset: offset + first };
+      seenAt = isTouched ? -1 : first;
     }
     return "busy";
   }

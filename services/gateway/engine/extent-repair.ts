@@ -9,21 +9,25 @@ import type { VolumePast } from "./volume-past.ts";
 import type { VolumeSession } from "./volume-session.ts";
 
 /** What a repair needs of the open volume. */
-type RepairedSession = { readonly extents: Pick<VolumeSession["extents"], "refill"> };
+interface RepairedVolume {
+  readonly volumeId: string;
+  readonly past: VolumePast;
+  readonly session: { readonly extents: Pick<VolumeSession["extents"], "refill"> };
+}
 
 /**
  * False where that is not possible now: entries after what the bucket holds touched the extent. What the bucket has is read before
  * the image lets go of its own: an extent that is damaged in a few bytes is better than one that nobody has.
  */
-export async function refillExtent(
-  volume: { readonly volumeId: string; readonly past: VolumePast; readonly session: RepairedSession },
-  extent: number,
-  memory: Slab,
-): Promise<boolean> {
+export async function refillExtent(volume: RepairedVolume, extent: number, memory: Slab): Promise<boolean> {
+  // First without a word to the archiver: what it archives may make a base due, which would read the damaged extent.
+  if (await refillFromHeld(volume, extent, memory)) return true;
+  await volume.past.archiveAll();
+  return (await volume.past.heldAll()) && (await refillFromHeld(volume, extent, memory));
+}
+
+async function refillFromHeld(volume: RepairedVolume, extent: number, memory: Slab): Promise<boolean> {
   const { volumeId, past, session } = volume;
-  await past.archiveAll();
-  // Where it is not held within the wait, an extent that was not touched lately is repaired all the same.
-  await past.heldAll();
   const lsn = past.archiveStatus?.heldLsn ?? 0;
   if (lsn === 0) return false;
   const source = await past.open(lsn);

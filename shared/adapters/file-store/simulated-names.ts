@@ -49,7 +49,7 @@ export class SimulatedNames<I> {
     const inside = `${path}/`;
     for (const known of this.seen.files.keys()) if (known.startsWith(inside)) this.unlink(known);
     this.seen.removeTree(path);
-    // Directories are never lost or brought back: nothing of ours depends on an empty one.
+    // Directories are never lost. A removed one may come back empty until the directory that it was in is synced.
   }
 
   /** The name and its inode are durable together (an atomic replacement). */
@@ -62,7 +62,14 @@ export class SimulatedNames<I> {
 
   syncDirectory(path: string): void {
     this.seen.requireDirectory("sync directory", path);
-    for (const pending of this.#pending) pending.unsynced.delete(path);
+    // What was in a directory that is gone can't be reached once the going is durable.
+    const isGone = (other: string): boolean =>
+      other.startsWith(`${path}/`) && !this.seen.directories.has(other);
+    for (const { unsynced } of this.#pending) {
+      for (const other of unsynced) if (other === path || isGone(other)) unsynced.delete(other);
+    }
+    const { directories } = this.#platter;
+    for (const other of directories) if (isGone(other)) directories.delete(other);
     this.#settle((pending) => pending.unsynced.size === 0, false);
   }
 

@@ -167,11 +167,14 @@ export class PastLife {
       volume?.ledger.deleted === true ||
       volume?.session.status().state === "closed" ||
       this.operations.busy.includes(`delete of ${volume?.name}`);
+    // Its grace may end while it is asked for.
+    const buried = error._tag === "UnknownVolumeError" && this.operations.busy.includes("collect");
     // Retention may pass a point between its choice and its use.
     const isTrimmed = error._tag === "PointNotThere" && volume?.archive?.manifest()?.retainedFromLsn !== 0;
     if (
       !bucket &&
       !gone &&
+      !buried &&
       !(isTrimmed && this.world.trims) &&
       !this.closing &&
       !harmlessRefusals.has(error._tag)
@@ -225,6 +228,8 @@ const harmlessRefusals: ReadonlySet<string> = new Set([
   "VolumeNotHeldError",
   "AlreadyRunningError",
   "ResidencyFullError",
+  // Its archive is not open yet, because the bucket was away at the start.
+  "VolumeNotArchivedError",
   "HostClosingError",
   // Extents that are not here, a rollback meanwhile: a later base is taken by itself.
   "BaseGivenUp",

@@ -5,9 +5,11 @@
 import type { ArchiverHome } from "#shared/ports/archive.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { HistoryHome } from "#shared/ports/history-home.ts";
+import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { RemoteSources } from "#shared/ports/replica-residency.ts";
+import type { RescuePlan } from "#shared/ports/rescue.ts";
 import type { Scheduler } from "../scheduler.ts";
 
 /** What a bug may need to know of the process that it lives in. */
@@ -24,6 +26,10 @@ export interface PastMutant {
   image(image: ReplicaImage, sources: RemoteSources, place: PastMutantPlace): ReplicaImage;
   /** The collector is told of no point that is in use. */
   readonly forgetsPoints: boolean;
+  /** A volume as scrub, trimmer and exact bases see it. */
+  kept(volume: KeptVolume): KeptVolume;
+  /** What an undelete makes its files from. */
+  plan(plan: RescuePlan): RescuePlan;
   /** Replaces the settle time that the archiver is told. */
   readonly settleMs: number | null;
 }
@@ -35,6 +41,8 @@ export const faithfulPast: PastMutant = {
   histories: (histories) => histories,
   image: (image) => image,
   forgetsPoints: false,
+  kept: (volume) => volume,
+  plan: (plan) => plan,
   settleMs: null,
 };
 

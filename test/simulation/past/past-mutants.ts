@@ -114,6 +114,17 @@ export const pastMutants: readonly PastMutant[] = [
       facts: () => ({ ...subject.facts(), pins: [] }),
     })),
   }),
+  pastMutant("a scrub repairs nothing and says that it did", {
+    kept: (volume) => overriding(volume, { refill: async () => true }),
+  }),
+  pastMutant("an undelete reads its extents from an older point", {
+    plan: (plan) => {
+      const { replica } = plan;
+      if (replica === null) return plan;
+      const { volumeId, lsn } = replica.point;
+      return { ...plan, replica: { ...replica, point: { volumeId, lsn: Math.max(1, lsn - 5) } } };
+    },
+  }),
 ];
 
 function withSubject(change: (subject: ArchiveSubject) => Partial<ArchiveSubject>): PastMutant["archiver"] {

@@ -7,13 +7,23 @@ import type { BucketFaults } from "#shared/adapters/object-store/simulated-bucke
 import { noBucketFaults } from "#shared/adapters/object-store/simulated-bucket.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { SeededRandom } from "../scheduler.ts";
+import { deletedVolume, jobEnded, scrubUnderLoad, undelete } from "./past-housekeeping.ts";
 import type { PastLife } from "./past-life.ts";
 import type { ServedVolume } from "./past-process.ts";
 
-type Weather = "weather" | "store power loss" | "clock" | "collect" | "check";
+type Weather = "weather" | "store power loss" | "clock" | "collect" | "check" | "undelete";
 /** Where two at a time would only wait for each other. */
 type Change = "clone" | "delete" | "rollback" | "resize" | "policy";
-type Work = "checkpoint" | "snapshot" | "forget snapshot" | "fill" | "tier" | "point" | "base" | "archive";
+type Work =
+  | "checkpoint"
+  | "snapshot"
+  | "forget snapshot"
+  | "fill"
+  | "tier"
+  | "point"
+  | "base"
+  | "archive"
+  | "scrub";
 type Operation = Weather | Change | Work;
 
 const changes: ReadonlySet<Operation> = new Set(["clone", "delete", "rollback", "resize", "policy"]);
@@ -24,7 +34,7 @@ const weights: Readonly<Record<Operation, number>> = {
   snapshot: 4,
   "forget snapshot": 1,
   clone: 2,
-  delete: 0.5,
+  delete: 0.8,
   rollback: 1.5,
   resize: 1,
   policy: 1,
@@ -38,6 +48,8 @@ const weights: Readonly<Record<Operation, number>> = {
   clock: 1,
   collect: 2,
   check: 0.5,
+  scrub: 0.7,
+  undelete: 2,
 };
 
 /** What a bucket may do for a while. */
@@ -113,6 +125,7 @@ export class PastOperations {
       this.keep(operation).catch((cause: unknown) => life.judgeRefusal(operation, cause, null));
       return;
     }
+    if (operation === "undelete") return this.undelete();
     const { serving } = life;
     if (serving.length === 0) return;
     const volume = this.random.pick(serving);
@@ -136,16 +149,11 @@ export class PastOperations {
         : keeper.check({ quick: false });
     this.busy.push(operation);
     try {
-      while (host.jobs.show(id).state === "running") {
-        await new Promise<void>((resolve) => {
-          life.scheduler.after(20, resolve);
-        });
-      }
+      await jobEnded(life, id);
     } finally {
       this.busy.splice(this.busy.indexOf(operation), 1);
     }
-    const { failure, state } = host.jobs.show(id);
-    if (failure !== null) throw failure;
+    const { state } = host.jobs.show(id);
     life.note(`${operation}: ${state}`);
     if (state !== "done") return;
     const found = keeper.report(id);
@@ -156,6 +164,21 @@ export class PastOperations {
       if (first === undefined) return;
       life.fail(`the check of the bucket says: ${first.key} ${first.problem}`);
     }
+  }
+
+  /** Where a volume may come back; one at a time. */
+  private undelete(): void {
+    const { life } = this;
+    const ledger = deletedVolume(life);
+    if (ledger === null || this.busy.some((one) => one.startsWith("undelete"))) return;
+    const what = `undelete of ${ledger.name}`;
+    life.note(what);
+    this.busy.push(what);
+    undelete(life, ledger)
+      .catch((cause: unknown) => life.judgeRefusal(what, cause, null))
+      .finally(() => {
+        this.busy.splice(this.busy.indexOf(what), 1);
+      });
   }
 
   private async work(operation: Work, volume: ServedVolume): Promise<void> {
@@ -187,6 +210,8 @@ export class PastOperations {
       case "fill":
         await host.past.fill(name);
         return;
+      case "scrub":
+        return await scrubUnderLoad(life, volume, this.random.chance(0.5));
       case "tier":
         await host.past.setPolicy(name, { residency: "tiered", coldAfterMs: 60_000 });
         await host.past.tier(name, 0);
@@ -300,6 +325,7 @@ export class PastOperations {
     life.disconnect(volume.name);
     await life.opened.host.delete(volume.name);
     volume.ledger.deleted = true;
+    volume.ledger.deletedAtMs = life.scheduler.nowMs;
     life.world.count("volumes deleted");
   }
 

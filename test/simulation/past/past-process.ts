@@ -14,6 +14,7 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { openFrame } from "#shared/formats/object-frame.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { VolumeArchive } from "#shared/ports/archive.ts";
+import type { RescuedVolume } from "#shared/ports/bucket-administration.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { RemoteBeginning } from "#shared/ports/replica-home.ts";
@@ -142,19 +143,31 @@ export class PastProcess {
       clock,
       random: world.random.fork(),
       who: "simulated 1",
-      kept: () => host.kept(),
+      kept: () => host.kept().map((volume) => mutant.kept(volume)),
       pointsInUse: (volumeId) => {
         const used = host.pointsInUse().flatMap((point) => (point.volumeId === volumeId ? [point.lsn] : []));
         return mutant.forgetsPoints ? [] : used;
       },
       startJob: (kind, volume) => host.jobs.start(kind, volume),
       allocateSlab: (bytes) => store.allocateSlab(bytes),
-      bringBack: () => {
-        throw new Error("nothing is undeleted in this world");
+      bringBack: async (record, takeLine) => {
+        let reached: RescuedVolume | null = null;
+        await host.bringBack(record, async (paths) => {
+          const plan = mutant.plan(await takeLine());
+          const rescued = { store, clock, random: world.random.fork(), replicas, writer: "undelete" };
+          await makeRescuedFiles(rescued, plan, paths);
+          reached = plan.reached;
+        });
+        if (reached === null) throw new Error("a volume that came back was prepared");
+        return reached;
       },
       onNote: (text) => world.note(text),
       bucketBytesMax: null,
-      grace: { supersededManifestMs: plan.graceMs, unnamedObjectMs: 2 * plan.graceMs },
+      grace: {
+        supersededManifestMs: plan.graceMs,
+        unnamedObjectMs: 2 * plan.graceMs,
+        deletedVolumeMs: 4 * plan.graceMs,
+      },
     });
     return new PastProcess({ host, store, objects, histories, archiver, replicas, pool, keeper, volumes });
   }

@@ -9,6 +9,7 @@ import { dataLayout, volumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { openFrame } from "#shared/formats/object-frame.ts";
 import type { SeedResult } from "../run-seed.ts";
+import { judgeScrub } from "./past-housekeeping.ts";
 import { judgeImageFile, judgeInjured, judgePoints, judgePresent } from "./past-judge.ts";
 import { PastLife } from "./past-life.ts";
 import { faithfulPast, type PastMutant } from "./past-mutant.ts";
@@ -149,7 +150,7 @@ class PastRun {
       const must = ledger.made && !ledger.deleted && !ledger.unsure;
       const isThere = names.includes(ledger.name);
       if (must && !isThere) throw new Error(`${ledger.name} is gone`);
-      if (ledger.unsure && !isThere) ledger.deleted = true;
+      if (ledger.unsure) ledger.deleted = !isThere;
       ledger.unsure = false;
     }
     for (const volume of life.serving) {
@@ -177,6 +178,7 @@ class PastRun {
         volume.ledger.beginSession();
       }
       if (random.chance(0.5)) await this.unlessLost("points", async () => this.judgeSample(life));
+      if (random.chance(0.4)) await this.unlessLost("a scrub", async () => judgeScrub(life));
       if (random.chance(0.6)) await world.scheduler.pass(random.integer(0, 90_000));
     }
   }

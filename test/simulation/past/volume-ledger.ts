@@ -59,11 +59,13 @@ export class VolumeLedger {
   /** Name to LSN, of those that were answered and not deleted. */
   readonly snapshots = new Map<string, number>();
   deleted = false;
+  /** When its deletion was answered, simulated time. */
+  deletedAtMs: number | null = null;
   /** Its creation was answered: it is there from now on. */
   made = false;
   /** The greatest LSN that was said to be held. */
   heldLsn = 0;
-  /** Its deletion was under way when the process died: it may be there or not. */
+  /** Its deletion, or its coming back, was under way when the process died: it may be there or not. */
   unsure = false;
 
   constructor(id: string, name: string, begin: LedgerBeginning, fail: (what: string) => void) {

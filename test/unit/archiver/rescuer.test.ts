@@ -158,4 +158,18 @@ describe("a rescue", () => {
     expect(live.map(({ manifest }) => manifest.name)).toEqual(["disk1"]);
     expect(gone.map(({ manifest }) => manifest.name)).toEqual(["disk3"]);
   });
+
+  it("does not bring back what the collector buried meanwhile", async () => {
+    const { store, volume } = await lived();
+    await volume.publish({ deletedAtMs: startMs });
+    const watched = new WatchedStore(store);
+    let buried = false;
+    watched.at = async (_, operation, key) => {
+      if (buried || operation !== "put" || !key.includes("/lines/")) return;
+      buried = true;
+      await volume.publish({ bases: [], pages: [], segments: [], snapshots: [] });
+    };
+    await expect(rescuerOf(watched).takeLine(id)).rejects.toMatchObject({ _tag: "UnknownVolumeError" });
+    expect((await present(store)).lineNumber).toBe(1);
+  });
 });
