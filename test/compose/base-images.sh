@@ -8,10 +8,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 if ! docker image inspect varve-bare-debian >/dev/null 2>&1; then
-  debootstrap --variant=minbase --include=busybox-static bookworm "$work/root" >/dev/null
-  rm -rf "$work/root/var/cache/apt/archives"/*.deb "$work/root/var/lib/apt/lists"/*
-  ln -sf /bin/busybox "$work/root/usr/local/bin/wget"
-  tar -C "$work/root" -c . | docker import - varve-bare-debian >/dev/null
+  bare=$(mktemp -d)
+  trap 'rm -rf "$work" "$bare"' EXIT
+  debootstrap --variant=minbase --include=busybox-static bookworm "$bare" >/dev/null
+  rm -rf "$bare/var/cache/apt/archives"/*.deb "$bare/var/lib/apt/lists"/*
+  ln -sf /bin/busybox "$bare/usr/local/bin/wget"
+  tar -C "$bare" -c . | docker import - varve-bare-debian >/dev/null
 fi
 
 # image NAME: the Dockerfile comes on stdin, files are in $work/context
