@@ -78,6 +78,11 @@ export const limits = {
   reserveBytes: 256 * MiB,
   /** Payload memory of all volumes together (slabs lent out: in flight, queued, in overlays). */
   payloadBytesMax: 128 * MiB,
+  /**
+   * Beyond it, for payloads that a halted volume takes in only to refuse them: seven of the largest (4 MiB and header room) at once. All
+   * connections together could ask for 256 × 4 MiB; the others wait, each for as long as a payload takes to come in.
+   */
+  payloadBytesBeyondMax: 32 * MiB,
   checkpointDirtyBytes: 512 * MiB,
   checkpointAgeMs: 30_000,
   /** Image bytes written out at a time before a checkpoint's sync: 10 ms of a 200 MB/s disk, the most that a log sync waits for. */

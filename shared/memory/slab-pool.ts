@@ -1,6 +1,6 @@
 /*
- * The payload memory of a process: slabs in four size classes, lent out under one budget. Owns who holds which slab and who
- * waits for room. The volume sessions and NBD connections acquire and release; the slabs come from the FileStore, so that
+ * The payload memory of a process: slabs in four size classes, lent out under one budget, and a little beyond it for payloads that
+ * are only taken in to be refused. Owns who holds which slab and who waits for room. The volume sessions and NBD connections acquire and release; the slabs come from the FileStore, so that
  * the kernel reads and writes them directly. Idle memory goes back to the system after some seconds.
  *
  *   free ─acquire─► lent ─release─► free ─idle for trimAfterMs, or the budget is needed─► free without pages
@@ -59,7 +59,10 @@ export class SlabPool {
   #lentBytes = 0;
   #idleBytes = 0;
   #mappedBytes = 0;
+  readonly #beyond = new Set<Slab>();
+  #beyondBytes = 0;
   #waiting: (() => void)[] = [];
+  #waitingBeyond: (() => void)[] = [];
   #wakeScheduled = false;
   #waking = false;
   #trimming = false;
@@ -87,13 +90,17 @@ export class SlabPool {
   }
 
   /**
-   * A slab whatever the budget says, for a payload that is only received to be refused by a volume that halted: at most one
-   * per connection at a time.
+   * A slab whatever the budget says, for a payload that is only received to be refused by a volume that halted. Null where
+   * limits.payloadBytesBeyondMax are lent out so: then call onRoom(callback, true).
    */
-  acquireBeyond(bytes: number): Slab {
+  acquireBeyond(bytes: number): Slab | null {
     const sizeClass = this.#classes.find((candidate) => candidate.bytes >= bytes);
     invariant(sizeClass !== undefined, "a slab of that size exists");
-    return this.#lend(sizeClass);
+    if (this.#beyondBytes + sizeClass.bytes > limits.payloadBytesBeyondMax) return null;
+    const slab = this.#lend(sizeClass);
+    this.#beyond.add(slab);
+    this.#beyondBytes += sizeClass.bytes;
+    return slab;
   }
 
   /** Gives a slab back; waiters are woken in the next round, first come first served. */
@@ -103,6 +110,10 @@ export class SlabPool {
     invariant(sizeClass !== undefined, "a released slab has a class");
     this.#lentBytes -= sizeClass.bytes;
     this.#idleBytes += sizeClass.bytes;
+    if (this.#beyond.delete(slab)) {
+      this.#beyondBytes -= sizeClass.bytes;
+      if (this.#waitingBeyond.length > 0) this.#wakeBeyondSoon();
+    }
     sizeClass.idle.push({ slab, sinceMs: this.#clock.monotonicMs() });
     this.#scheduleTrim();
     if (this.#waiting.length > 0) this.#scheduleWake();
@@ -110,9 +121,15 @@ export class SlabPool {
 
   /**
    * Calls back once, never from inside this call, when memory may be there again. A callback that finds too little and asks
-   * again from inside keeps its place in front of all others.
+   * again from inside keeps its place in front of all others. `beyond`: waits for acquireBeyond() instead; when a slab of it comes back
+   * all such waiters are called, for each holds its slab only until it is refused.
    */
-  onRoom(callback: () => void): void {
+  onRoom(callback: () => void, beyond = false): void {
+    if (beyond) {
+      this.#waitingBeyond.push(callback);
+      if (this.#beyondBytes === 0) this.#wakeBeyondSoon();
+      return;
+    }
     if (this.#waking) this.#waiting.unshift(callback);
     else this.#waiting.push(callback);
     if (this.#hasRoom() && !this.#waking) this.#scheduleWake();
@@ -123,7 +140,7 @@ export class SlabPool {
       lentBytes: this.#lentBytes,
       idleBytes: this.#idleBytes,
       mappedBytes: this.#mappedBytes,
-      waiting: this.#waiting.length,
+      waiting: this.#waiting.length + this.#waitingBeyond.length,
     };
   }
 
@@ -161,6 +178,12 @@ export class SlabPool {
     this.#clock.soon(() => {
       this.#wakeScheduled = false;
       this.#wake();
+    });
+  }
+
+  #wakeBeyondSoon(): void {
+    this.#clock.soon(() => {
+      for (const waiter of this.#waitingBeyond.splice(0)) waiter();
     });
   }
 

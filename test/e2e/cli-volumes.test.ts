@@ -158,6 +158,10 @@ describe("on the files", () => {
       expect(client.size).toBe(32 * MiB);
       await client.disconnect();
       await server.stop();
+      const refused = await varve(["volume", "delete", "a", ...offline]);
+      expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining("is archived in a bucket")]);
+      const left = await varveJson<ApiVolume[]>(["volume", "list", ...offline]);
+      expect(left.map((one) => one.name)).toEqual(["a"]);
     });
   });
 });

@@ -141,6 +141,13 @@ export const wrongCommands: readonly WrongCommand[] = [
     "a volume named kept exists already",
     "Choose another name, or delete that volume first: varve volume delete NAME.",
   ),
+  usage(
+    "volume-delete-offline",
+    "volume delete kept --data {D}",
+    "volume kept is archived in a bucket, which can't be told of its deletion while no server runs",
+    "Start varve up with its bucket, then: varve volume delete kept. Where that bucket is gone for good, start varve up with " +
+      "--bucket none instead. Nothing was changed.",
+  ),
   usage("volume-unknown", "volume delete kep --data {D}", 'there is no volume named "kep"', "Volumes: kept."),
   usage(
     "volume-shrink",

@@ -65,7 +65,8 @@ function otherBucket(name: string, place: string, archivedLsn: number, oldestLsn
     {
       hint:
         "Is it mounted, is the URL right, is it an old copy? Nothing is archived and the log is kept until the right one is back. " +
-        `To go on in this one without that history: varve volume set ${name} --bucket-away drop-history.`,
+        "Where varve up ran with --bucket none meanwhile, no bucket has it. To go on in this one with a gap in the past: " +
+        `varve volume set ${name} --bucket-away drop-history; set it back to stop once volume show says that the archive is running.`,
       fields: { name, archivedLsn, oldestLsn },
     },
   );

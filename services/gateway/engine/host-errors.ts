@@ -41,6 +41,21 @@ export function volumeNeeded(name: string, clones: string): VarveError {
   });
 }
 
+/** The bucket would go on to keep it as a volume that lives, and a rescue would bring it back. */
+export function bucketNotTold(name: string): VarveError {
+  return new VarveError(
+    "BucketNotToldError",
+    "Invalid",
+    `volume ${name} is archived in a bucket, which can't be told of its deletion while no server runs`,
+    {
+      hint:
+        `Start varve up with its bucket, then: varve volume delete ${name}. Where that bucket is gone for good, start varve up with ` +
+        `--bucket none instead. Nothing was changed.`,
+      fields: { name },
+    },
+  );
+}
+
 export function volumeNotHeld(name: string, clones: string): VarveError {
   return new VarveError(
     "VolumeNotHeldError",

@@ -17,7 +17,7 @@ import type { RemoteSources, ResidencyState } from "#shared/ports/replica-reside
 import type { VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
 import { refillExtent } from "./extent-repair.ts";
 import { FillJobs, type FillKind } from "./fill-jobs.ts";
-import { bucketNeeded, volumeBusy } from "./host-errors.ts";
+import { bucketNeeded, bucketNotTold, volumeBusy } from "./host-errors.ts";
 import type { Job } from "./job-register.ts";
 import { PointExport } from "./point-export.ts";
 import type { HostedSession, HostedSetting } from "./volume-parts.ts";
@@ -217,6 +217,12 @@ export class HostedVolume {
         fields: { name: this.name, attachedClients: attached },
       },
     );
+  }
+
+  /** For what the bucket must be told of, while none is open. */
+  async requireNeverArchived(): Promise<void> {
+    await this.past.load();
+    if ((this.past.history?.archiverEpoch ?? 0) > 0) throw bucketNotTold(this.name);
   }
 
   /** Appends the rollback. The volume is busy, nobody is attached; `runs`: extents that it can change at most, null: all. */

@@ -189,6 +189,7 @@ export class VolumeHost implements VolumeAdministration {
       const volume = this.require(name);
       volume.requireDetached("deleted");
       this.requireNotNeeded(volume);
+      if (!this.serving) await volume.requireNeverArchived();
       await volume.whileBusy(async () => {
         await this.promiseDeletion(volume);
         this.volumes.delete(name);

@@ -299,7 +299,7 @@ export class VolumeSession {
       if (this.memoryWaiters.delete(waiter)) callback();
     };
     this.memoryWaiters.add(waiter);
-    this.options.pool.onRoom(waiter);
+    this.options.pool.onRoom(waiter, this.haltError !== null);
     // Memory comes back when batches are applied; do not let them gather while somebody waits.
     this.applier.hurry();
     this.volumeWriter?.relieve();
@@ -364,8 +364,8 @@ export class VolumeSession {
     this.release.stop();
     this.volumeWriter?.stop(error);
     this.callLogWaiters();
-    // Memory of a halted volume comes back at its close only; who waits for it is refused now.
-    for (const waiter of this.memoryWaiters) waiter();
+    // Memory of a halted volume comes back at its close only; who waits for it is refused now, or waits again (so a copy is walked).
+    for (const waiter of Array.from(this.memoryWaiters)) waiter();
     this.options.onHalted(error);
   }
 

@@ -101,6 +101,7 @@ export class VolumeWriter {
     if (this.stopped !== null) {
       // Taken in to be refused: a halted volume's own slabs stay lent out, so it can't wait for them.
       const slab = this.options.pool.acquireBeyond(recordBytes);
+      if (slab === null) return null;
       this.logRoom.leaveOut(slab);
       return { slab, start: limits.batchHeaderBytesMax, length };
     }

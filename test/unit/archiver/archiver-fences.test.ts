@@ -1,6 +1,7 @@
 // Who may archive a volume: rescued elsewhere, copied, put back from a backup, paused and late. Nothing is written by who may not.
 import { describe, expect, test } from "vitest";
 import { lineMarkerKey, manifestKey, type VolumeManifest } from "#shared/domain/archive.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
 import { encodeManifest } from "#shared/formats/manifest-object.ts";
 import { ArchiveWorld, volumeId, WorldLog } from "./archive-world.ts";
 
@@ -108,6 +109,32 @@ describe("who may archive", () => {
     expect(world.log.batches).toBe(batches);
     expect(volume.manifest()?.gaps).toEqual([]);
     await world.expectPoints(0, "the right bucket");
+  });
+
+  test("a volume that ran with no bucket for a while: the hint names that cause, and its way out marks the gap", async () => {
+    const world = await archivedWorld(38);
+    const archived = world.lastLsn;
+    for (let count = 0; count < 5; count += 1) world.write(count * 1000, 9000, count);
+    world.log.release(world.lastLsn - 1);
+    const { oldestLsn } = world.log.state();
+    // Not by refusal(): the first life still waits to archive these writes.
+    const error = await world.clock.until(world.start().opened).then(
+      () => null,
+      (cause: unknown) => cause as VarveError,
+    );
+    expect(error).toMatchObject({ kind: "Corrupt", _tag: "OtherBucketError" });
+    expect(error?.hint).toContain("--bucket none meanwhile");
+    expect(error?.hint).toContain("--bucket-away drop-history");
+    world.facts = { ...world.facts, bucketAway: "drop history" };
+    const gone = await world.open();
+    await world.pass(61_000);
+    await gone.volume.close();
+    world.facts = { ...world.facts, bucketAway: "stop" };
+    const { volume } = await world.open();
+    world.write(0, 10, 1);
+    await world.clock.until(volume.archive(world.lastLsn));
+    expect(volume.manifest()?.gaps).toEqual([{ fromLsn: archived + 1, toLsn: oldestLsn }]);
+    await world.expectPoints(volume.manifest()?.bases.at(-1)?.e ?? 0, "behind the gap");
   });
 
   test("a late manifest of a paused archiver with an older epoch changes nothing", async () => {

@@ -3,6 +3,7 @@
 import { expect, test } from "vitest";
 import { type ColdRead, coldReadWidth, ThreadGate } from "#shared/adapters/file-store/thread-gate.ts";
 import { InvariantError } from "#shared/domain/invariant.ts";
+import { limits } from "#shared/domain/limits.ts";
 import { SlabPool, slabClassBytes } from "#shared/memory/slab-pool.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { SteppedClock, SteppedRandom } from "./stepped-clock.ts";
@@ -87,6 +88,33 @@ test("a waiter that comes while there is room is called soon, not at once", asyn
   expect(called).toBe(0);
   await scheduler.run(1);
   expect(called).toBe(1);
+});
+
+test("what is taken in to be refused has a limit of its own, and waits apart from those who wait for the budget", async () => {
+  const { pool, scheduler } = bench(largest);
+  const held = pool.acquire(largest);
+  const beyond: Slab[] = [];
+  for (let slab = pool.acquireBeyond(largest); slab !== null; slab = pool.acquireBeyond(largest)) {
+    beyond.push(slab);
+  }
+  expect(beyond.length).toBe(Math.floor(limits.payloadBytesBeyondMax / largest));
+  expect(pool.statistics().lentBytes).toBeLessThanOrEqual(largest + limits.payloadBytesBeyondMax);
+  const called: string[] = [];
+  pool.onRoom(() => called.push("budget"));
+  pool.onRoom(() => called.push("beyond"), true);
+  await scheduler.run(5);
+  expect(called).toEqual([]);
+  const first = beyond.pop();
+  if (first !== undefined) pool.release(first);
+  await scheduler.run(5);
+  expect(called).toEqual(["beyond"]);
+  expect(pool.acquireBeyond(largest)?.bytes.length).toBe(largest);
+  for (const slab of beyond) pool.release(slab);
+  if (held !== null) pool.release(held);
+  await scheduler.run(5);
+  expect(called).toEqual(["beyond"]);
+  pool.onRoom(() => called.push("later"), true);
+  expect(pool.acquireBeyond(1) === null).toBe(false);
 });
 
 test("idle slabs lose their pages after a while, and then no timer is left", async () => {
