@@ -124,7 +124,11 @@ export class Lab {
     settings: Readonly<Record<string, unknown>>,
   ): Promise<ClusterProcess> {
     const file = join(this.directory, `${name}.json`);
-    const nats = { nats: this.#servers.addresses, "nats-monitor": this.#servers.monitors };
+    const nats = {
+      nats: this.#servers.addresses,
+      "nats-monitor": this.#servers.monitors,
+      "nats-replicas": this.#servers.nodes.length,
+    };
     writeFileSync(file, JSON.stringify({ name, ...nats, ...settings }));
     const started = await ClusterProcess.start(command, file, name);
     this.#processes.push(started);
@@ -142,7 +146,7 @@ export class Lab {
   /** A volume with replicas on these nodes, as the api would place it. */
   async createVolume(name: string, sizeBytes: number, nodes: readonly string[]): Promise<string> {
     const { addresses, monitors } = this.#servers;
-    const nats = { servers: addresses, monitors, replicas: 1 };
+    const nats = { servers: addresses, monitors, replicas: this.#servers.nodes.length };
     const cluster = await openCluster(nats, "test", new SystemClock(), () => undefined);
     try {
       const id = new SystemRandom().hex(8);

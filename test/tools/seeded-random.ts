@@ -22,6 +22,13 @@ export class SeededRandom {
     return this.uint32() / 0x1_0000_0000;
   }
 
+  /** One of them, each as likely. */
+  pick<T>(among: readonly T[]): T {
+    const one = among[this.between(0, among.length)];
+    if (one === undefined) throw new Error("nothing to pick from");
+    return one;
+  }
+
   /** An integer in [from, to). */
   between(from: number, to: number): number {
     return from + Math.floor(this.fraction() * (to - from));

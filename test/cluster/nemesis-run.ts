@@ -1,0 +1,185 @@
+// Rounds of a nemesis on a cluster under the block checker: load, one fault in the middle of it, healing, a look at every block. What was
+// acknowledged is there, nothing stale is read, writes come through again in time; in the end the replicas are the same file.
+// Called by nemesis.ts (command line).
+import { BlockChecker, type RunResult, describe as wording } from "../tools/block-checker.ts";
+import { sleep } from "../tools/cluster-process.ts";
+import type { NbdClient } from "../tools/nbd-client.ts";
+import { SeededRandom } from "../tools/seeded-random.ts";
+import { type Fault, faults } from "./nemesis-faults.ts";
+import { gateNames, NemesisLab, nodeNames } from "./nemesis-lab.ts";
+
+export interface NemesisReport {
+  readonly round: number;
+  readonly fault: string;
+  readonly acknowledged: number;
+  /** The longest that a request took; where the client moved, from the fault to its first answer by the next gateway. */
+  readonly waitedMs: number;
+  readonly failures: readonly string[];
+}
+
+const sizeBytes = 24 * 1024 * 1024;
+const depth = 6;
+
+export class NemesisRun {
+  readonly #random: SeededRandom;
+  readonly #checker: BlockChecker;
+  readonly #lab: NemesisLab;
+  #order: Fault[] = [];
+  #gate: (typeof gateNames)[number] = "gate-1";
+  #client: NbdClient | null = null;
+
+  private constructor(lab: NemesisLab, seed: number) {
+    this.#lab = lab;
+    this.#random = new SeededRandom(seed);
+    this.#checker = new BlockChecker({
+      sizeBytes,
+      seed,
+      survives: "acknowledged",
+      requestBytesMax: 256 * 1024,
+    });
+  }
+
+  static async open(seed: number): Promise<NemesisRun> {
+    return new NemesisRun(await NemesisLab.open(sizeBytes), seed);
+  }
+
+  /** One after the other in an order that changes, so that each comes about equally often. */
+  async round(round: number): Promise<NemesisReport> {
+    if (this.#order.length === 0) this.#order = this.#shuffled();
+    const fault = this.#order.pop() as Fault;
+    const failures: string[] = [];
+    if (this.#client === null) {
+      await this.#attach();
+      failures.push(...(await this.#checker.verify(this.#required(), "restart")).map(wording));
+    }
+    const load = this.#load();
+    await sleep(this.#random.between(300, 900));
+    const faultMs = performance.now();
+    const waitedMs = fault.movesClient
+      ? await this.#moved(fault, load, faultMs, failures)
+      : await this.#stayed(fault, load, failures);
+    return { round, fault: fault.name, acknowledged: load.acknowledged(), waitedMs, failures };
+  }
+
+  /** Ends in good order; what is wrong with the images then. */
+  async close(): Promise<readonly string[]> {
+    await this.#client?.disconnect();
+    await this.#lab.stop();
+    const failures = nodeNames.flatMap((node) =>
+      this.#checker.verifyFile(this.#lab.imageOf(node)).map((one) => `${node}: ${wording(one)}`),
+    );
+    const at = this.#lab.difference();
+    if (at !== null) failures.push(`the replicas differ from byte ${at} on`);
+    await this.#lab.close();
+    return failures;
+  }
+
+  async abandon(): Promise<void> {
+    await this.#lab.close();
+  }
+
+  outputs(): string {
+    return this.#lab.outputs();
+  }
+
+  /** Nothing that the client sees breaks: requests wait, none fails. */
+  async #stayed(fault: Fault, load: Load, failures: string[]): Promise<number> {
+    await fault.run(this.#lab, this.#random, this.#gate);
+    await load.answersAgain(30_000);
+    const result = await load.end();
+    failures.push(...result.findings.map(wording), ...result.requestErrors);
+    if (result.connectionLost === undefined) {
+      failures.push(...(await this.#checker.verify(this.#required(), "quiet")).map(wording));
+    } else {
+      failures.push(`the connection was lost: ${result.connectionLost}`);
+      this.#client = null;
+    }
+    return load.worstMs();
+  }
+
+  /** The client loses its gateway, finds another one, and everything that was acknowledged. */
+  async #moved(fault: Fault, load: Load, faultMs: number, failures: string[]): Promise<number> {
+    const lost = this.#gate;
+    const healed = fault.run(this.#lab, this.#random, lost);
+    const [other] = gateNames.filter((name) => name !== lost);
+    // What the paused one still answers when it wakes up is judged by the ledger: nothing may be acknowledged there any more.
+    const stale = this.#client;
+    this.#gate = other ?? lost;
+    await this.#attach();
+    failures.push(...(await this.#checker.verify(this.#required(), "restart")).map(wording));
+    const waitedMs = performance.now() - faultMs;
+    const again = this.#load();
+    await healed;
+    await again.answersAgain(30_000);
+    const after = await again.end();
+    const before = await load.end();
+    await stale?.disconnect().catch(() => undefined);
+    failures.push(...[...before.findings, ...after.findings].map(wording), ...after.requestErrors);
+    failures.push(...(await this.#checker.verify(this.#required(), "quiet")).map(wording));
+    return waitedMs;
+  }
+
+  async #attach(): Promise<void> {
+    const { client, gate } = await this.#lab.attach(this.#gate);
+    this.#client = client;
+    this.#gate = gate;
+  }
+
+  #required(): NbdClient {
+    if (this.#client === null) throw new Error("the client is attached");
+    return this.#client;
+  }
+
+  #load(): Load {
+    return new Load(this.#checker, this.#required());
+  }
+
+  #shuffled(): Fault[] {
+    const rest = [...faults];
+    const order: Fault[] = [];
+    while (rest.length > 0) order.push(...rest.splice(this.#random.between(0, rest.length), 1));
+    return order;
+  }
+}
+
+/** Requests under way until end(), with the times of their answers. */
+class Load {
+  readonly #stop = new AbortController();
+  readonly #running: Promise<RunResult>;
+  #acknowledged = 0;
+  #worstMs = 0;
+
+  constructor(checker: BlockChecker, client: NbdClient) {
+    this.#running = checker.run([client], {
+      depth,
+      signal: this.#stop.signal,
+      onAnswer: (ms) => {
+        this.#acknowledged += 1;
+        this.#worstMs = Math.max(this.#worstMs, ms);
+      },
+    });
+  }
+
+  acknowledged(): number {
+    return this.#acknowledged;
+  }
+
+  worstMs(): number {
+    return this.#worstMs;
+  }
+
+  /** Resolves when answers came again after this call. */
+  async answersAgain(timeoutMs: number): Promise<void> {
+    const wanted = this.#acknowledged + 4 * depth;
+    const endMs = performance.now() + timeoutMs;
+    while (this.#acknowledged < wanted) {
+      if (performance.now() > endMs) throw new Error(`no answers ${timeoutMs} ms after the fault was healed`);
+      await sleep(20);
+    }
+  }
+
+  async end(): Promise<RunResult> {
+    this.#stop.abort();
+    return await this.#running;
+  }
+}

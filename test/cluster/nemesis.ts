@@ -1,0 +1,55 @@
+// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S]
+// One line per round, a table of what each fault made clients wait, exit code 1 when anything acknowledged was lost, anything stale was read,
+// or the replicas differ. Last line: `N passed, N failed`.
+import { parseArgs } from "node:util";
+import { type NemesisReport, NemesisRun } from "./nemesis-run.ts";
+
+const { values } = parseArgs({
+  options: { rounds: { type: "string", default: "20" }, seed: { type: "string" } },
+});
+const rounds = Number(values.rounds);
+const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(values.seed);
+if (!Number.isSafeInteger(rounds) || rounds < 1 || !Number.isSafeInteger(seed)) {
+  console.error("test:cluster: --rounds and --seed want whole numbers, e.g. --rounds 200 --seed 7");
+  process.exit(64);
+}
+console.log(`nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, two storage nodes, two gateways`);
+const reports: NemesisReport[] = [];
+const failures: string[] = [];
+const run = await NemesisRun.open(seed);
+try {
+  for (let round = 1; round <= rounds && failures.length === 0; round += 1) {
+    const report = await run.round(round);
+    reports.push(report);
+    failures.push(...report.failures);
+    console.log(lineOf(report));
+  }
+  if (failures.length === 0) failures.push(...(await run.close()));
+} catch (cause) {
+  failures.push(cause instanceof Error ? (cause.stack ?? cause.message) : String(cause));
+}
+for (const line of waitsOf(reports)) console.log(line);
+if (failures.length > 0) {
+  for (const failure of failures.slice(0, 20)) console.error(`  ${failure}`);
+  console.error(`again: npm run test:cluster -- --rounds ${rounds} --seed ${seed}\n${run.outputs()}`);
+  await run.abandon();
+}
+const passed = reports.filter((report) => report.failures.length === 0).length;
+console.log(`${passed} passed, ${failures.length === 0 ? 0 : Math.max(1, reports.length - passed)} failed`);
+process.exit(failures.length === 0 ? 0 : 1);
+
+function lineOf({ round, fault, acknowledged, waitedMs, failures: found }: NemesisReport): string {
+  const verdict = found.length === 0 ? "ok" : `${found.length} FAILURES`;
+  return `round ${String(round).padStart(3)}  ${fault.padEnd(30)} ${String(acknowledged).padStart(5)} acked  waited ${Math.round(waitedMs)} ms  ${verdict}`;
+}
+
+/** The longest that a client waited, by fault: median and worst of its rounds. */
+function waitsOf(all: readonly NemesisReport[]): readonly string[] {
+  const names = [...new Set(all.map((report) => report.fault))].sort();
+  return names.map((name) => {
+    const waits = all.filter((report) => report.fault === name).map((report) => report.waitedMs);
+    waits.sort((a, b) => a - b);
+    const [median, worst] = [waits[Math.floor(waits.length / 2)] ?? 0, waits.at(-1) ?? 0];
+    return `${name.padEnd(30)} ${waits.length} rounds, waited ${Math.round(median)} ms (median), ${Math.round(worst)} ms (worst)`;
+  });
+}
