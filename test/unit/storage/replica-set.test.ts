@@ -1,0 +1,295 @@
+// A storage node's replicas on a memory file store, with logs that the test makes: they follow, answer reads as new as asked, halt alone,
+// go on from their checkpoint, and go when their volume is deleted, whatever fails in between.
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { SystemClock } from "#shared/adapters/clock/system.ts";
+import { KeyTableMap } from "#shared/adapters/cluster-map/key-table.ts";
+import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
+import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
+import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
+import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
+import type { Batch } from "#shared/domain/batch.ts";
+import { replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  isBadMessage,
+  type ReplicaMessage,
+} from "#shared/formats/replica-message.ts";
+import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
+import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
+import { RawReplicas } from "../../../services/storage/layer.ts";
+import { SteppedRandom } from "../file-store/stepped-clock.ts";
+import { BatchMaker, line } from "../replica/batch-maker.ts";
+
+const sizeBytes = 1024 * 1024;
+const record = (name: string): VolumeRecord => ({
+  id: Buffer.from(name.padEnd(8, "0")).toString("hex").slice(0, 16),
+  name,
+  sizeBytes,
+  durability: "write",
+  createdAtMs: 0,
+  state: "active",
+});
+
+/** A log that grows when the test says so. */
+class PlayedLog implements LogFollower {
+  readonly batches: Batch[] = [];
+  readonly maker = new BatchMaker(new MemoryFileStore(), new SteppedRandom(3), sizeBytes);
+  readonly begun: FollowFrom[] = [];
+  failure: VarveError | null = null;
+
+  write(offset: number, value: number, length = 4096): void {
+    if (this.batches.length === 0) this.batches.push(this.maker.epoch().batch);
+    this.batches.push(this.maker.write(offset, Buffer.alloc(length, value)).batch);
+  }
+
+  async *follow(from: FollowFrom, signal: AbortSignal): AsyncGenerator<FollowedBatch, void, undefined> {
+    this.begun.push(from);
+    let next = this.batches.findIndex(({ firstLsn }) => firstLsn > from.appliedLsn);
+    while (!signal.aborted) {
+      if (this.failure !== null) throw this.failure;
+      const batch =
+        next < 0 ? this.batches.find(({ firstLsn }) => firstLsn > from.appliedLsn) : this.batches[next];
+      if (batch === undefined) await new Promise((resolve) => setTimeout(resolve, 2));
+      else {
+        next = this.batches.indexOf(batch) + 1;
+        yield { batch: { ...batch, record: new Uint8Array() }, sequence: 100 + next };
+      }
+    }
+  }
+
+  async end(): Promise<LogEnd | null> {
+    const last = this.batches.at(-1);
+    if (last === undefined) return null;
+    return { line, epoch: 1, oldestLsn: 1, lastLsn: last.firstLsn + last.entries.length - 1 };
+  }
+}
+
+let store: MemoryFileStore;
+let keys: MemoryKeys;
+let bus: MemoryMessageBus;
+let catalog: MemoryVolumeCatalog;
+let logs: Map<string, PlayedLog>;
+let closers: (() => Promise<void>)[];
+
+beforeEach(async () => {
+  store = new MemoryFileStore();
+  await store.makeDirectory("/pool/volumes");
+  keys = new MemoryKeys();
+  bus = new MemoryMessageBus();
+  catalog = new MemoryVolumeCatalog();
+  await catalog.load();
+  logs = new Map();
+  closers = [];
+});
+
+afterEach(async () => {
+  for (const close of closers.splice(0)) await close();
+});
+
+interface Node {
+  readonly set: ReplicaSet;
+  readonly map: KeyTableMap;
+  readonly table: MemoryKeyTable;
+  readonly notes: string[];
+}
+
+async function node(only: string | null = null): Promise<Node> {
+  const clock = new SystemClock();
+  const table = new MemoryKeyTable(keys);
+  const map = new KeyTableMap(table, clock);
+  await map.ready();
+  const replicas = new RawReplicas({ store, clock, dataDirectory: "/pool" });
+  await replicas.start();
+  const notes: string[] = [];
+  const pool = { name: "main", dataDirectory: "/pool", replicas, roomBytes: () => 2 ** 30 };
+  const set = new ReplicaSet({
+    node: "shelf",
+    host: "shelf",
+    pools: [pool],
+    store,
+    clock,
+    catalog,
+    map,
+    bus,
+    logOf: (id) => logOf(id),
+    only,
+    onNote: (text) => notes.push(text),
+  });
+  closers.push(async () => {
+    await set.close();
+    map.close();
+    await replicas.close();
+  });
+  return { set, map, table, notes };
+}
+
+function logOf(id: string): PlayedLog {
+  const log = logs.get(id) ?? new PlayedLog();
+  logs.set(id, log);
+  return log;
+}
+
+async function place(map: KeyTableMap, name: string): Promise<PlayedLog> {
+  const volume = record(name);
+  const placement = {
+    volumeId: volume.id,
+    beginBytes: sizeBytes,
+    replicas: [{ node: "shelf", pool: "main" }],
+  };
+  await map.changePlacement(volume.id, () => placement);
+  await catalog.put(volume);
+  return logOf(volume.id);
+}
+
+async function ask(
+  name: string,
+  message: ReplicaMessage,
+): Promise<ReplicaMessage & { readonly fill?: number }> {
+  const subject = replicaReadSubject(record(name).id, "shelf");
+  const decoded = decodeMessage(await bus.request(subject, encodeMessage(message), 5000));
+  if (isBadMessage(decoded)) throw new Error(decoded.detail);
+  const { payload } = decoded;
+  return payload.length === 0 ? decoded.message : { ...decoded.message, fill: payload[0] };
+}
+const read = (leastLsn: number, offset = 0, waitMs = 2000): ReplicaMessage => ({
+  type: "read",
+  offset,
+  length: 4096,
+  leastLsn,
+  waitMs,
+});
+
+describe("replicas of a node", () => {
+  test("are made where they are placed, follow their logs, and answer as new as asked", async () => {
+    const { set, map } = await node();
+    const log = await place(map, "a");
+    await set.reconcile();
+    expect(set.reports()).toMatchObject([{ volume: "a", condition: "filling", appliedLsn: 0 }]);
+    const early = ask("a", read(2));
+    log.write(0, 7);
+    expect(await early).toMatchObject({ type: "bytes", fill: 7, appliedLsn: 2, epoch: 1 });
+    expect(await ask("a", read(3, 0, 20))).toMatchObject({
+      type: "refused",
+      tag: "ReplicaBehind",
+      kind: "Retry",
+    });
+    await expect
+      .poll(async () => ask("a", { type: "ask" }))
+      .toMatchObject({ report: { condition: "following" } });
+  });
+
+  test("go on behind their checkpoint, from the message that held it", async () => {
+    const first = await node();
+    const log = await place(first.map, "a");
+    log.write(0, 7);
+    await first.set.reconcile();
+    await ask("a", read(2));
+    await closers.pop()?.();
+    const second = await node();
+    log.write(4096, 8);
+    await second.set.reconcile();
+    expect(await ask("a", read(3, 4096))).toMatchObject({ fill: 8, appliedLsn: 3 });
+    expect(log.begun).toMatchObject([
+      { line: "", appliedLsn: 0, sequence: 0 },
+      { line, appliedLsn: 2, sequence: 102 },
+    ]);
+  });
+
+  test("one that can't go on halts, says why, and leaves the others alone", async () => {
+    const { set, map } = await node();
+    const [bad, good] = [await place(map, "a"), await place(map, "b")];
+    await set.reconcile();
+    bad.write(0, 1);
+    await ask("a", read(2));
+    bad.failure = new VarveError("LogDamaged", "Corrupt", "a flipped bit");
+    bad.write(0, 2);
+    good.write(0, 3);
+    expect(await ask("b", read(2))).toMatchObject({ fill: 3 });
+    await expect.poll(() => set.reports()[0]).toMatchObject({ condition: "halted", reason: "a flipped bit" });
+    expect(await ask("a", read(1))).toMatchObject({ type: "refused", tag: "ReplicaHalted" });
+    good.write(0, 4);
+    expect(await ask("b", read(3))).toMatchObject({ fill: 4 });
+  });
+
+  test("a damaged checkpoint keeps one replica closed, and its files as they are", async () => {
+    const first = await node();
+    await place(first.map, "a");
+    const good = await place(first.map, "b");
+    await first.set.reconcile();
+    await closers.pop()?.();
+    const path = "/pool/volumes/a/disk.raw.checkpoint";
+    const bytes = (await store.readWhole(path)) ?? Buffer.alloc(0);
+    bytes[20] = (bytes[20] ?? 0) ^ 1;
+    await store.replaceWhole(path, bytes);
+    const second = await node();
+    await second.set.reconcile();
+    expect(second.set.failures()).toMatchObject([{ error: { kind: "Corrupt" } }]);
+    expect((await store.readWhole(path))?.equals(bytes)).toBe(true);
+    good.write(0, 5);
+    expect(await ask("b", read(2))).toMatchObject({ fill: 5 });
+  });
+
+  test("only one volume is touched where the node was started for one", async () => {
+    const { set, map } = await node("b");
+    await place(map, "a");
+    const log = await place(map, "b");
+    await set.reconcile();
+    log.write(0, 6);
+    expect(await ask("b", read(2))).toMatchObject({ fill: 6 });
+    expect(await store.list("/pool/volumes")).toEqual(["b"]);
+  });
+});
+
+describe("a deleted volume", () => {
+  test("goes from the node with its files, then its place; others stay", async () => {
+    const { set, map } = await node();
+    await place(map, "a");
+    await place(map, "b");
+    await set.reconcile();
+    await catalog.put({ ...record("a"), state: "deleting" });
+    await set.reconcile();
+    expect(await store.list("/pool/volumes")).toEqual(["b"]);
+    expect(map.placementOf(record("a").id)?.replicas).toEqual([]);
+    expect(set.reports()).toMatchObject([{ volume: "b" }]);
+  });
+
+  test("whose place could not be given up, or whose files could not be removed, is finished by the next life", async () => {
+    for (const broken of ["table", "files"] as const) {
+      const { set, map, table, notes } = await node();
+      await place(map, "a");
+      await set.reconcile();
+      await catalog.put({ ...record("a"), state: "deleting" });
+      const removeTree = store.removeTree.bind(store);
+      if (broken === "table") table.state = "away";
+      else
+        store.removeTree = async () => Promise.reject(new VarveError("Broken", "Internal", "no such luck"));
+      await set.reconcile();
+      expect([broken, set.failures().length, notes.length]).toEqual([broken, 1, 1]);
+      // Never the place before the files: as long as a node keeps any, the placement says so.
+      expect(keys.rows.get(`placement.${record("a").id}`)?.value).toBeTruthy();
+      table.heal();
+      store.removeTree = removeTree;
+      await closers.pop()?.();
+      const next = await node();
+      await next.set.reconcile();
+      expect(await store.list("/pool/volumes")).toEqual([]);
+      expect(next.map.placementOf(record("a").id)?.replicas).toEqual([]);
+      await catalog.remove(record("a").id);
+    }
+  });
+
+  test("that is placed elsewhere is none of its business", async () => {
+    const { set, map } = await node();
+    await place(map, "a");
+    await set.reconcile();
+    await map.changePlacement(record("a").id, (present) =>
+      present === null ? null : { ...present, replicas: [{ node: "attic", pool: "main" }] },
+    );
+    await catalog.put({ ...record("a"), state: "deleting" });
+    await set.reconcile();
+    expect(await store.list("/pool/volumes")).toEqual(["a"]);
+  });
+});
