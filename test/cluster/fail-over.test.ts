@@ -124,15 +124,12 @@ describe("fail-over", () => {
     await fresh.disconnect();
   });
 
-  test("a gateway that is stopped lets go at once; one that holds the volume is named to clients of the others", async () => {
+  test("a gateway that is stopped lets go of its volume at once", async () => {
     await lab.storage("shelf");
     await lab.createVolume("disk0", sizeBytes, ["shelf"]);
     const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
     const client = await attach(one);
     await client.write(0, Buffer.alloc(512, 7));
-    await expect(NbdClient.connect(`127.0.0.1:${two.port}`, "disk0")).rejects.toThrow(
-      `volume disk0 is served by gateway gate-1 at 127.0.0.1:${one.port}`,
-    );
     await client.disconnect();
     expect(await one.process.stop()).toEqual({ code: 0, signal: null });
     const startMs = performance.now();
@@ -141,5 +138,37 @@ describe("fail-over", () => {
     expect((await next.read(0, 512)).every((byte) => byte === 7)).toBe(true);
     await next.disconnect();
     expect(await lab.readiness(two.health)).toMatchObject({ ready: true });
+  });
+
+  test("a client of another gateway is relayed to the holder, and cut off with it, to be served by its own gateway", async () => {
+    await lab.storage("shelf");
+    await lab.createVolume("disk0", sizeBytes, ["shelf"]);
+    const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
+    const direct = await attach(one);
+    const relayed = await NbdClient.connect(`127.0.0.1:${two.port}`, "disk0");
+    // One disk: what either writes the other reads, and requests of every kind go through.
+    const checker = checkerOf(4);
+    const stop = new AbortController();
+    const running = checker.run([relayed, direct], { depth: 4, signal: stop.signal });
+    await sleep(1500);
+    stop.abort();
+    const quiet = await running;
+    expect([words(quiet.findings), quiet.requestErrors, quiet.connectionLost]).toEqual([[], [], undefined]);
+    expect(words(await checker.verify(relayed, "quiet"))).toEqual([]);
+    expect(await lab.readiness(two.health)).toMatchObject({ detail: { volumes: [] } });
+    const large = Buffer.alloc(20 * 2 ** 20, 9);
+    await relayed.write(2 ** 20, large);
+    expect((await direct.read(2 ** 20, large.length)).equals(large)).toBe(true);
+
+    const late = relayed.write(0, Buffer.alloc(4096, 3)).then(
+      () => "acknowledged",
+      () => "cut off",
+    );
+    await one.process.kill();
+    expect(["acknowledged", "cut off"]).toContain(await late);
+    await expect(relayed.read(0, 512)).rejects.toThrow();
+    const next = await attach(two);
+    expect((await next.read(2 ** 20, large.length)).equals(large)).toBe(true);
+    await next.disconnect();
   });
 });

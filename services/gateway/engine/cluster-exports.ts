@@ -7,6 +7,11 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { ClusterVolume, type ClusterVolumeSetting } from "./cluster-volume.ts";
+import { RelayExport } from "./relay-export.ts";
+import { RelayLink } from "./relay-link.ts";
+
+/** In front of the name when a gateway asks for its client. No volume's name has a colon. */
+const relayPrefix = "relay:";
 
 export interface ClusterExportsOptions extends ClusterVolumeSetting {
   readonly catalog: Pick<VolumeCatalog, "list" | "find">;
@@ -34,7 +39,9 @@ export class ClusterExports implements ExportDirectory {
       });
   }
 
-  async open(name: string): Promise<BlockExport | null> {
+  async open(exportName: string): Promise<BlockExport | null> {
+    const relayed = exportName.startsWith(relayPrefix);
+    const name = relayed ? exportName.slice(relayPrefix.length) : exportName;
     const record = this.#options.catalog.find(name);
     if (record === null || !this.#isOffered(record)) return null;
     if (this.#closing) throw new VarveError("GatewayClosing", "Retry", "this gateway is closing");
@@ -47,7 +54,21 @@ export class ClusterExports implements ExportDirectory {
       volume = made;
       this.#volumes.set(record.id, made);
     }
-    return await volume.open();
+    try {
+      return await volume.open();
+    } catch (cause) {
+      // Who relays already goes no further: two gateways that are mistaken about each other would never end.
+      if (relayed || !(cause instanceof VarveError) || cause._tag !== "ServedElsewhere") throw cause;
+      return await this.#relay(name, cause);
+    }
+  }
+
+  async #relay(name: string, { fields }: VarveError): Promise<BlockExport> {
+    const [holder, address] = [String(fields["holder"]), String(fields["address"])];
+    const { clock } = this.#options;
+    const target = { address, exportName: `${relayPrefix}${name}` };
+    const link = await RelayLink.open(target, clock, () => this.#options.disconnect(name));
+    return new RelayExport(name, holder, link);
   }
 
   /** What is served here now, by volume id. */

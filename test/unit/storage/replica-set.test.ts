@@ -147,7 +147,7 @@ async function place(map: KeyTableMap, name: string): Promise<PlayedLog> {
 async function ask(
   name: string,
   message: ReplicaMessage,
-): Promise<ReplicaMessage & { readonly fill?: number }> {
+): Promise<ReplicaMessage & { readonly fill?: number | undefined }> {
   const subject = replicaReadSubject(record(name).id, "shelf");
   const decoded = decodeMessage(await bus.request(subject, encodeMessage(message), 5000));
   if (isBadMessage(decoded)) throw new Error(decoded.detail);
