@@ -33,7 +33,7 @@ export interface LogFollower {
   /**
    * Batches behind `from`, each exactly once, in LSN order, line and chain checked, fenced writers' batches left out. What was
    * yielded is durable. Waits for more without end; ends when `signal` aborts. Throws Corrupt where the log is not a
-   * continuation of `from`, Invalid (LogReleased) where it begins behind it: the replica must be filled. Away servers are waited for.
+   * continuation of `from` or ends before it, Invalid (LogReleased) where it begins behind it: the replica must be filled. Away servers are waited for.
    */
   follow(from: FollowFrom, signal: AbortSignal): AsyncIterable<FollowedBatch>;
   /** What the log holds now, as its stream's leader knows it; null: there is no log. Rejects Retry while nobody answers. */

@@ -150,13 +150,17 @@ describe("a follower", () => {
     const { writer, listener } = await lab.gateway();
     new SteadyWriter(1, writer, listener).burst(3);
     await writer.sync();
-    const follower = await lab.follower();
+    const follower = await lab.follower({ openMs: 300 });
     const [last] = (await follow(follower, fromBegin, 4)).slice(-1);
     const from = { ...(last?.from ?? fromBegin), appliedLsn: 400, checksum: 7n, sequence: 0 };
     new SteadyWriter(2, writer, listener).burst(1);
     await writer.sync();
     await writer.close();
     expect((await follower.end())?.lastLsn).toBeLessThan(from.appliedLsn);
+    await expect(follow(follower, from, 500)).rejects.toMatchObject({
+      kind: "Corrupt",
+      _tag: "LogEndsEarly",
+    });
     await expect(lab.gateway({}, { knownLsn: from.appliedLsn })).rejects.toMatchObject({
       kind: "Corrupt",
       _tag: "LogEndsEarly",

@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { connectNats } from "#shared/adapters/nats/connect.ts";
 import { NatsServers } from "../tools/nats-server.ts";
 import { LogLab } from "./jetstream-house.ts";
+import { expectPromises, readLog, SteadyWriter } from "./steady-writer.ts";
 
 describe("the stream's settings", () => {
   let servers: NatsServers;
@@ -146,6 +147,22 @@ describe("the servers' settings", () => {
     const again = await lab.gateway({ servers: { system } });
     expect(again.writer.state().epoch).toBe(2);
     await system.close();
+  });
+
+  test("a volume of one replica gets three at its next open, and keeps every entry", async () => {
+    await start({ servers: 3 });
+    const first = await lab.gateway({ replicas: 1, openMs: 30_000 });
+    const steady = new SteadyWriter(1, first.writer, first.listener);
+    steady.burst(50);
+    await first.writer.sync();
+    await first.writer.close();
+    const second = await lab.gateway({ replicas: 3, openMs: 30_000 });
+    const fresh = new SteadyWriter(2, second.writer, second.listener);
+    fresh.burst(50);
+    await second.writer.sync();
+    const manager = await lab.manager();
+    expect((await manager.streams.info(lab.stream)).cluster?.replicas).toHaveLength(2);
+    expectPromises(await readLog(await lab.follower()), [steady, fresh]);
   });
 
   test("a server that takes only small messages is refused", async () => {

@@ -13,7 +13,7 @@ import { type JetStreamLogParts, type JetStreamLogSetup, jetStreamLogSetup } fro
 import { findPlace } from "./jetstream-places.ts";
 import { pauseReading, type ReadingParts, readMessages } from "./jetstream-reader.ts";
 import { readTail } from "./jetstream-tail.ts";
-import { notRetained } from "./log-errors.ts";
+import { endsEarly, notRetained } from "./log-errors.ts";
 
 export class JetStreamLogFollower implements LogFollower {
   readonly #setup: JetStreamLogSetup;
@@ -57,15 +57,20 @@ export class JetStreamLogFollower implements LogFollower {
 
   /** Waits for servers that are away; null: the signal came first. */
   async #startWhenReached(from: FollowFrom, signal: AbortSignal): Promise<number | null> {
+    const { clock, openMs } = this.#setup;
+    const endMs = clock.monotonicMs() + openMs;
     let waitMs: number = limits.jetstreamRetryFirstWaitMs;
     while (!signal.aborted) {
       try {
         return await this.#start(from);
       } catch (cause) {
-        if (!(cause instanceof VarveError) || cause.kind !== "Retry") throw cause;
-        this.#onStalled?.(cause);
+        if (!(cause instanceof VarveError)) throw cause;
+        // A leader that is none any more may show an older end for a while.
+        const mayPass = cause._tag === "LogEndsEarly" && clock.monotonicMs() < endMs;
+        if (cause.kind !== "Retry" && !mayPass) throw cause;
+        if (cause.kind === "Retry") this.#onStalled?.(cause);
       }
-      await pauseReading({ clock: this.#setup.clock, signal }, waitMs);
+      await pauseReading({ clock, signal }, waitMs);
       waitMs = Math.min(2 * waitMs, limits.jetstreamRetryWaitMsMax);
     }
     return null;
@@ -74,9 +79,15 @@ export class JetStreamLogFollower implements LogFollower {
   /** The sequence to read from: that of the checkpoint's own batch, so that the first one met proves the place. */
   async #start(from: FollowFrom): Promise<number> {
     const { stream } = this.#setup;
-    const view = await stream.view();
-    if (view === null) throw missingStream(stream.name, from.appliedLsn);
+    const tail = await readTail(stream);
+    if (tail === null) throw missingStream(stream.name, from.appliedLsn);
+    const { view, last } = tail;
     if (from.line === "") return view.firstSequence;
+    const lastLsn = last?.lastLsn ?? 0;
+    if (lastLsn < from.appliedLsn) {
+      const place = { file: stream.name, offset: view.lastSequence, lsn: lastLsn + 1 };
+      throw endsEarly(stream.name, place, "no batch", from.appliedLsn);
+    }
     if (from.sequence >= view.firstSequence && from.sequence <= view.lastSequence) return from.sequence;
     const found = await findPlace(stream, from.appliedLsn);
     if (found > 0) return found;
