@@ -44,6 +44,7 @@ export class RemoteReplica implements ReplicaImage {
   readonly #failedAtMs = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
   readonly #subscription: Subscription;
+  readonly #asked: Promise<unknown>;
   /** Own epoch, once the log is open. */
   #epoch = Number.POSITIVE_INFINITY;
   /** Every read is at least as new as this: the overlay no longer has what is before it. */
@@ -56,11 +57,15 @@ export class RemoteReplica implements ReplicaImage {
     this.#options = options;
     const subject = replicaStateSubject(options.volumeId, "*");
     this.#subscription = options.bus.subscribe(subject, (data) => this.#hear(data));
-    for (const node of options.nodes) this.#askState(node);
+    this.#asked = Promise.all(options.nodes.map(async (node) => this.#askState(node)));
   }
 
-  /** Resolves when a replica was heard of. Rejects Retry after limits.replicaPatienceMs. */
+  /**
+   * Resolves when every node has said where its replica stands, or was found to be away: what the log must at least hold is the most
+   * that any of them has applied. Rejects Retry after limits.replicaPatienceMs where none was heard of.
+   */
   async heard(): Promise<void> {
+    await this.#asked;
     await this.#until(() => this.#heard.size > 0);
   }
 
@@ -162,9 +167,10 @@ export class RemoteReplica implements ReplicaImage {
   }
 
   /** Sooner than the next sign of life. */
-  #askState(node: string): void {
+  async #askState(node: string): Promise<void> {
     const { bus, volumeId } = this.#options;
-    bus.request(replicaReadSubject(volumeId, node), encodeMessage({ type: "ask" }), answerMs).then(
+    const subject = replicaReadSubject(volumeId, node);
+    await bus.request(subject, encodeMessage({ type: "ask" }), answerMs).then(
       (data) => this.#hear(data),
       () => undefined, // away: it will be heard of when it is back
     );

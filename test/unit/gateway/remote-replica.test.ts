@@ -121,6 +121,26 @@ describe("reads", () => {
     expect([a.asked.length, b.asked[0]?.leastLsn]).toEqual([0, 12]);
   });
 
+  test("begin when each node has said what it applied, so that no log may end before it", async () => {
+    const { bus, nodes } = world(["a", "b"]);
+    const [, b] = nodes as [PlayedNode, PlayedNode];
+    b.report = { ...b.report, appliedLsn: 99 };
+    bus.serve(replicaReadSubject(volumeId, "b"), async () => {
+      await settled();
+      return encodeMessage({ type: "state", report: b.report });
+    });
+    const late = new RemoteReplica({
+      bus,
+      clock: new SystemClock(),
+      volumeId,
+      nodes: ["a", "b", "gone"],
+      host: "a",
+      onFenced: () => undefined,
+    });
+    await late.heard();
+    expect(late.state().appliedLsn).toBe(99);
+  });
+
   test("longer ones are split, and every piece comes to its place", async () => {
     const { nodes, replica } = world(["a"]);
     await replica.follow(10, 3);
