@@ -10,6 +10,7 @@ trap 'rm -rf "$work"' EXIT
 if ! docker image inspect varve-bare-debian >/dev/null 2>&1; then
   bare=$(mktemp -d)
   trap 'rm -rf "$work" "$bare"' EXIT
+  chmod 755 "$bare"
   debootstrap --variant=minbase --include=busybox-static bookworm "$bare" >/dev/null
   rm -rf "$bare/var/cache/apt/archives"/*.deb "$bare/var/lib/apt/lists"/*
   ln -sf /bin/busybox "$bare/usr/local/bin/wget"
