@@ -5,7 +5,7 @@
 # Last line: `N passed, N failed`.
 set -eu
 cd "$(dirname "$(readlink -f "$0")")/../.."
-export COMPOSE_PROJECT_NAME=varve-try VARVE_NBD_PORT=29809 VARVE_HTTP_PORT=29880 VARVE_GATEWAY_1_PORT=29811 VARVE_GATEWAY_2_PORT=29812
+export COMPOSE_PROJECT_NAME=varve-try VARVE_NBD_PORT=29809 VARVE_HTTP_PORT=29880 VARVE_GATEWAY_1_PORT=29811 VARVE_GATEWAY_2_PORT=29812 VARVE_API_PORT=29880
 compose() { ${COMPOSE:-docker compose} "$@"; }
 passed=0
 failed=0
@@ -40,7 +40,8 @@ listens_on_loopback() { compose port varve 10809 | grep -q '^127.0.0.1:'; }
 is_nobody_special() { [ "$(compose exec -T varve id -u)" = 10809 ]; }
 restarts() { compose restart varve && compose up -d --wait; }
 all_is_there() { in_varve bucket check | grep -q 'all is there'; }
-refuses() { ! nbdinfo --size "nbd://127.0.0.1:$1/absent" 2>"$work/said" && grep -qi 'absent\|unknown\|export' "$work/said"; }
+shared() { echo "nbd://127.0.0.1:$1/shared"; }
+makes_a_volume() { compose exec -T api varve volume create shared --size 64M --api http://127.0.0.1:8080; }
 
 head -c 20000000 /dev/urandom >"$work/then"
 head -c 20000000 /dev/urandom >"$work/now"
@@ -57,8 +58,11 @@ claim 'its past is as it was' same_as "$work/then" "$disk@then"
 claim 'the bucket on SeaweedFS holds what it names' all_is_there
 claim 'it stops' compose down --timeout 60
 claim 'a cluster is up and healthy' compose --profile cluster up -d --wait
-claim 'its first gateway answers' refuses "$VARVE_GATEWAY_1_PORT"
-claim 'its second gateway answers' refuses "$VARVE_GATEWAY_2_PORT"
+claim 'a volume is made through its api' makes_a_volume
+claim 'its first gateway takes data' nbdcopy --flush "$work/then" "$(shared "$VARVE_GATEWAY_1_PORT")"
+claim 'the first gateway is killed' compose kill gateway-1
+sleep 4
+claim 'its second gateway serves what was written' same_as "$work/then" "$(shared "$VARVE_GATEWAY_2_PORT")"
 [ "$failed" = 0 ] || compose --profile '*' logs --tail 30
 
 echo "$passed passed, $failed failed"

@@ -75,6 +75,7 @@ describe("docker-compose.yml", () => {
     const { COMPOSE_PROFILES: usual = "" } = await settingsOf(".env");
     expect(started(usual)).toEqual(["seaweedfs", "varve"]);
     const cluster = [
+      "api",
       "gateway-1",
       "gateway-2",
       "nats-1",
@@ -122,7 +123,7 @@ describe("docker-compose.yml", () => {
     const published = [...text.matchAll(/^ +(?:- |ports: \[)"(.*:\d+)"\]?$/gm)].map(
       (match) => match[1] ?? "",
     );
-    expect(published).toHaveLength(4);
+    expect(published).toHaveLength(5);
     for (const port of published)
       expect(port).toMatch(/^\$\{VARVE_PUBLISH:-127\.0\.0\.1\}:\$\{VARVE_[A-Z0-9_]+_PORT:-\d+\}:\d+$/);
   });
