@@ -72,6 +72,7 @@ function makeDeb(work: string): string {
   for (const folder of [
     "usr/bin",
     "usr/lib/systemd/system",
+    "usr/lib/udev/rules.d",
     "etc/varve",
     "usr/share/doc/varve/examples",
     "DEBIAN",
@@ -82,6 +83,7 @@ function makeDeb(work: string): string {
   for (const unit of readdirSync(join(infra, "systemd")).filter((file) => file.endsWith(".service"))) {
     cpSync(join(infra, "systemd", unit), at("usr/lib/systemd/system", unit));
   }
+  cpSync(join(infra, "udev/60-varve.rules"), at("usr/lib/udev/rules.d/60-varve.rules"));
   cpSync(join(infra, "systemd/varve.env"), at("etc/varve/varve.env"));
   cpSync(join(infra, "systemd/s3-credentials.conf"), at("usr/share/doc/varve/examples/s3-credentials.conf"));
   cpSync(join(root, "LICENSE"), at("usr/share/doc/varve/copyright"));

@@ -117,9 +117,13 @@ export const clusterCommands: readonly Command[] = [
   },
   {
     path: ["attachments"],
-    summary: "list which gateway of a cluster serves which volume",
+    summary:
+      "list which gateway of a cluster serves which volume, or what this machine's kernel has attached",
     args: [],
-    flags: served,
+    flags: [
+      { name: "local", summary: "the disks that varve attach gave to this machine's kernel" },
+      ...served,
+    ],
     load: async () => (await import("./commands/cluster.ts")).clusterCommandModule.attachments,
   },
   {

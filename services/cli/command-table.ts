@@ -4,6 +4,7 @@
  * it. A flag that takes a value can also be given as VARVE_ and its name in capitals where `env` is set.
  */
 
+import { attachCommands } from "./attach-commands.ts";
 import { bucketCommands } from "./bucket-commands.ts";
 import { clusterCommands } from "./cluster-commands.ts";
 import { type Argument, type Command, type Flag, json, target, volumeName } from "./command.ts";
@@ -171,6 +172,7 @@ export const commands: readonly Command[] = [
   ...historyCommands,
   ...bucketCommands,
   ...clusterCommands,
+  ...attachCommands,
   {
     path: ["log", "inspect"],
     summary: "read a volume's log and say what is in it",

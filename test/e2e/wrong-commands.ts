@@ -28,7 +28,7 @@ export const wrongCommands: readonly WrongCommand[] = [
     "cli-command",
     "vulome list",
     'there is no command "vulome"; did you mean "volume"?',
-    "Commands: up, volume, snapshot, history, changes, job, bucket, scrub, rescue, gateway, storage, api, node, replica, attachments, log, image, doctor, version, help. See: varve help.",
+    "Commands: up, volume, snapshot, history, changes, job, bucket, scrub, rescue, gateway, storage, api, node, replica, attachments, attach, detach, log, image, doctor, version, help. See: varve help.",
   ),
   usage(
     "cli-action",
@@ -116,6 +116,31 @@ export const wrongCommands: readonly WrongCommand[] = [
     '--api: "ftp://x" is not an http address',
     "For example: --api http://127.0.0.1:8080.",
   ),
+  {
+    id: "attach-flags",
+    words: "attach kept --server nowhere --device /dev/sda --connections 99",
+    code: 2,
+    says: [
+      '--server: "nowhere" is neither HOST:PORT, [IPV6]:PORT nor unix:PATH',
+      '--device: "/dev/sda" is not /dev/nbdN',
+      '--connections: "99" is not a number from 1 to 16',
+    ],
+    hint: "Nothing was attached. See: varve help attach.",
+  },
+  {
+    id: "attach-no-gateway",
+    words: "attach kept --server 127.0.0.1:1",
+    code: 75,
+    says: ["no NBD server at 127.0.0.1:1: nothing listens there"],
+    hint: "Start one (varve up), or say where it is: --server HOST:PORT.",
+  },
+  {
+    id: "detach-unknown",
+    words: "detach none",
+    code: 2,
+    says: ["nothing is attached here as none"],
+    hint: "Nothing is attached on this machine.",
+  },
   {
     id: "cli-no-server",
     words: "volume list --api 127.0.0.1:1",

@@ -105,6 +105,7 @@ test("its units are what systemd understands, and leave little open", async () =
     name.endsWith(".service"),
   );
   expect(units).toContain("varve.service");
+  expect(units).toContain("varve-attach@.service");
   for (const unit of units) {
     const instance = unit.replace("@.", "@lab.");
     const path = debian.path(`/usr/lib/systemd/system/${unit}`);
@@ -115,7 +116,14 @@ test("its units are what systemd understands, and leave little open", async () =
       instance,
     ]);
     expect(seen.stdout + seen.stderr).toBe("");
-    const judged = await exec("systemd-analyze", ["security", "--offline=true", "--threshold=25", path]);
+    // The kernel takes disks from root alone: that unit can't be closed as far as the others.
+    const threshold = unit === "varve-attach@.service" ? 60 : 25;
+    const judged = await exec("systemd-analyze", [
+      "security",
+      "--offline=true",
+      `--threshold=${threshold}`,
+      path,
+    ]);
     expect(judged.stdout).toContain("OK");
   }
 });

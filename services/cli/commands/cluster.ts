@@ -26,6 +26,7 @@ async function replicas(line: CommandLine): Promise<number> {
 }
 
 async function attachments(line: CommandLine): Promise<number> {
+  if (line.values.has("local")) return (await import("./attach.ts")).listLocal(line);
   const found = await clientOf(line).call<readonly ApiAttachment[]>("GET", "/v1/attachments");
   if (line.values.has("json")) printJson(found);
   else if (found.length === 0) printLine("no volume is served now");
