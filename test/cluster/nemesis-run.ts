@@ -24,12 +24,14 @@ export class NemesisRun {
   readonly #random: SeededRandom;
   readonly #checker: BlockChecker;
   readonly #lab: NemesisLab;
+  readonly #faults: readonly Fault[];
   #order: Fault[] = [];
   #gate: (typeof gateNames)[number] = "gate-1";
   #client: NbdClient | null = null;
 
-  private constructor(lab: NemesisLab, seed: number) {
+  private constructor(lab: NemesisLab, seed: number, only: string) {
     this.#lab = lab;
+    this.#faults = faults.filter((fault) => fault.name.startsWith(only));
     this.#random = new SeededRandom(seed);
     this.#checker = new BlockChecker({
       sizeBytes,
@@ -39,8 +41,9 @@ export class NemesisRun {
     });
   }
 
-  static async open(seed: number): Promise<NemesisRun> {
-    return new NemesisRun(await NemesisLab.open(sizeBytes), seed);
+  /** `only`: faults by the beginning of their names; all where it is empty. */
+  static async open(seed: number, only: string): Promise<NemesisRun> {
+    return new NemesisRun(await NemesisLab.open(sizeBytes), seed, only);
   }
 
   /** One after the other in an order that changes, so that each comes about equally often. */
@@ -50,7 +53,7 @@ export class NemesisRun {
     const failures: string[] = [];
     if (this.#client === null) {
       await this.#attach();
-      failures.push(...(await this.#checker.verify(this.#required(), "restart")).map(wording));
+      failures.push(...(await this.#look("restart")));
     }
     const load = this.#load();
     await sleep(this.#random.between(300, 900));
@@ -89,7 +92,7 @@ export class NemesisRun {
     const result = await load.end();
     failures.push(...result.findings.map(wording), ...result.requestErrors);
     if (result.connectionLost === undefined) {
-      failures.push(...(await this.#checker.verify(this.#required(), "quiet")).map(wording));
+      failures.push(...(await this.#look("quiet")));
     } else {
       failures.push(`the connection was lost: ${result.connectionLost}`);
       this.#client = null;
@@ -106,7 +109,7 @@ export class NemesisRun {
     const stale = this.#client;
     this.#gate = other ?? lost;
     await this.#attach();
-    failures.push(...(await this.#checker.verify(this.#required(), "restart")).map(wording));
+    failures.push(...(await this.#look("restart")));
     const waitedMs = performance.now() - faultMs;
     const again = this.#load();
     await healed;
@@ -114,9 +117,19 @@ export class NemesisRun {
     const after = await again.end();
     const before = await load.end();
     await stale?.disconnect().catch(() => undefined);
-    failures.push(...[...before.findings, ...after.findings].map(wording), ...after.requestErrors);
-    failures.push(...(await this.#checker.verify(this.#required(), "quiet")).map(wording));
+    failures.push(...before.findings.map((one) => `by the gateway that was lost: ${wording(one)}`));
+    failures.push(
+      ...after.findings.map((one) => `by the next gateway: ${wording(one)}`),
+      ...after.requestErrors,
+    );
+    failures.push(...(await this.#look("quiet")));
     return waitedMs;
+  }
+
+  /** Every block, after a gateway was lost or while nothing is in flight. */
+  async #look(after: "restart" | "quiet"): Promise<readonly string[]> {
+    const findings = await this.#checker.verify(this.#required(), after);
+    return findings.map((one) => `${after}: ${wording(one)}`);
   }
 
   async #attach(): Promise<void> {
@@ -135,7 +148,7 @@ export class NemesisRun {
   }
 
   #shuffled(): Fault[] {
-    const rest = [...faults];
+    const rest = [...this.#faults];
     const order: Fault[] = [];
     while (rest.length > 0) order.push(...rest.splice(this.#random.between(0, rest.length), 1));
     return order;

@@ -1,11 +1,15 @@
-// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S]
+// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S] [--fault "gateway paused"]
 // One line per round, a table of what each fault made clients wait, exit code 1 when anything acknowledged was lost, anything stale was read,
 // or the replicas differ. Last line: `N passed, N failed`.
 import { parseArgs } from "node:util";
 import { type NemesisReport, NemesisRun } from "./nemesis-run.ts";
 
 const { values } = parseArgs({
-  options: { rounds: { type: "string", default: "20" }, seed: { type: "string" } },
+  options: {
+    rounds: { type: "string", default: "20" },
+    seed: { type: "string" },
+    fault: { type: "string", default: "" },
+  },
 });
 const rounds = Number(values.rounds);
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(values.seed);
@@ -16,7 +20,7 @@ if (!Number.isSafeInteger(rounds) || rounds < 1 || !Number.isSafeInteger(seed)) 
 console.log(`nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, two storage nodes, two gateways`);
 const reports: NemesisReport[] = [];
 const failures: string[] = [];
-const run = await NemesisRun.open(seed);
+const run = await NemesisRun.open(seed, values.fault);
 try {
   for (let round = 1; round <= rounds && failures.length === 0; round += 1) {
     const report = await run.round(round);
