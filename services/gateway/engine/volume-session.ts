@@ -18,6 +18,7 @@ import type { ReplicaTending, TendingOptions } from "#shared/ports/replica-home.
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
 import type { Durability, LogOpenOptions, LogWriter, WriteLog } from "#shared/ports/write-log.ts";
+import { appendWhenRoom } from "./append-when-room.ts";
 import { LogRelease } from "./log-release.ts";
 import { replayLog } from "./log-replay.ts";
 import { Overlay } from "./overlay.ts";
@@ -145,7 +146,7 @@ export class VolumeSession {
 
   /** Grows or shrinks by a resize entry; resolves when the image has the new size. Connected clients keep the size they were told. */
   async resize(sizeBytes: number): Promise<void> {
-    await this.appendValues([[6, sizeBytes]]);
+    await this.appendNow([[6, sizeBytes]]);
     await this.applier.drain();
     invariant(this.sizeBytes === sizeBytes, "a resize entry was applied");
     await this.applier.checkpoint();
@@ -153,7 +154,8 @@ export class VolumeSession {
 
   /** Appends a mark entry; resolves with its LSN when durable. */
   async mark(name: string): Promise<number> {
-    return await this.appendValues([[5, name]]);
+    const append = () => this.requireWriter().appendValues([[5, name]]);
+    return await appendWhenRoom(append, (callback) => this.waitForRoom(callback));
   }
 
   /**
@@ -163,7 +165,7 @@ export class VolumeSession {
   async rollback(toLsn: number, sizeBytes: number): Promise<number> {
     invariant(this.exports.size === 0, "a volume is rolled back with nobody attached");
     const rebase = [7, toLsn] as const;
-    const lsn = await this.appendValues(sizeBytes === this.sizeBytes ? [rebase] : [[6, sizeBytes], rebase]);
+    const lsn = await this.appendNow(sizeBytes === this.sizeBytes ? [rebase] : [[6, sizeBytes], rebase]);
     await this.applier.drain();
     invariant(this.sizeBytes === sizeBytes, "a rollback's resize entry was applied");
     await this.applier.checkpoint();
@@ -305,15 +307,12 @@ export class VolumeSession {
     this.volumeWriter?.relieve();
   }
 
-  /** Waits for memory or log room as a write does, however busy the writers are. */
-  private async appendValues(entries: Parameters<VolumeWriter["appendValues"]>[0]): Promise<number> {
-    for (;;) {
-      const appended = this.requireWriter().appendValues(entries);
-      if (appended !== null) return await appended;
-      await new Promise<void>((resolve) => {
-        this.waitForRoom(resolve);
-      });
-    }
+  /** Whoever changes a disk's size or content for everybody is told that there is no room, and decides. */
+  private async appendNow(entries: Parameters<VolumeWriter["appendValues"]>[0]): Promise<number> {
+    const appended = this.requireWriter().appendValues(entries);
+    if (appended !== null) return await appended;
+    const hint = { hint: "Try again in a moment." };
+    throw new VarveError("NoMemory", "Retry", "all payload memory is lent out", hint);
   }
 
   /** A log without room gets some from a checkpoint, where the image is ahead of the last one. */

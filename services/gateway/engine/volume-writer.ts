@@ -159,7 +159,7 @@ export class VolumeWriter {
 
   /**
    * Marks, resizes and rebases, in one batch of their own. Resolves with the last one's LSN when it is durable; null where there is no
-   * room now: see VolumeSession.appendValues. Throws what refuses them for longer.
+   * room now. Throws what refuses them for longer.
    */
   appendValues(
     entries: readonly (readonly [kind: 5 | 6 | 7, value: string | number])[],
