@@ -58,7 +58,7 @@ export const limits = {
   jetstreamAnswerMsMax: 8_000,
   /** Waits between attempts while JetStream is away or has no leader: an election takes 4 to 9 s. */
   jetstreamRetryFirstWaitMs: 50,
-  jetstreamRetryWaitMsMax: 500,
+  jetstreamRetryWaitMsMax: 200,
   /** The end of a stream is two requests; they are asked again where it grew between them. */
   jetstreamTailReadsMax: 20,
   /** Attempts of one open: an election, and a rival or two. */
