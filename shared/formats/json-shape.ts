@@ -56,26 +56,18 @@ export function list(shape: Shape, most: number, least = 0): Shape {
   };
 }
 
-/**
- * An object with exactly these fields. With its type given, the compiler sees to it that none is forgotten. `optional`: fields that older
- * objects lack.
- */
+/** An object with exactly these fields. With its type given, the compiler sees to it that none is forgotten. */
 export function fields<T = Record<string, unknown>>(
   shapes: Readonly<Record<keyof T & string, Shape>>,
-  optional: readonly (keyof T & string)[] = [],
 ): Shape {
   const names = Object.keys(shapes);
-  const mayLack = new Set<string>(optional);
   return (value, at) => {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       return `${at} is ${shown(value)}, not an object`;
     }
     const content = value as Record<string, unknown>;
     for (const name of names) {
-      if (!Object.hasOwn(content, name)) {
-        if (mayLack.has(name)) continue;
-        return `${at} has no ${name}`;
-      }
+      if (!Object.hasOwn(content, name)) return `${at} has no ${name}`;
       const mistake = (shapes as Record<string, Shape>)[name]?.(content[name], `${at}.${name}`) ?? null;
       if (mistake !== null) return mistake;
     }

@@ -28,77 +28,88 @@ import {
   volumeName,
   volumeSize,
 } from "./archive-shape.ts";
-import { fields, integer, list, nullable, oneOf, text } from "./json-shape.ts";
+import { fields, integer, list, nullable, oneOf, type Shape, text } from "./json-shape.ts";
 import { type BadObject, type ObjectKind, openObject, sealObject } from "./sealed-object.ts";
 
-export const manifestVersion = 1;
+export const manifestVersion = 2;
 
 const noChecksum = "0000000000000000";
 
-const manifestKind: ObjectKind<VolumeManifest> = {
-  magic: "VMAN",
-  version: manifestVersion,
-  name: "manifest",
-  shape: fields<Required<VolumeManifest>>(
-    {
-      volumeId: id,
-      name: volumeName,
-      sizeBytes: volumeSize,
-      durability: oneOf(durabilities),
-      createdAtMs: milliseconds,
-      lineNumber: integer(1),
-      line: id,
-      archiverEpoch: integer(1),
-      number: integer(1),
-      writtenAtMs: milliseconds,
-      ancestors: list(
-        fields<VolumeManifest["ancestors"][number]>({ line: id, lastLsn: integer() }),
-        limits.manifestListMax,
-      ),
-      origin: nullable(fields<VolumeOrigin>({ volumeId: id, name: volumeName, lsn: integer() })),
-      beginBytes: volumeSize,
-      archivedLsn: integer(),
-      archivedEpoch: integer(),
-      archivedChecksum: id,
-      retainedFromLsn: integer(),
-      historyMs: milliseconds,
-      policy: fields<ManifestPolicy>({
-        residency: oneOf(residencies),
-        coldAfterMs: milliseconds,
-        bucketAway: oneOf(bucketAwayPolicies),
-      }),
-      deletedAtMs: nullable(milliseconds),
-      snapshots: list(
-        fields<SnapshotRecord>({ name: volumeName, lsn: integer(), wallTimeMs: milliseconds }),
-        limits.manifestListMax,
-      ),
-      rebases: list(fields<VolumeManifest["rebases"][number]>({ lsn, toLsn: lsn }), limits.manifestListMax),
-      resizes: list(
-        fields<VolumeManifest["resizes"][number]>({ lsn, sizeBytes: volumeSize }),
-        limits.manifestListMax,
-      ),
-      gaps: list(fields<HistoryGap>({ fromLsn: integer(), toLsn: lsn }), limits.manifestListMax),
-      pins: list(
-        fields<PointPin>({ lsn: integer(), holder: text(/^[\x21-\x7e]{1,128}$/) }),
-        limits.manifestListMax,
-      ),
-      bases: list(baseRef, limits.manifestListMax),
-      pages: list(indexPageRef, limits.manifestListMax),
-      segments: list(segmentRef, limits.manifestSegmentsMax),
-    },
-    ["policy"],
+type PlainManifest = Omit<VolumeManifest, "policy">;
+
+const plainFields: Readonly<Record<keyof PlainManifest, Shape>> = {
+  volumeId: id,
+  name: volumeName,
+  sizeBytes: volumeSize,
+  durability: oneOf(durabilities),
+  createdAtMs: milliseconds,
+  lineNumber: integer(1),
+  line: id,
+  archiverEpoch: integer(1),
+  number: integer(1),
+  writtenAtMs: milliseconds,
+  ancestors: list(
+    fields<VolumeManifest["ancestors"][number]>({ line: id, lastLsn: integer() }),
+    limits.manifestListMax,
   ),
+  origin: nullable(fields<VolumeOrigin>({ volumeId: id, name: volumeName, lsn: integer() })),
+  beginBytes: volumeSize,
+  archivedLsn: integer(),
+  archivedEpoch: integer(),
+  archivedChecksum: id,
+  retainedFromLsn: integer(),
+  historyMs: milliseconds,
+  deletedAtMs: nullable(milliseconds),
+  snapshots: list(
+    fields<SnapshotRecord>({ name: volumeName, lsn: integer(), wallTimeMs: milliseconds }),
+    limits.manifestListMax,
+  ),
+  rebases: list(fields<VolumeManifest["rebases"][number]>({ lsn, toLsn: lsn }), limits.manifestListMax),
+  resizes: list(
+    fields<VolumeManifest["resizes"][number]>({ lsn, sizeBytes: volumeSize }),
+    limits.manifestListMax,
+  ),
+  gaps: list(fields<HistoryGap>({ fromLsn: integer(), toLsn: lsn }), limits.manifestListMax),
+  pins: list(
+    fields<PointPin>({ lsn: integer(), holder: text(/^[\x21-\x7e]{1,128}$/) }),
+    limits.manifestListMax,
+  ),
+  bases: list(baseRef, limits.manifestListMax),
+  pages: list(indexPageRef, limits.manifestListMax),
+  segments: list(segmentRef, limits.manifestSegmentsMax),
+};
+
+/** Version 1, of before manifests had a policy. */
+const plainKind: ObjectKind<VolumeManifest> = {
+  magic: "VMAN",
+  version: 1,
+  name: "manifest",
+  shape: fields<PlainManifest>(plainFields),
   mistake: manifestMistake,
+};
+
+const manifestKind: ObjectKind<VolumeManifest> = {
+  ...plainKind,
+  version: manifestVersion,
+  shape: fields<Required<VolumeManifest>>({
+    ...plainFields,
+    policy: fields<ManifestPolicy>({
+      residency: oneOf(residencies),
+      coldAfterMs: milliseconds,
+      bucketAway: oneOf(bucketAwayPolicies),
+    }),
+  }),
 };
 
 /** The whole object's bytes. The manifest holds the rules below, or it is our own mistake. */
 export function encodeManifest(manifest: VolumeManifest): Buffer {
-  return sealObject(manifestKind, manifest);
+  return sealObject(manifest.policy === undefined ? plainKind : manifestKind, manifest);
 }
 
-/** Reads a whole object. Never throws. */
+/** Reads a whole object of either version. Never throws. */
 export function decodeManifest(object: Buffer): VolumeManifest | BadObject {
-  return openObject(manifestKind, object);
+  const isPlain = object.length >= 6 && object.readUInt16LE(4) === plainKind.version;
+  return openObject(isPlain ? plainKind : manifestKind, object);
 }
 
 /** What fields must be to each other. */

@@ -50,17 +50,17 @@ class Bucket:
         need(len(data) > 32 and hashlib.sha256(data[:-32]).digest() == data[-32:], f"{key}: damaged")
         return data
 
-    def open(self, key, magic):
+    def open(self, key, magic, known=(1,)):
         data = self.get(key)
         kind, version, flags = struct.unpack_from("<4sHH", data)
         need(kind == magic, f"{key}: is no {magic.decode()}")
-        need(version == 1, f"{key}: version {version}, this reader knows 1")
+        need(version in known, f"{key}: version {version}, this reader knows {known}")
         need(flags == 0, f"{key}: encrypted, or flags of a newer version ({flags})")
         return data
 
-    def content(self, key, magic):
+    def content(self, key, magic, known=(1,)):
         """The JSON of a sealed object."""
-        data = self.open(key, magic)
+        data = self.open(key, magic, known)
         packed, raw = struct.unpack_from("<II", data, 8)
         need(len(data) == 48 + packed, f"{key}: {len(data)} bytes instead of {48 + packed}")
         return json.loads(unzstd(data[16:16 + packed], raw))
@@ -71,7 +71,7 @@ class Bucket:
         folder = os.path.join(self.root, prefix)
         names = os.listdir(folder) if os.path.isdir(folder) else []
         need(names, f"volume {volume_id} has no manifest")
-        m = self.content(f"{prefix}/{max(names)}", b"VMAN")
+        m = self.content(f"{prefix}/{max(names)}", b"VMAN", (1, 2))
         name = f"{m['lineNumber']:06}.{m['line']}.{m['archiverEpoch']:08}.{m['number']:010}"
         need((m["volumeId"], name) == (volume_id, max(names)), f"{prefix}/{max(names)}: is another manifest")
         return m

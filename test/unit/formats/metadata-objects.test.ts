@@ -71,6 +71,7 @@ const manifest: VolumeManifest = {
   archivedChecksum: "146dcf450a1866a3",
   retainedFromLsn: 3,
   historyMs: 604_800_000,
+  policy: { residency: "full", coldAfterMs: 1, bucketAway: "stop" },
   deletedAtMs: null,
   snapshots: [{ name: "monday", lsn: 20, wallTimeMs: 6 }],
   rebases: [{ lsn: 25, toLsn: 9 }],
@@ -333,7 +334,7 @@ describe.each(all)("$name", ({ good, encode, decode, mistakes, fine }) => {
   test("in an intact envelope that is newer, encrypted or does not fit is refused by name", () => {
     const json = Buffer.from(JSON.stringify(good));
     const faultOf = (change: (bytes: Buffer) => void): unknown => decode(enveloped(object, json, change));
-    expect(faultOf((bytes) => bytes.writeUInt16LE(2, 4))).toMatchObject({ fault: "version" });
+    expect(faultOf((bytes) => bytes.writeUInt16LE(3, 4))).toMatchObject({ fault: "version" });
     expect(faultOf((bytes) => bytes.writeUInt16LE(1, 6))).toMatchObject({
       fault: "flags",
       detail: expect.stringContaining("encrypted"),
