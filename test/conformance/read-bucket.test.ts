@@ -220,9 +220,9 @@ describe("damage", () => {
         flipped[object.length >> 1] = (flipped[object.length >> 1] ?? 0) ^ 1;
         expect(await refused(flipped)).toContain("damaged");
         const newer = Buffer.from(object);
-        newer.writeUInt16LE(2, 4);
+        newer.writeUInt16LE(3, 4);
         writeDigest(newer);
-        expect(await refused(newer)).toContain("version 2");
+        expect(await refused(newer)).toContain("version 3");
         expect(await refused(null)).toMatch(/named, but not there|has no manifest/);
       });
     },

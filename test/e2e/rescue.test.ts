@@ -130,7 +130,11 @@ describe("a lost machine", () => {
     writeFileSync(join(data, "rescue.json"), `${JSON.stringify({ bucket: url })}\n`);
     const catalog = await varveJson<readonly { name: string }[]>(["volume", "list", "--data", data]);
     expect(catalog.map((one) => one.name)).toEqual(["disk0", "empty"]);
-    await varve(["volume", "delete", "empty", "--data", data]);
+    // By a server without the bucket, which so does not know of it.
+    const bare = await PastServer.start([], { args: ["--bucket", "none"], dataDir: data });
+    servers.push(bare);
+    await bare.ok("DELETE", "/volumes/empty");
+    await bare.stop();
     const outcome = await rescue(data);
     expect(outcome.kept).toEqual(["disk0"]);
     expect(outcome.rescued.map(({ name, lineNumber }) => [name, lineNumber])).toEqual([["empty", 3]]);
