@@ -13,6 +13,7 @@ type NodeName = (typeof nodeNames)[number];
 type GateName = (typeof gateNames)[number];
 
 const attachMs = 60_000;
+const followMs = 60_000;
 
 export class NemesisLab {
   readonly servers: NatsServers;
@@ -82,8 +83,10 @@ export class NemesisLab {
   /** Stops gateways, then nodes, in good order. Rejects where one does not end with 0. */
   async stop(): Promise<void> {
     for (const { process } of this.#gates.values()) await endWell(process);
-    // Both have what the log has before they are asked to end.
-    await sleep(2000);
+    // Nobody writes any more: both come to have what the log has, also one that lost its servers a moment ago.
+    const endMs = performance.now() + followMs;
+    do await sleep(1000);
+    while (this.difference() !== null && performance.now() < endMs);
     for (const process of this.#nodes.values()) await endWell(process);
   }
 
