@@ -100,23 +100,25 @@ export class NemesisRun {
     return load.worstMs();
   }
 
-  /** The client loses its gateway, finds another one, and everything that was acknowledged. */
+  /**
+   * The client loses its gateway, is served again, and finds everything that was acknowledged. It may be served by the same gateway: one that
+   * was paused and woke up before anybody took its lease. So nothing is judged before the first connection has ended.
+   */
   async #moved(fault: Fault, load: Load, faultMs: number, failures: string[]): Promise<number> {
     const lost = this.#gate;
+    const first = this.#required();
     const healed = fault.run(this.#lab, this.#random, lost);
-    const [other] = gateNames.filter((name) => name !== lost);
-    // What the paused one still answers when it wakes up is judged by the ledger: nothing may be acknowledged there any more.
-    const stale = this.#client;
-    this.#gate = other ?? lost;
+    this.#gate = gateNames.find((name) => name !== lost) ?? lost;
     await this.#attach();
-    failures.push(...(await this.#look("restart")));
+    await this.#required().read(0, 4096);
     const waitedMs = performance.now() - faultMs;
-    const again = this.#load();
     await healed;
+    const before = await load.end();
+    await first.disconnect().catch(() => undefined);
+    failures.push(...(await this.#look("restart")));
+    const again = this.#load();
     await again.answersAgain(30_000);
     const after = await again.end();
-    const before = await load.end();
-    await stale?.disconnect().catch(() => undefined);
     failures.push(...before.findings.map((one) => `by the gateway that was lost: ${wording(one)}`));
     failures.push(
       ...after.findings.map((one) => `by the next gateway: ${wording(one)}`),
