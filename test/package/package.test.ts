@@ -63,9 +63,11 @@ async function served(program: string, work: () => Promise<void>): Promise<void>
     await ready;
     await work();
   } finally {
-    const ended = once(server, "close");
-    server.kill("SIGTERM");
-    await ended;
+    if (server.exitCode === null && server.signalCode === null) {
+      const ended = once(server, "close");
+      server.kill("SIGTERM");
+      await ended;
+    }
   }
   expect(server.exitCode, said).toBe(0);
 }

@@ -26,8 +26,9 @@ export class DebianRoot {
   static async unpack(): Promise<DebianRoot> {
     const tarball = await baseTarball();
     const directory = await mkdtemp(join(tmpdir(), "varve-debian-"));
-    await run("chmod", ["755", directory]);
     await run("tar", ["-C", directory, "-xf", tarball]);
+    // The archive has its root's mode too, which was a private temporary directory's.
+    await run("chmod", ["755", directory]);
     return new DebianRoot(directory);
   }
 
