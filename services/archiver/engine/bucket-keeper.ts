@@ -77,6 +77,8 @@ export class BucketKeeper implements BucketAdministration {
   private readonly collector: Collector;
   private readonly rescuer: Rescuer;
   private readonly running = new Set<string>();
+  /** Volumes that were undeleted since the start, or are being so. */
+  private readonly returning = new Set<string>();
   private readonly reports = new Map<string, BucketReport>();
   private timer: Timer | null = null;
   private closed = false;
@@ -100,6 +102,7 @@ export class BucketKeeper implements BucketAdministration {
       }),
       uploadsInFlight: () => parts.uploadsInFlight(),
       pointsInUse: (volumeId) => parts.pointsInUse(volumeId),
+      isComingBack: (volumeId) => this.isComingBack(volumeId),
       onNote: (text) => parts.onNote(text),
       bucketBytesMax: parts.bucketBytesMax,
       failpoint: () => parts.failpoint?.(),
@@ -202,9 +205,19 @@ export class BucketKeeper implements BucketAdministration {
     const [one] = found;
     if (one === undefined) throw notDeleted(name, deleted);
     if (found.length > 1) throw severalDeleted(name, found);
-    return await this.parts.bringBack(this.rescuer.recordOf(one.manifest), async () =>
-      this.rescuer.takeLine(one.manifest.volumeId),
-    );
+    const { volumeId } = one.manifest;
+    this.returning.add(volumeId);
+    try {
+      const record = this.rescuer.recordOf(one.manifest);
+      return await this.parts.bringBack(record, async () => this.rescuer.takeLine(volumeId));
+    } catch (cause) {
+      this.returning.delete(volumeId);
+      throw cause;
+    }
+  }
+
+  private isComingBack(volumeId: string): boolean {
+    return this.returning.has(volumeId) || this.parts.kept().some((one) => one.volumeId === volumeId);
   }
 
   private plan(delayMs: number): void {

@@ -57,6 +57,11 @@ export class CollectorLease {
     return this.lastNumber;
   }
 
+  /** See LeaseParts. */
+  async conditionalPut(): Promise<boolean> {
+    return await this.parts.conditionalPut();
+  }
+
   /** Retention time as it would be now, with nothing written. `newest` is the youngest manifest's time, for a bucket without any. */
   async look(newestMs: number | null): Promise<Tick> {
     return this.tick(await this.latest(), newestMs);

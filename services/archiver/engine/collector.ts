@@ -28,6 +28,8 @@ export interface CollectorParts {
   uploadsInFlight(): Iterable<string>;
   /** Points of volumes that are read from here, whether they are served or deleted. */
   pointsInUse(volumeId: string): readonly number[];
+  /** It is being undeleted here, or was: it is not buried. */
+  isComingBack?(volumeId: string): boolean;
   /** A line for the operator. */
   onNote(text: string): void;
   /** Crash tests end the process here. */
@@ -114,6 +116,8 @@ export class Collector {
         isDry: run.isDry,
         held: (all) => trimmer.held(all),
         pointsInUse: (volumeId) => this.parts.pointsInUse(volumeId),
+        isComingBack: (volumeId) => this.parts.isComingBack?.(volumeId) ?? false,
+        conditionalPut: async () => lease.conditionalPut(),
       });
       run.findings.push(...buried);
       // Trimming and burying published manifests: the mark begins with what is present now.

@@ -60,7 +60,10 @@ export class Rescuer {
     return reachedOf(manifest);
   }
 
-  /** Publishes the volume on a new line. From now on its old archiver stops, and this machine is to serve it. */
+  /**
+   * Publishes the volume on a new line. From now on its old archiver stops, and this machine is to serve it. A deleted one still
+   * says so: it can be brought back again until this machine's catalogue has it and its archiver publishes (volume-past.ts).
+   */
   async takeLine(volumeId: string): Promise<RescuePlan> {
     const { reader, clock, random } = this.parts;
     const line = random.hex(8);
@@ -83,7 +86,6 @@ export class Rescuer {
       writtenAtMs: clock.wallTimeMs(),
       ancestors: [...before.ancestors, { line: before.line, lastLsn: archivedLsn }],
       archivedChecksum: noChecksum,
-      deletedAtMs: null,
       // What names an entry that never reached the bucket names nothing.
       snapshots: before.snapshots.filter((snapshot) => snapshot.lsn <= archivedLsn),
       pins: before.pins.filter((pin) => pin.lsn <= archivedLsn),

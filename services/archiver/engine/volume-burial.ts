@@ -22,6 +22,10 @@ export interface BurialRequest {
   /** Manifests without bases that are not held. */
   held(manifests: readonly VolumeManifest[]): readonly VolumeManifest[];
   pointsInUse(volumeId: string): readonly number[];
+  /** It is being undeleted here, or was: its manifest says deleted for a moment still. */
+  isComingBack(volumeId: string): boolean;
+  /** Whether the store's probe passed. */
+  conditionalPut(): Promise<boolean>;
 }
 
 /** A deleted volume whose manifest names nothing: it can't come back. */
@@ -55,10 +59,11 @@ export class VolumeBurial {
       const sinceMs = since.get(listed.volumeId) ?? request.nowMs;
       deletedVolumes.push({ volumeId: listed.volumeId, sinceMs });
       if (request.isDry || request.nowMs - sinceMs < this.graceMs) continue;
+      if (request.isComingBack(listed.volumeId)) continue;
       const points = pointsNeeded(present.manifest, manifests, request);
       const last = remains(present.manifest, manifests, points, request.nowMs);
       if (last === null) continue;
-      await this.publish(listed.volumeId, present.key, last);
+      if (!(await this.publish(present.key, last, request))) continue;
       const what =
         points.length === 0
           ? "its objects go now"
@@ -71,10 +76,11 @@ export class VolumeBurial {
     return { deletedVolumes, buried };
   }
 
-  /** Only above the manifest that was judged: an undelete meanwhile has a line of its own, and wins. */
-  private async publish(volumeId: string, judgedKey: string, last: VolumeManifest): Promise<void> {
-    if ((await this.reader.presentKey(volumeId)) !== judgedKey) return;
-    await this.reader.store.put(manifestKey(last), encodeManifest(last));
+  /** Only above the manifest that was judged: an undelete meanwhile has a line of its own, and wins, as does an archiver of this line. */
+  private async publish(judgedKey: string, last: VolumeManifest, request: BurialRequest): Promise<boolean> {
+    if ((await this.reader.presentKey(last.volumeId)) !== judgedKey) return false;
+    const options = (await request.conditionalPut()) ? { onlyNew: true } : {};
+    return (await this.reader.store.put(manifestKey(last), encodeManifest(last), options)) === "stored";
   }
 }
 

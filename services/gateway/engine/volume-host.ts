@@ -180,6 +180,8 @@ export class VolumeHost implements VolumeAdministration {
       checkVolumeName(record.name);
       await this.requireFreeName(record.name);
       const made = await this.make(record, null, async (_volume, paths) => prepare(paths));
+      // Where the bucket does not answer in time, it is told later: the volume is back.
+      if (this.serving) await this.waits.forBucket(made.past.notDeleted()).catch(() => undefined);
       return made.view();
     });
   }
@@ -224,9 +226,7 @@ export class VolumeHost implements VolumeAdministration {
     return await this.change(async () => {
       const volume = this.require(name);
       if (volume.record.durability === durability) return volume.view();
-      await this.whileClosed(volume, "changed", async () => {
-        await this.record(volume, { durability });
-      });
+      await this.whileClosed(volume, "changed", async () => this.record(volume, { durability }));
       return volume.view();
     });
   }
@@ -281,7 +281,8 @@ export class VolumeHost implements VolumeAdministration {
   ): Promise<HostedVolume> {
     await this.options.catalog.put({ ...record, state: "creating" });
     const hosted = this.hosted({ ...record, state: "active" });
-    if (history !== null && history.origin !== null) hosted.fillKind = "create from";
+    if (history === null) hosted.past.staysDeleted();
+    else if (history.origin !== null) hosted.fillKind = "create from";
     const paths = this.directory.pathsOf(record.name);
     try {
       await this.directory.makeVolume(record.name);
@@ -309,7 +310,7 @@ export class VolumeHost implements VolumeAdministration {
       if (archived) await this.waits.forBucket(volume.past.publishDeleted());
       await catalog.put({ ...volume.record, state: "deleting" });
     } catch (cause) {
-      volume.past.notDeleted();
+      volume.past.notDeleted().catch(() => undefined); // told by a later manifest
       throw cause;
     }
   }

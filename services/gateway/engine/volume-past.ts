@@ -119,8 +119,6 @@ export class VolumePast {
       onFenced: this.options.onFenced,
     });
     await this.link.start();
-    // A crash in the middle of a deletion: the bucket was told, the catalogue was not, and so the volume lives.
-    if ((this.manifest()?.deletedAtMs ?? null) !== null) this.publishLater();
   }
 
   /**
@@ -168,15 +166,20 @@ export class VolumePast {
 
   /** From now on manifests say that the volume is deleted. */
   async publishDeleted(): Promise<void> {
-    this.deletedAtMs = this.options.clock.wallTimeMs();
+    this.staysDeleted();
     await this.publish();
   }
 
-  /** The deletion did not happen after all: the next manifest says so. */
-  notDeleted(): void {
+  /** It comes back from the bucket: manifests say deleted until notDeleted(), so that a crash leaves it deleted. */
+  staysDeleted(): void {
+    this.deletedAtMs = this.options.clock.wallTimeMs();
+  }
+
+  /** It lives, after all or again. Resolves when the bucket was told; one that is away is told by a later manifest. */
+  async notDeleted(): Promise<void> {
     if (this.deletedAtMs === null) return;
     this.deletedAtMs = null;
-    this.publishLater();
+    await this.link?.current?.factsChanged().catch(() => undefined);
   }
 
   manifest(): VolumeManifest | null {
@@ -348,7 +351,7 @@ export class VolumePast {
       ...record,
       archiverEpoch: record.archiverEpoch + 1,
     }));
-    return await archiver.open({
+    const archive = await archiver.open({
       record: this.record,
       archiverEpoch,
       facts: () => this.facts(),
@@ -359,6 +362,10 @@ export class VolumePast {
       onNote: (text) => this.options.homes()?.onNote(`${this.record.name}: ${text}`),
       onFenced: this.options.onFenced,
     });
+    // A crash in the middle of a deletion or an undeletion: the catalogue has the volume, so it lives, and the bucket is told.
+    const isDeleted = (archive.manifest()?.deletedAtMs ?? null) !== null;
+    if (isDeleted && this.deletedAtMs === null) archive.factsChanged().catch(() => undefined);
+    return archive;
   }
 
   private requireFile(): HistoryFile {

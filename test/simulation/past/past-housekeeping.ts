@@ -106,7 +106,10 @@ export function deletedVolume(life: PastLife): VolumeLedger | null {
     if (!ledger.deleted || ledger.unsure || since === null || present === undefined) continue;
     // What the bucket takes back of a volume that nobody has any more is lost; it does so for a settle time at most.
     const isSettled = scheduler.nowMs - since > plan.settleMs;
-    if (isSettled && watch.nothingLost && present.deletedAtMs !== null && !isBuried(present)) return ledger;
+    if (!isSettled || !watch.nothingLost) continue;
+    // Whatever became of the process in the middle of an undelete.
+    if (present.deletedAtMs === null) life.fail(`${ledger.name} is neither served nor deleted in the bucket`);
+    if (!isBuried(present)) return ledger;
   }
   return null;
 }

@@ -26,6 +26,7 @@ export class CollectorWorld {
   served: () => readonly ServedVolume[] = () => this.volumes.map((volume) => this.servedOf(volume));
   readonly notes: string[] = [];
   pointsInUse: (volumeId: string) => readonly number[] = () => [];
+  readonly comingBack = new Set<string>();
   exactBase: ExactBaseBuilder = async () => {
     throw new Error("no point source here");
   };
@@ -75,6 +76,7 @@ export class CollectorWorld {
       bucketBytesMax: this.bucketBytesMax,
       uploadsInFlight: () => this.volumes.flatMap((volume) => [...volume.inFlight]),
       pointsInUse: (volumeId) => this.pointsInUse(volumeId),
+      isComingBack: (volumeId) => this.comingBack.has(volumeId),
       onNote: (text) => this.notes.push(text),
     });
   }

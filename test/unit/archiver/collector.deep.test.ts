@@ -413,6 +413,38 @@ describe("deleted volumes", () => {
     expect(await world.keys("chunks/")).not.toEqual([]);
   });
 
+  it("is not buried while it comes back, and not over a manifest that its archiver has published", async () => {
+    const world = new CollectorWorld();
+    const volume = world.volume(1);
+    await threeDays(world, volume);
+    await volume.publish({ deletedAtMs: world.clock.wallMs });
+    world.serveOnly();
+    const collector = world.collector();
+    await runFor(world, 6 * 24, collector);
+    world.comingBack.add("0000000000000001");
+    await runFor(world, 4 * 24, collector);
+    expect(await world.dangling()).toEqual([]);
+    expect(await world.keys("chunks/")).not.toEqual([]);
+    world.comingBack.clear();
+    // A restarted archiver publishes under the very name that the burial takes, after it looked for the last time.
+    const alive = {
+      ...volume.present,
+      archiverEpoch: volume.present.archiverEpoch + 1,
+      number: 1,
+      deletedAtMs: null,
+    };
+    let published = false;
+    world.store.at = async (_, operation, key) => {
+      if (published || operation !== "put" || !key.startsWith("volumes/")) return;
+      published = true;
+      await world.memory.put(manifestKey(alive), encodeManifest(alive));
+    };
+    await runFor(world, 10 * 24, collector);
+    expect(published).toBe(true);
+    expect(await world.dangling()).toEqual([]);
+    expect(await world.keys("chunks/")).not.toEqual([]);
+  });
+
   it("what a clone is folded from stays, until the clone is gone too", async () => {
     const world = new CollectorWorld();
     const parent = world.volume(1);

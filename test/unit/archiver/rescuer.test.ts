@@ -148,6 +148,16 @@ describe("a rescue", () => {
     expect((await rescuerOf(watched).takeLine(id)).reached.lsn).toBe(20);
   });
 
+  it("a deleted volume still says so on its new line, and the next take gets the line after", async () => {
+    const { store, volume } = await lived();
+    await volume.publish({ deletedAtMs: startMs });
+    await rescuerOf(store).takeLine(id);
+    expect(await present(store)).toMatchObject({ lineNumber: 2, deletedAtMs: startMs });
+    expect((await rescuerOf(store).find()).deleted).toHaveLength(1);
+    await rescuerOf(store, 2).takeLine(id);
+    expect(await present(store)).toMatchObject({ lineNumber: 3, deletedAtMs: startMs });
+  });
+
   it("lists what is there: live volumes, deleted ones apart, buried ones not at all", async () => {
     const { store } = await lived();
     await new SmallVolume(store, clock, 2).publish({ deletedAtMs: startMs });

@@ -39,6 +39,8 @@ export class PastWorld {
   readonly hanging = new Set<string>();
   readonly fencedAtOpen = new Set<string>();
   crashAfter: string | null = null;
+  /** The process is gone before its n-th call to files, catalogue or stand-ins from now on. */
+  crashAtCall: number | null = null;
   oldestLsn = 1;
   heldLsn = lastLsn;
   basesAreHeld = true;
@@ -46,6 +48,7 @@ export class PastWorld {
   onPublish = (): void => {};
   readonly epochs: number[] = [];
   private readonly files = new MemoryFileStore();
+  private mortalFiles: FileStore = this.files;
   private readonly content = emptyCatalogContent();
   private readonly volumes = new Map<string, Facts>();
   private nowMs = 0;
@@ -75,6 +78,7 @@ export class PastWorld {
     this.life.alive = false;
     this.life = { alive: true };
     this.crashAfter = null;
+    this.crashAtCall = null;
     for (const timer of this.timers.splice(0)) void timer;
     await this.files.replaceWhole("/data/catalog.json", Buffer.from("{}"));
     // The lock went with the process.
@@ -110,6 +114,15 @@ export class PastWorld {
     this.of(name).manifest = manifest;
   }
 
+  present(name: string): Partial<VolumeManifest> {
+    return this.of(name).manifest;
+  }
+
+  /** Files of the present process. */
+  disk(): FileStore {
+    return this.mortalFiles;
+  }
+
   fence(name: string): void {
     this.of(name).subject?.onFenced(fenced(name));
   }
@@ -129,9 +142,9 @@ export class PastWorld {
   }
 
   /** Writes down a step, and lets it fail, hang or be the last. */
-  private async step(what: string): Promise<void> {
+  async step(what: string): Promise<void> {
     const { life } = this;
-    if (!life.alive) throw new Error("crashed");
+    this.countCall(life);
     this.calls.push(what);
     const words = what.split(" ", 2).join(" ");
     if (this.broken.has(words)) throw new VarveError("BrokenError", "Internal", `${words} failed`);
@@ -139,6 +152,12 @@ export class PastWorld {
     if (this.crashAfter !== words) return;
     life.alive = false;
     throw new Error("crashed");
+  }
+
+  private countCall(life: { alive: boolean }): void {
+    if (life === this.life && this.crashAtCall !== null) this.crashAtCall -= 1;
+    if (life === this.life && this.crashAtCall === 0) life.alive = false;
+    if (!life.alive) throw new Error("crashed");
   }
 
   private clock(): Clock {
@@ -166,15 +185,16 @@ export class PastWorld {
           const value: unknown = Reflect.get(object, name, object);
           if (typeof value !== "function") return value;
           return (...args: unknown[]): unknown => {
-            if (!life.alive) throw new Error("crashed");
+            this.countCall(life);
             return value.apply(object, args);
           };
         },
       });
+    this.mortalFiles = mortal<FileStore>(withoutLock(this.files));
     return await VolumeHost.open({
       dataDirectory: "/data",
       create: true,
-      store: mortal<FileStore>(withoutLock(this.files)),
+      store: this.mortalFiles,
       catalog: mortal<VolumeCatalog>(new MemoryVolumeCatalog(this.content)),
       clock: this.clock(),
       random: { hex: (bytes) => (this.ids += 1).toString(16).padStart(bytes * 2, "0"), next: () => 0.5 },
@@ -299,6 +319,7 @@ export class PastWorld {
         await this.step(
           `publish ${name}${lsns === "" ? "" : ` pins ${lsns}`}${deletedAtMs === null ? "" : " deleted"}`,
         );
+        this.of(name).manifest = { ...this.of(name).manifest, deletedAtMs };
         this.onPublish();
       },
       amend: async () => {
