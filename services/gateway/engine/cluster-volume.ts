@@ -115,6 +115,8 @@ export class ClusterVolume {
     this.#failure = error;
     // Halted while it opens: the open fails by itself.
     if (this.#serving === null) return;
+    // Somebody else serves it now, or soon: clients that are cut off before an error reaches them ask there again.
+    if (error.kind === "Fenced") this.#setting.disconnect(this.#record.name);
     void this.#end(error);
   }
 

@@ -149,10 +149,10 @@ export class NbdConnection {
     }
   }
 
-  /** Answers what is in flight, refuses what comes, then closes. */
+  /** Answers what is in flight, leaves unanswered what comes, then closes. */
   drain(): void {
     this.draining = true;
-    if (this.transmission !== null) this.transmission.drain();
+    if (this.transmission !== null) this.transmission.leave();
     else this.destroy("finished");
   }
 

@@ -36,7 +36,6 @@ export const refusals = {
   flushRange: refusal(nbdErrno.EINVAL, "FLUSH takes neither offset nor length"),
   noContext: refusal(nbdErrno.EINVAL, "no metadata context was chosen"),
   statusOfNothing: refusal(nbdErrno.EINVAL, "block status of an empty range"),
-  stopping: refusal(nbdErrno.ESHUTDOWN, "the server is stopping"),
 } as const;
 
 /** Flags by command, beside FUA, which every command takes. */

@@ -89,7 +89,7 @@ export class NbdServer implements ConnectionHost {
   }
 
   /**
-   * Stops listening, answers what is in flight, refuses new requests with ESHUTDOWN, closes each connection when it has
+   * Stops listening, answers what is in flight, takes in no new requests, closes each connection when it has
    * nothing left. What is open after `timeoutMs` is cut off. Resolves when no connection is left.
    */
   async drain(timeoutMs: number): Promise<void> {

@@ -16,7 +16,7 @@ import { NbdReadStream } from "./nbd-read-stream.ts";
 import { NbdReplies } from "./nbd-replies.ts";
 import type { NbdMemory, ReplySpace } from "./nbd-reply-memory.ts";
 import { type NbdRequest, type RequestOwner, RequestPool, requestRole } from "./nbd-request.ts";
-import { payloadBytesOf, type Refusal, refusals, refuse, type SessionFacts } from "./nbd-request-rules.ts";
+import { payloadBytesOf, type Refusal, refuse, type SessionFacts } from "./nbd-request-rules.ts";
 
 /** What a transmission needs of its connection and server. */
 export interface TransmissionHost {
@@ -62,8 +62,7 @@ export class NbdTransmission implements RequestOwner {
   private readonly extended: boolean;
   private inRound = false;
   private waitsForVolume = false;
-  private stopping = false;
-  /** After DISC or the end of the stream: finish what is in flight, handle nothing more. */
+  /** After DISC, the end of the stream, or when the server stops: finish what is in flight, handle nothing more. */
   private leaving = false;
   private broken = false;
   private aborted = false;
@@ -103,7 +102,7 @@ export class NbdTransmission implements RequestOwner {
 
   /** In the middle of a request: the client owes the rest of a header or payload. */
   expectsMore(input: NbdInput): boolean {
-    return !this.stopped && !this.leaving && (this.payload.active || input.waiting > 0);
+    return !this.stopped && (this.payload.active || (!this.leaving && input.waiting > 0));
   }
 
   /** Handles what stands in the input until it needs more input, or a limit stops it. */
@@ -125,13 +124,10 @@ export class NbdTransmission implements RequestOwner {
     this.endRound();
   }
 
-  /** The server stops: requests from now on are refused. Ends when nothing is in flight. */
-  drain(): void {
-    this.stopping = true;
-    this.leaveWhenIdle();
-  }
-
-  /** The client closed its side: what is in flight is finished first. */
+  /**
+   * The client closed its side, or the server stops: what is in flight is finished first. What comes after is not answered: a client that
+   * connects again asks again, and an answer with an error would end in the programs above it.
+   */
   leave(): void {
     this.leaving = true;
     this.leaveWhenIdle();
@@ -189,7 +185,7 @@ export class NbdTransmission implements RequestOwner {
       this.leaving = true;
       return "next";
     }
-    const refusal = this.stopping ? refusals.stopping : refuse(header, this.facts);
+    const refusal = refuse(header, this.facts);
     if (refusal !== null) return this.refuse(input, refusal);
     const progress = this.commands.begin(header);
     if (progress === "noReplyMemory") return this.waitForMemory();
@@ -327,7 +323,7 @@ export class NbdTransmission implements RequestOwner {
 
   private leaveWhenIdle(): void {
     if (this.inRound || this.aborted || this.pool.inFlight > 0) return;
-    if (this.leaving || this.stopping) this.host.ended("finished");
+    if (this.leaving) this.host.ended("finished");
   }
 
   private releaseWhenIdle(): void {

@@ -8,7 +8,6 @@ import { command, encodeOption, magic, NbdSocket, option } from "../../tools/nbd
 import { type Gateway, pattern, RawClient, startGateway, until } from "./gateway.ts";
 
 const MiB = 1024 * 1024;
-const ESHUTDOWN = 108;
 let gateway: Gateway;
 let disk: MemoryExport;
 let good: RawClient;
@@ -263,7 +262,7 @@ describe("a client that breaks the protocol", () => {
 });
 
 describe("stopping", () => {
-  test("answers what is in flight, refuses what comes, closes, listens no more", async () => {
+  test("answers what is in flight, leaves what comes unanswered, closes, listens no more", async () => {
     disk.holdAll = true;
     bad.send(bad.frame(command.write, 0, 512, 0, 1n), Buffer.alloc(512, 9));
     await until(() => disk.heldCount === 1);
@@ -274,8 +273,6 @@ describe("stopping", () => {
       Buffer.alloc(512, 9),
       bad.frame(command.read, 0, 512, 0, 3n),
     );
-    expect(await bad.simpleReply()).toMatchObject({ errno: ESHUTDOWN, cookie: 2n });
-    expect(await bad.simpleReply()).toMatchObject({ errno: ESHUTDOWN, cookie: 3n });
     await expect(NbdSocket.connect(gateway.address)).rejects.toThrow();
     disk.release();
     expect(await bad.simpleReply()).toMatchObject({ errno: 0, cookie: 1n });
@@ -284,7 +281,7 @@ describe("stopping", () => {
     bad.destroy();
     await drained;
     expect(disk.data[0]).toBe(9);
-    expect(disk.data[512]).toBe(disk.data.subarray(512, 513).readUInt8());
+    expect(disk.data[512]).toBe(content[512]);
     expect(disk.sessions).toBe(0);
   });
 
