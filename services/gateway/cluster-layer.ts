@@ -11,9 +11,11 @@ import { writerName } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
+import type { TakeoverFailpoint } from "#shared/ports/failpoint.ts";
 import type { Lease } from "#shared/ports/lease.ts";
 import type { GatewayConfig } from "#shared/shell/cluster-config.ts";
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
+import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { ClusterExports } from "./engine/cluster-exports.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
@@ -38,6 +40,7 @@ interface GatewayParts {
   readonly random: SystemRandom;
   readonly pool: SlabPool;
   readonly cluster: ClusterConnection;
+  readonly failpoint: TakeoverFailpoint;
 }
 
 export async function openClusterGateway(
@@ -49,7 +52,9 @@ export async function openClusterGateway(
   const store = new NativeFileStore();
   const cluster = await openCluster(config.nats, `varve gateway ${config.name}`, clock, onNote);
   const leases = new KeyTableLeases({ table: cluster.leaseTable, clock, random });
-  const parts = { config, clock, random, pool: new SlabPool(store, clock, config.payloadBytesMax), cluster };
+  const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
+  const pool = new SlabPool(store, clock, config.payloadBytesMax);
+  const parts = { config, clock, random, pool, cluster, failpoint };
   const closeAll = async (): Promise<void> => {
     leases.close();
     await cluster.close();
@@ -135,13 +140,14 @@ async function openSession(
 }
 
 async function tryOpenSession(
-  { config, clock, random, pool, cluster }: GatewayParts,
+  { config, clock, random, pool, cluster, failpoint }: GatewayParts,
   record: VolumeRecord,
   lease: Lease,
   onHalted: (error: VarveError) => void,
 ): Promise<VolumeSession> {
   const placement = cluster.map.placementOf(record.id);
   if (placement === null || placement.replicas.length === 0) throw notPlaced(record.name);
+  failpoint("takeover-lease");
   let session: VolumeSession | null = null;
   const image = new RemoteReplica({
     bus: cluster.bus,
@@ -153,6 +159,7 @@ async function tryOpenSession(
   });
   try {
     await image.heard();
+    failpoint("takeover-heard");
   } catch (cause) {
     await image.abandon();
     throw cause;
@@ -170,6 +177,7 @@ async function tryOpenSession(
       replicas,
       logBytesMax: config.logBytesMax,
       servers: { monitors },
+      failpoint,
     }),
     image,
     pool,
@@ -180,10 +188,18 @@ async function tryOpenSession(
     patience,
     feed: (handlers) => new RemoteFeed(image, handlers),
     writer: writerName(`${config.name} on ${hostname()} pid ${process.pid}`),
-    tenure: { epoch: lease.epoch, renewEpoch: async (above) => lease.raiseEpoch(above) },
+    tenure: { epoch: lease.epoch, renewEpoch: async (above) => renewEpoch(lease, image, above) },
     onHalted,
   });
+  failpoint("takeover-serve");
   return session;
+}
+
+/** The replicas will speak of the new number before the log's answer is here: it is no stranger's. */
+async function renewEpoch(lease: Lease, image: RemoteReplica, above: number): Promise<number | null> {
+  const epoch = await lease.raiseEpoch(above);
+  if (epoch !== null) image.raiseEpoch(epoch);
+  return epoch;
 }
 
 function notPlaced(name: string): VarveError {

@@ -1,5 +1,5 @@
 /*
- * A place in the code where a crash test may end the process (docs/specs/archive.md#failpoints). In production it does nothing;
+ * A place in the code where a crash test may end or stop the process (docs/specs/archive.md#failpoints). In production it does nothing;
  * shared/shell/failpoint.ts makes the real one from the environment, unit tests pass their own.
  */
 
@@ -14,4 +14,17 @@ export type FailpointName =
   | "release"
   | "collect";
 
+/** Steps of a gateway that takes a volume over, in order (docs/specs/cluster.md#steps-of-a-takeover). */
+export const takeoverSteps = [
+  "takeover-lease",
+  "takeover-heard",
+  "takeover-looked",
+  "takeover-moved",
+  "takeover-again",
+  "takeover-entry",
+  "takeover-serve",
+] as const;
+export type TakeoverStep = (typeof takeoverSteps)[number];
+
 export type Failpoint = (name: FailpointName) => void;
+export type TakeoverFailpoint = (step: TakeoverStep) => void;

@@ -108,6 +108,11 @@ export class RemoteReplica implements ReplicaImage {
     this.dropped(lastLsn);
   }
 
+  /** The writer goes on under a greater number of its own lease, which nobody else has. */
+  raiseEpoch(epoch: number): void {
+    if (Number.isFinite(this.#epoch)) this.#epoch = Math.max(this.#epoch, epoch);
+  }
+
   /** The overlay dropped entries up to `lsn`: reads must not be older. */
   dropped(lsn: number): void {
     this.#leastLsn = Math.max(this.#leastLsn, lsn);

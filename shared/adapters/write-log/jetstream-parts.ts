@@ -5,6 +5,7 @@ import type { StreamConfig } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { limits } from "#shared/domain/limits.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
+import type { TakeoverFailpoint } from "#shared/ports/failpoint.ts";
 import { checkServers, type ServerSources } from "./jetstream-servers.ts";
 import { type StreamSize, settingsMistakes } from "./jetstream-settings.ts";
 import { LogStream, type StreamView } from "./jetstream-stream.ts";
@@ -26,6 +27,8 @@ export interface JetStreamLogParts {
   readonly gatherBytes?: number;
   readonly takeoverMs?: number;
   readonly openMs?: number;
+  /** For tests that pause a writer in the middle of its takeover. */
+  readonly failpoint?: TakeoverFailpoint;
 }
 
 export interface JetStreamLogSetup {
@@ -37,6 +40,7 @@ export interface JetStreamLogSetup {
   readonly gatherBytes: number;
   readonly takeoverMs: number;
   readonly openMs: number;
+  readonly failpoint: TakeoverFailpoint;
   checkServers(names: readonly string[]): Promise<void>;
   settingsMistakes(found: StreamConfig): readonly string[];
   /** First LSN that the stream still holds; null where it holds none. */
@@ -54,6 +58,7 @@ export function jetStreamLogSetup(parts: JetStreamLogParts): JetStreamLogSetup {
     gatherBytes: parts.gatherBytes ?? limits.jetstreamGatherBytes,
     takeoverMs: parts.takeoverMs ?? limits.jetstreamTakeoverMs,
     openMs: parts.openMs ?? limits.jetstreamOpenMs,
+    failpoint: parts.failpoint ?? (() => undefined),
     checkServers: (names) => checkServers(names, parts.servers),
     settingsMistakes: (found) =>
       settingsMistakes(found, (subject) => stream.epochOfSubject(subject) !== null),

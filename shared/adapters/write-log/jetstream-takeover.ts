@@ -78,7 +78,7 @@ export class Takeover {
 
   /** One attempt. Null: look again. Rejects Retry where JetStream can't be reached: try again with the same object. */
   async attempt(): Promise<Tenure | TakeoverLost | null> {
-    const { stream, size } = this.#setup;
+    const { stream, size, failpoint } = this.#setup;
     const found = await readTail(stream);
     if (found === null) {
       this.#checkKnown(null);
@@ -89,9 +89,11 @@ export class Takeover {
     if (before !== null) return before;
     await this.#check(found);
     const epoch = this.#choose(found);
+    failpoint("takeover-looked");
     const { settings, subjectEpoch } = found.view;
     const fits = settings.num_replicas === size.replicas && settings.max_bytes === size.bytesMax;
     if (subjectEpoch !== epoch || !fits) await stream.moveTo(epoch, found.view, size);
+    failpoint("takeover-moved");
 
     // Somebody's late update may have set the subject back, and somebody newer may be there by now.
     const tail = await readTail(stream);
@@ -100,8 +102,10 @@ export class Takeover {
     if (after !== null) return after;
     if (tail.view.subjectEpoch !== epoch) return null;
     const entry = this.#entryBehind(tail, epoch);
+    failpoint("takeover-again");
     const answer = await stream.publish(epoch, entry.lastSequence, entry.body, limits.jetstreamAnswerMs);
     if (answer !== entry.lastSequence + 1) return null;
+    failpoint("takeover-entry");
     return this.#taken(epoch, entry, answer, tail.view);
   }
 

@@ -198,6 +198,20 @@ describe("reads", () => {
     expect(other.fenced.map(({ fields }) => fields)).toEqual([{ epoch: 9, own: 3 }]);
   });
 
+  test("a number that the own lease gave is no newer writer's, one above it is", async () => {
+    const { nodes, replica, fenced } = world(["b"]);
+    const [b] = nodes as [PlayedNode];
+    await replica.follow(10, 3);
+    replica.raiseEpoch(6);
+    b.tell({ epoch: 6 });
+    await settled();
+    expect(await bytesRead(replica)).toBe(1);
+    expect(fenced).toEqual([]);
+    b.tell({ epoch: 7 });
+    await settled();
+    expect(fenced.map(({ fields }) => fields)).toEqual([{ epoch: 7, own: 6 }]);
+  });
+
   test("damaged and foreign answers are asked again", async () => {
     const { bus, nodes, replica } = world(["b"]);
     await replica.follow(10, 3);
