@@ -9,6 +9,7 @@ packages="
   libnbd-bin python3-libnbd
   nbdkit nbd-server nbd-client
   fio e2fsprogs util-linux
+  iproute2 iptables libfaketime
   grub-common grub-pc-bin fdisk
   debootstrap systemd strace procps python3 python3-zstandard zstd ca-certificates
 "

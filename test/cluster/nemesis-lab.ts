@@ -1,35 +1,45 @@
-// The lab that the nemesis plays with: three NATS servers that keep everything three times, two storage nodes, two gateways, one volume with
-// a replica on each node. Every part can be killed, paused and brought back; whoever needs a disk is attached where one is served.
-// Called by nemesis-run.ts.
-import { closeSync, openSync, readSync } from "node:fs";
+// The lab that the nemesis plays with: three NATS servers that keep everything three times, three storage nodes, two gateways, one volume
+// with a replica on two of the nodes, each part in a network namespace of its own. Every part can be killed, paused, cut off, set to
+// another time and brought back; whoever needs a disk is attached where one is served. Called by nemesis-run.ts.
+import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { TakeoverStep } from "#shared/ports/failpoint.ts";
 import { type ClusterProcess, type GatewayPlace, Lab, sleep } from "../tools/cluster-process.ts";
-import { NatsServers } from "../tools/nats-server.ts";
+import { NamespaceNetwork } from "../tools/lab-network.ts";
+import { type NatsNode, NatsServers } from "../tools/nats-server.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 
 export const volume = "disk0";
 export const nodeNames = ["shelf-1", "shelf-2"] as const;
 export const gateNames = ["gate-1", "gate-2"] as const;
 type NodeName = (typeof nodeNames)[number];
-type GateName = (typeof gateNames)[number];
+export type GateName = (typeof gateNames)[number];
 
 const attachMs = 60_000;
+/** A gateway that takes a volume over needs some 4 s; one that was paused meanwhile is not waited for. */
+const attachTryMs = 6000;
 const followMs = 60_000;
 
 export class NemesisLab {
   readonly servers: NatsServers;
+  readonly network: NamespaceNetwork;
   readonly #lab: Lab;
   readonly #nodes = new Map<NodeName, ClusterProcess>();
   readonly #gates = new Map<GateName, GatewayPlace>();
+  readonly #aheadSeconds = new Map<string, number>();
 
-  private constructor(servers: NatsServers) {
+  private constructor(servers: NatsServers, network: NamespaceNetwork) {
     this.servers = servers;
-    this.#lab = new Lab(servers);
+    this.network = network;
+    this.#lab = new Lab(servers, network);
   }
 
+  /** In a network of one's own (insideOwnNetwork). */
   static async open(sizeBytes: number): Promise<NemesisLab> {
-    const lab = new NemesisLab(await NatsServers.start({ servers: 3 }));
+    const network = await NamespaceNetwork.make();
+    const lab = new NemesisLab(await NatsServers.start({ servers: 3, network }), network);
     try {
-      for (const name of nodeNames) await lab.startNode(name);
+      for (const name of [...nodeNames, "shelf-3"] as const) await lab.startNode(name);
       await lab.#lab.createVolume(volume, sizeBytes, nodeNames);
       for (const name of gateNames) await lab.startGate(name);
       return lab;
@@ -51,12 +61,39 @@ export class NemesisLab {
     return found;
   }
 
-  async startNode(name: NodeName): Promise<void> {
-    this.#nodes.set(name, await this.#lab.storage(name));
+  async startNode(name: NodeName | "shelf-3"): Promise<void> {
+    const started = await this.#lab.storage(name, {}, this.#clockOf(name));
+    if (name !== "shelf-3") this.#nodes.set(name, started);
   }
 
-  async startGate(name: GateName): Promise<void> {
-    this.#gates.set(name, await this.#lab.gateway(name));
+  /** `pausedAt`: the step of its next takeover at which it stops itself by SIGSTOP. */
+  async startGate(name: GateName, pausedAt?: TakeoverStep): Promise<void> {
+    const failpoint = pausedAt === undefined ? "" : `${pausedAt}:1:stop`;
+    const env = { ...this.#clockOf(name), VARVE_TEST_FAILPOINT: failpoint };
+    this.#gates.set(name, await this.#lab.gateway(name, {}, env));
+  }
+
+  /** From now on that process' wall clock shows another time, and again when it starts anew. Its monotonic clock goes on. */
+  setClock(name: NodeName | GateName, aheadSeconds: number): void {
+    this.#aheadSeconds.set(name, aheadSeconds);
+    this.#writeClock(name);
+  }
+
+  /** The server that leads the volume's stream, or null while there is none. */
+  async logLeader(): Promise<NatsNode | null> {
+    for (const server of this.servers.nodes) {
+      const answer = await fetch(`${server.monitor}/jsz?streams=true`, {
+        signal: AbortSignal.timeout(1000),
+      }).then(
+        async (response) => (await response.json()) as JetStreamReport,
+        () => null,
+      );
+      const streams = answer?.account_details?.flatMap((account) => account.stream_detail ?? []) ?? [];
+      const leader = streams.find(({ name }) => name.startsWith("varve-log-"))?.cluster?.leader ?? "";
+      const found = this.servers.nodes.find(({ name }) => name === leader);
+      if (found !== undefined) return found;
+    }
+    return null;
   }
 
   /** As a client does that waits for its disk: one gateway after the other, `first` first. */
@@ -66,14 +103,58 @@ export class NemesisLab {
     for (;;) {
       for (const gate of order) {
         try {
-          const client = await NbdClient.connect(`127.0.0.1:${this.gate(gate).port}`, volume);
-          return { client, gate };
+          return { client: await this.#connect(gate), gate };
         } catch (cause) {
           if (performance.now() > endMs) throw cause;
         }
         await sleep(50);
       }
     }
+  }
+
+  async #connect(gate: GateName): Promise<NbdClient> {
+    const { host, port } = this.gate(gate);
+    const connecting = NbdClient.connect(`${host}:${port}`, volume);
+    const late = new Promise<null>((resolve) => {
+      setTimeout(() => resolve(null), attachTryMs);
+    });
+    const client = await Promise.race([connecting, late]);
+    if (client !== null) return client;
+    connecting.then(
+      (one) => one.destroy(),
+      () => undefined,
+    );
+    throw new Error(`${gate} does not serve within ${attachTryMs} ms`);
+  }
+
+  /** libfaketime, told by a file what to add to the wall clock; it looks once a second. */
+  #clockOf(name: string): Readonly<Record<string, string>> {
+    this.#writeClock(name);
+    return {
+      LD_PRELOAD: "libfaketimeMT.so.1",
+      LD_LIBRARY_PATH: `/usr/lib/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu/faketime`,
+      FAKETIME_TIMESTAMP_FILE: this.#clockFile(name),
+      FAKETIME_DONT_FAKE_MONOTONIC: "1",
+      FAKETIME_CACHE_DURATION: "1",
+      NO_FAKE_STAT: "1",
+    };
+  }
+
+  #writeClock(name: string): void {
+    const ahead = this.#aheadSeconds.get(name) ?? 0;
+    writeFileSync(this.#clockFile(name), `${ahead < 0 ? "-" : "+"}${Math.abs(ahead)}`);
+  }
+
+  #clockFile(name: string): string {
+    return join(this.#lab.directory, `${name}.clock`);
+  }
+
+  /** It has the volume itself, and relays to nobody. */
+  async serves(name: GateName): Promise<boolean> {
+    const { host, health } = this.gate(name);
+    const answer = await fetch(`http://${host}:${health}/readyz`);
+    const { detail } = (await answer.json()) as { readonly detail: { readonly volumes: readonly unknown[] } };
+    return detail.volumes.length > 0;
   }
 
   imageOf(node: NodeName): string {
@@ -120,6 +201,15 @@ export class NemesisLab {
       .concat([...this.#nodes.values()]);
     return processes.map((one) => `--- ${one.name}\n${one.output.slice(-2000)}`).join("\n");
   }
+}
+
+interface JetStreamReport {
+  readonly account_details?: readonly {
+    readonly stream_detail?: readonly {
+      readonly name: string;
+      readonly cluster?: { readonly leader?: string };
+    }[];
+  }[];
 }
 
 async function endWell(process: ClusterProcess): Promise<void> {

@@ -5,8 +5,9 @@ import { BlockChecker, type RunResult, describe as wording } from "../tools/bloc
 import { sleep } from "../tools/cluster-process.ts";
 import type { NbdClient } from "../tools/nbd-client.ts";
 import { SeededRandom } from "../tools/seeded-random.ts";
-import { type Fault, faults } from "./nemesis-faults.ts";
-import { gateNames, NemesisLab, nodeNames } from "./nemesis-lab.ts";
+import { type Fault, otherGate, processFaults } from "./nemesis-faults.ts";
+import { type GateName, NemesisLab, nodeNames } from "./nemesis-lab.ts";
+import { partitionFaults } from "./nemesis-partitions.ts";
 
 export interface NemesisReport {
   readonly round: number;
@@ -19,6 +20,7 @@ export interface NemesisReport {
 
 const sizeBytes = 24 * 1024 * 1024;
 const depth = 6;
+const attachTriesMax = 5;
 
 export class NemesisRun {
   readonly #random: SeededRandom;
@@ -26,12 +28,13 @@ export class NemesisRun {
   readonly #lab: NemesisLab;
   readonly #faults: readonly Fault[];
   #order: Fault[] = [];
-  #gate: (typeof gateNames)[number] = "gate-1";
+  #gate: GateName = "gate-1";
   #client: NbdClient | null = null;
 
   private constructor(lab: NemesisLab, seed: number, only: string) {
     this.#lab = lab;
-    this.#faults = faults.filter((fault) => fault.name.startsWith(only));
+    this.#faults = [...processFaults, ...partitionFaults].filter(({ name }) => name.startsWith(only));
+    if (this.#faults.length === 0) throw new Error(`no fault is called "${only}"`);
     this.#random = new SeededRandom(seed);
     this.#checker = new BlockChecker({
       sizeBytes,
@@ -55,12 +58,14 @@ export class NemesisRun {
       await this.#attach();
       failures.push(...(await this.#look("restart")));
     }
+    await fault.prepare?.(this.#lab, this.#random, this.#gate);
     const load = this.#load();
     await sleep(this.#random.between(300, 900));
     const faultMs = performance.now();
-    const waitedMs = fault.movesClient
-      ? await this.#moved(fault, load, faultMs, failures)
-      : await this.#stayed(fault, load, failures);
+    const waitedMs =
+      fault.client !== "stays"
+        ? await this.#moved(fault, load, faultMs, failures)
+        : await this.#stayed(fault, load, failures);
     return { round, fault: fault.name, acknowledged: load.acknowledged(), waitedMs, failures };
   }
 
@@ -108,23 +113,28 @@ export class NemesisRun {
     const lost = this.#gate;
     const first = this.#required();
     const healed = fault.run(this.#lab, this.#random, lost);
-    this.#gate = gateNames.find((name) => name !== lost) ?? lost;
-    await this.#attach();
-    await this.#required().read(0, 4096);
+    this.#gate = otherGate(lost);
+    this.#client = null;
+    await this.#served();
     const waitedMs = performance.now() - faultMs;
     await healed;
     const before = await load.end();
     await first.disconnect().catch(() => undefined);
+    // A gateway that it was relayed to may have been the one that went: then it connects once more.
+    await this.#served();
     failures.push(...(await this.#look("restart")));
     const again = this.#load();
     await again.answersAgain(30_000);
     const after = await again.end();
     failures.push(...before.findings.map((one) => `by the gateway that was lost: ${wording(one)}`));
+    failures.push(...before.requestErrors);
     failures.push(
       ...after.findings.map((one) => `by the next gateway: ${wording(one)}`),
       ...after.requestErrors,
     );
+    if (after.connectionLost !== undefined) failures.push(`lost once more: ${after.connectionLost}`);
     failures.push(...(await this.#look("quiet")));
+    await this.#goToHolder();
     return waitedMs;
   }
 
@@ -134,10 +144,34 @@ export class NemesisRun {
     return findings.map((one) => `${after}: ${wording(one)}`);
   }
 
-  async #attach(): Promise<void> {
+  /** Connects until a read is answered. */
+  async #served(): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      const client = this.#client ?? (await this.#attach());
+      try {
+        await client.read(0, 4096);
+        return;
+      } catch (cause) {
+        if (tries === attachTriesMax) throw cause;
+        this.#client = null;
+        client.destroy();
+      }
+    }
+  }
+
+  /** A client that is relayed goes to the gateway that serves it: what happens to the other one is nothing to it then. */
+  async #goToHolder(): Promise<void> {
+    if (await this.#lab.serves(this.#gate)) return;
+    await this.#client?.disconnect();
+    this.#gate = otherGate(this.#gate);
+    await this.#attach();
+  }
+
+  async #attach(): Promise<NbdClient> {
     const { client, gate } = await this.#lab.attach(this.#gate);
     this.#client = client;
     this.#gate = gate;
+    return client;
   }
 
   #required(): NbdClient {

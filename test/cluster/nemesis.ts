@@ -2,6 +2,7 @@
 // One line per round, a table of what each fault made clients wait, exit code 1 when anything acknowledged was lost, anything stale was read,
 // or the replicas differ. Last line: `N passed, N failed`.
 import { parseArgs } from "node:util";
+import { insideOwnNetwork } from "../tools/lab-network.ts";
 import { type NemesisReport, NemesisRun } from "./nemesis-run.ts";
 
 const { values } = parseArgs({
@@ -17,7 +18,10 @@ if (!Number.isSafeInteger(rounds) || rounds < 1 || !Number.isSafeInteger(seed)) 
   console.error("test:cluster: --rounds and --seed want whole numbers, e.g. --rounds 200 --seed 7");
   process.exit(64);
 }
-console.log(`nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, two storage nodes, two gateways`);
+if (!(await insideOwnNetwork())) process.exit();
+console.log(
+  `nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, three storage nodes, two gateways, each with a network of its own`,
+);
 const reports: NemesisReport[] = [];
 const failures: string[] = [];
 const run = await NemesisRun.open(seed, values.fault);

@@ -1,13 +1,14 @@
 // Starts, kills, pauses and stops the real processes of a cluster (bin/varve gateway, storage, api) against real NATS servers, on free
-// ports and temporary directories. Callers: test/nats. No process outlives the one that started it.
+// ports and temporary directories. Callers: test/nats, test/cluster. No process outlives the one that started it.
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import type { PlacementRecord } from "#shared/domain/cluster.ts";
 import { openCluster } from "#shared/shell/cluster-connection.ts";
 import { freePort } from "./free-port.ts";
+import { type LabNetwork, loopback } from "./lab-network.ts";
 import type { NatsServers } from "./nats-server.ts";
 import { repositoryDir } from "./varve-process.ts";
 
@@ -46,10 +47,16 @@ export class ClusterProcess {
     });
   }
 
-  static async start(command: string, file: string, name: string): Promise<ClusterProcess> {
-    const child = spawn(join(repositoryDir, "bin", "varve"), [command, "--config", file], {
+  static async start(
+    command: readonly string[],
+    name: string,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<ClusterProcess> {
+    const [program = "", ...args] = command;
+    const child = spawn(program, args, {
       cwd: repositoryDir,
       stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...env },
     });
     const started = new ClusterProcess(name, child);
     await started.says("varve is ready");
@@ -69,6 +76,13 @@ export class ClusterProcess {
       }
       await sleep(20);
     }
+  }
+
+  /** It was stopped by SIGSTOP, from outside or by itself. */
+  get isPaused(): boolean {
+    const { pid } = this.#child;
+    if (pid === undefined || this.#child.exitCode !== null || this.#child.signalCode !== null) return false;
+    return /\) T /.test(readFileSync(`/proc/${pid}/stat`, "latin1"));
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -92,6 +106,7 @@ export class ClusterProcess {
 
 export interface GatewayPlace {
   readonly process: ClusterProcess;
+  readonly host: string;
   readonly port: number;
   readonly health: number;
 }
@@ -100,28 +115,41 @@ export interface GatewayPlace {
 export class Lab {
   readonly directory: string;
   readonly #servers: NatsServers;
+  readonly #network: LabNetwork;
   readonly #processes: ClusterProcess[] = [];
 
-  constructor(servers: NatsServers) {
+  constructor(servers: NatsServers, network: LabNetwork = loopback) {
     this.#servers = servers;
+    this.#network = network;
     this.directory = mkdtempSync(join(tmpdir(), "varve-lab-"));
   }
 
-  async storage(name: string, settings: Readonly<Record<string, unknown>> = {}): Promise<ClusterProcess> {
-    const health = `127.0.0.1:${await freePort()}`;
-    return await this.start("storage", name, { pool: `main:${this.poolOf(name)}`, health, ...settings });
+  async storage(
+    name: string,
+    settings: Readonly<Record<string, unknown>> = {},
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<ClusterProcess> {
+    const health = `${this.#network.place(name).host}:${await freePort()}`;
+    return await this.start("storage", name, { pool: `main:${this.poolOf(name)}`, health, ...settings }, env);
   }
 
-  async gateway(name: string, settings: Readonly<Record<string, unknown>> = {}): Promise<GatewayPlace> {
+  async gateway(
+    name: string,
+    settings: Readonly<Record<string, unknown>> = {},
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<GatewayPlace> {
+    const { host } = this.#network.place(name);
     const [port, health] = [await freePort(), await freePort()];
-    const addresses = { nbd: `127.0.0.1:${port}`, health: `127.0.0.1:${health}` };
-    return { process: await this.start("gateway", name, { ...addresses, ...settings }), port, health };
+    const addresses = { nbd: `${host}:${port}`, health: `${host}:${health}` };
+    const started = await this.start("gateway", name, { ...addresses, ...settings }, env);
+    return { process: started, host, port, health };
   }
 
   async start(
     command: string,
     name: string,
     settings: Readonly<Record<string, unknown>>,
+    env: Readonly<Record<string, string>> = {},
   ): Promise<ClusterProcess> {
     const file = join(this.directory, `${name}.json`);
     const nats = {
@@ -130,7 +158,9 @@ export class Lab {
       "nats-replicas": this.#servers.nodes.length,
     };
     writeFileSync(file, JSON.stringify({ name, ...nats, ...settings }));
-    const started = await ClusterProcess.start(command, file, name);
+    const { prefix } = this.#network.place(name);
+    const varve = [...prefix, join(repositoryDir, "bin", "varve"), command, "--config", file];
+    const started = await ClusterProcess.start(varve, name, env);
     this.#processes.push(started);
     return started;
   }

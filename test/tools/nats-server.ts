@@ -1,12 +1,13 @@
-// Starts, kills, stops, pauses and restarts real NATS servers on free ports of 127.0.0.1, alone or as a cluster, each with a
+// Starts, kills, stops, pauses and restarts real NATS servers on free ports of 127.0.0.1 or a lab's network, alone or as a cluster, each with a
 // configuration file and file storage in a temporary directory. Callers: test/nats, benches. No server outlives the process
 // that started it. A missing nats-server fails the test that needs it, with the way out (scripts/test-server-binary.ts).
 import { type ChildProcess, spawn } from "node:child_process";
 import { cp, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { serverBinary } from "../../scripts/test-server-binary.ts";
 import { freePort } from "./free-port.ts";
+import { type LabNetwork, type LabPlace, loopback } from "./lab-network.ts";
 
 const outputBytesMax = 64 * 1024;
 const startMs = 30_000;
@@ -27,6 +28,8 @@ export interface NatsSettings {
   readonly maxFileStore?: string;
   /** Where stores live, for benches that want another file system. */
   readonly under?: string;
+  /** Parts nats-1 to nats-3 of it; without it all are on 127.0.0.1. */
+  readonly network?: LabNetwork;
 }
 
 export class NatsServers {
@@ -48,10 +51,15 @@ export class NatsServers {
     const count = settings.servers ?? 1;
     const ports = await Promise.all(Array.from({ length: count * 3 }, freePort));
     const portOf = (index: number, kind: number): number => ports[index * 3 + kind] ?? 0;
-    const routes = Array.from({ length: count }, (_, index) => `nats://127.0.0.1:${portOf(index, 2)}`);
+    const at = (index: number): LabPlace => (settings.network ?? loopback).place(`nats-${index + 1}`);
+    const routes = Array.from(
+      { length: count },
+      (_, index) => `nats://${at(index).host}:${portOf(index, 2)}`,
+    );
     const nodes = Array.from({ length: count }, (_, index) => {
       const place = { client: portOf(index, 0), monitor: portOf(index, 1), cluster: portOf(index, 2) };
-      return new NatsNode(binary, `n${index + 1}`, join(directory, `n${index + 1}`), place);
+      const command = [...at(index).prefix, binary];
+      return new NatsNode(command, at(index).host, join(directory, `n${index + 1}`), place);
     });
     const servers = new NatsServers(nodes, routes, directory);
     try {
@@ -105,22 +113,25 @@ interface Ports {
 }
 
 export class NatsNode {
+  /** n1 and so on; its folder is called so. */
   readonly name: string;
   readonly address: string;
   readonly port: number;
   readonly monitor: string;
-  readonly #binary: string;
+  readonly #command: readonly string[];
+  readonly #host: string;
   readonly #directory: string;
   readonly #ports: Ports;
   #child: ChildProcess | null = null;
   #output = "";
 
-  constructor(binary: string, name: string, directory: string, ports: Ports) {
-    this.name = name;
+  constructor(command: readonly string[], host: string, directory: string, ports: Ports) {
+    this.name = basename(directory);
     this.port = ports.client;
-    this.address = `127.0.0.1:${ports.client}`;
-    this.monitor = `http://127.0.0.1:${ports.monitor}`;
-    this.#binary = binary;
+    this.address = `${host}:${ports.client}`;
+    this.monitor = `http://${host}:${ports.monitor}`;
+    this.#command = command;
+    this.#host = host;
     this.#directory = directory;
     this.#ports = ports;
   }
@@ -131,8 +142,8 @@ export class NatsNode {
     const syncInterval = settings.syncInterval ?? "always";
     const lines = [
       `server_name: ${this.name}`,
-      `listen: 127.0.0.1:${client}`,
-      `http: 127.0.0.1:${monitor}`,
+      `listen: ${this.#host}:${client}`,
+      `http: ${this.#host}:${monitor}`,
       `max_payload: ${settings.maxPayload ?? "1MB"}`,
       "jetstream {",
       `  store_dir: "${this.#directory}"`,
@@ -142,14 +153,15 @@ export class NatsNode {
       `accounts { $SYS { users: [{ user: ${systemUser.user}, password: ${systemUser.password} }] } }`,
     ];
     if (routes.length > 1) {
-      lines.push(`cluster { name: lab, listen: "127.0.0.1:${cluster}", routes: [${routes.join(", ")}] }`);
+      lines.push(`cluster { name: lab, listen: "${this.#host}:${cluster}", routes: [${routes.join(", ")}] }`);
     }
     await writeFile(this.#file, `${lines.filter((line) => line !== "").join("\n")}\n`);
   }
 
   /** Resolves when it answers as healthy: in a cluster that means its streams are current. */
   async start(): Promise<void> {
-    const child = spawn(this.#binary, ["-c", this.#file], { stdio: ["ignore", "ignore", "pipe"] });
+    const [program, ...args] = this.#command;
+    const child = spawn(program ?? "", [...args, "-c", this.#file], { stdio: ["ignore", "ignore", "pipe"] });
     this.#child = child;
     alive.add(child);
     child.once("close", () => alive.delete(child));
@@ -177,6 +189,14 @@ export class NatsNode {
     });
     child.kill("SIGKILL");
     await gone;
+  }
+
+  /** SIGTERM; resolves when it is gone. */
+  async stop(): Promise<void> {
+    this.#child?.kill("SIGTERM");
+    const child = this.#child;
+    if (child !== null && isRunning(child)) await new Promise((resolve) => child.once("close", resolve));
+    await this.kill();
   }
 
   async restart(): Promise<void> {
