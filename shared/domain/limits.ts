@@ -217,6 +217,8 @@ export const limits = {
   clockJumpMs: 5 * 60_000,
   /** After a greater jump nothing expires for so long: a day in which somebody may read the alarm. */
   clockJumpPauseMs: 24 * 3_600_000,
+  /** Retention time that is so far behind the wall clock is told: nights in which a machine is off add up. */
+  retentionBehindToldMs: 7 * 24 * 3_600_000,
   /** A manifest that is not the present one: far above the 5 minutes in which a store may still lose the newest. */
   supersededManifestMs: 3_600_000,
   /** Any other object that nothing names: longer than the longest upload that still wants to be published. */

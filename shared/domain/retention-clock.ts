@@ -28,12 +28,24 @@ export interface Tick {
   readonly alarm: string | null;
 }
 
+/** What speaks against a wrong clock where no run has stored a time yet. */
+export interface ClockWitness {
+  /** The time of the manifest that was written last; null: there is none. */
+  readonly newestMs: number | null;
+  /** The time of the oldest entry that the bucket has; null: it has none. */
+  readonly oldestMs: number | null;
+  /** Monotonic time since this process began. */
+  readonly upMs: number;
+}
+
 /**
- * The first look at a bucket ever: the wall clock, but no later than `newestMs`, the time of what was written last: a second
- * witness against a wrong clock.
+ * The first look at a bucket ever: the wall clock, but no later than what was written last, and no later than the oldest entry and
+ * the time that this process has seen pass: a clock alone ages nothing, also one that was wrong when the machine started.
  */
-export function firstRetentionTime(wallMs: number, newestMs: number = wallMs): RetentionTime {
-  return { timeMs: Math.min(wallMs, newestMs), wallMs, pausedUntilMs: 0 };
+export function firstRetentionTime(wallMs: number, witness: ClockWitness): RetentionTime {
+  const { newestMs, oldestMs, upMs } = witness;
+  const grownMs = oldestMs === null ? wallMs : oldestMs + Math.floor(upMs);
+  return { timeMs: Math.min(wallMs, newestMs ?? wallMs, grownMs), wallMs, pausedUntilMs: 0 };
 }
 
 export function tickRetentionTime(before: RetentionTime, look: ClockLook): Tick {
@@ -51,17 +63,21 @@ export function tickRetentionTime(before: RetentionTime, look: ClockLook): Tick 
 
 /** The operator says that the wall clock is right. */
 export function acceptWallClock(wallMs: number): RetentionTime {
-  return firstRetentionTime(wallMs);
+  return { timeMs: wallMs, wallMs, pausedUntilMs: 0 };
 }
 
 export function isPaused(time: RetentionTime): boolean {
   return time.pausedUntilMs > time.timeMs;
 }
 
+/** For the operator, behind what happened. */
+export const pauseRule =
+  "nothing expires until it was steady for a day and is not before retention time, or until varve bucket collect --accept-clock";
+
 function alarmOf(before: RetentionTime, look: ClockLook): string | null {
   const passed = look.wallMs - before.wallMs;
   const jump = look.continuous ? passed - look.elapsedMs : Math.min(0, passed);
   if (Math.abs(jump) <= limits.clockJumpMs) return null;
   const seconds = Math.round(Math.abs(jump) / 1000);
-  return `the wall clock jumped ${jump > 0 ? "forward" : "back"} by ${seconds} s; nothing expires until it was steady for a day`;
+  return `the wall clock jumped ${jump > 0 ? "forward" : "back"} by ${seconds} s; ${pauseRule}`;
 }

@@ -95,7 +95,14 @@ export class BucketKeeper implements BucketAdministration {
     this.rescuer = new Rescuer({ reader: this.reader, clock, random, conditionalPut });
     this.collector = new Collector({
       reader: this.reader,
-      lease: new CollectorLease({ store, clock, random, who, conditionalPut }),
+      lease: new CollectorLease({
+        store,
+        clock,
+        random,
+        who,
+        conditionalPut,
+        startedMs: clock.monotonicMs(),
+      }),
       trimmer: new HistoryTrimmer({
         served: () => this.served(),
         exactBase: parts.exactBase,
@@ -246,6 +253,7 @@ export class BucketKeeper implements BucketAdministration {
     const report = await turn;
     this.alarms = [
       ...(report.paused === null ? [] : [report.paused]),
+      ...(report.behindMs < limits.retentionBehindToldMs ? [] : [behindText(report.behindMs)]),
       ...report.findings.slice(0, 20).map((one) => `${one.key}: ${one.problem}`),
     ];
     if (options.sweep && !options.dryRun) this.sweptMs = this.parts.clock.monotonicMs();
@@ -315,6 +323,11 @@ export class BucketKeeper implements BucketAdministration {
       this.parts.clock.soon(resolve);
     });
   }
+}
+
+function behindText(behindMs: number): string {
+  const days = Math.floor(behindMs / 86_400_000);
+  return `retention time is ${days} days behind the wall clock, so history is kept that much longer; where the clock is right: varve bucket collect --accept-clock`;
 }
 
 function notDeleted(name: string, deleted: readonly PresentManifest[]): VarveError {

@@ -3,10 +3,12 @@
  * the next number. The lease saves work, it protects nothing: two collectors at once would still delete only what nobody
  * names. Taken by collector.ts around each run. See docs/specs/retention.md.
  */
+import type { VolumeManifest } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import {
   acceptWallClock,
+  type ClockWitness,
   firstRetentionTime,
   type RetentionTime,
   type Tick,
@@ -36,6 +38,21 @@ export interface LeaseParts {
   readonly who: string;
   /** Whether the store's probe passed; asked when it is needed, because the bucket may be away at the start. */
   conditionalPut(): Promise<boolean>;
+  /** Monotonic time at which this process began. */
+  readonly startedMs: number;
+}
+
+/** Times that the bucket's manifests tell. */
+export type BucketTimes = Omit<ClockWitness, "upMs">;
+
+export function bucketTimes(manifests: readonly VolumeManifest[]): BucketTimes {
+  let [newestMs, oldestMs]: [number | null, number | null] = [null, null];
+  for (const { writtenAtMs, pages, segments } of manifests) {
+    newestMs = Math.max(newestMs ?? 0, writtenAtMs);
+    for (const { wallMinMs } of [...pages, ...segments])
+      oldestMs = Math.min(oldestMs ?? wallMinMs, wallMinMs);
+  }
+  return { newestMs, oldestMs };
 }
 
 export class CollectorLease {
@@ -62,18 +79,18 @@ export class CollectorLease {
     return await this.parts.conditionalPut();
   }
 
-  /** Retention time as it would be now, with nothing written. `newest` is the youngest manifest's time, for a bucket without any. */
-  async look(newestMs: number | null): Promise<Tick> {
-    return this.tick(await this.latest(), newestMs);
+  /** Retention time as it would be now, with nothing written. `seen`: for a bucket that no run has collected. */
+  async look(seen: BucketTimes): Promise<Tick> {
+    return this.tick(await this.latest(), seen);
   }
 
   /** Takes the lease and moves retention time on. Rejects Retry where another collector is at work. */
-  async take(newestMs: number | null, acceptClock: boolean): Promise<Tick> {
+  async take(seen: BucketTimes, acceptClock: boolean): Promise<Tick> {
     const latest = await this.latest();
     this.requireFree(latest);
     const ticked = acceptClock
       ? { time: acceptWallClock(this.parts.clock.wallTimeMs()), alarm: null }
-      : this.tick(latest, newestMs);
+      : this.tick(latest, seen);
     await this.write((latest?.number ?? 0) + 1, "held", ticked.time);
     this.lastTickMs = this.parts.clock.monotonicMs();
     await this.require();
@@ -103,11 +120,12 @@ export class CollectorLease {
     }
   }
 
-  private tick(latest: LeaseContent | null, newestMs: number | null): Tick {
+  private tick(latest: LeaseContent | null, seen: BucketTimes): Tick {
     const wallMs = this.parts.clock.wallTimeMs();
     const nowMs = this.parts.clock.monotonicMs();
     if (latest === null) {
-      return { time: firstRetentionTime(wallMs, newestMs ?? wallMs), alarm: null };
+      const upMs = nowMs - this.parts.startedMs;
+      return { time: firstRetentionTime(wallMs, { ...seen, upMs }), alarm: null };
     }
     const continuous = latest.holder === this.holder;
     // Time that another process may have counted already is not counted again.

@@ -8,14 +8,14 @@ import { capCutoff } from "#shared/domain/bucket-cap.ts";
 import { bucketKeyOf, deleteRank } from "#shared/domain/bucket-keys.ts";
 import { readableByteSize } from "#shared/domain/byte-size.ts";
 import { limits } from "#shared/domain/limits.ts";
-import { isPaused, type RetentionTime } from "#shared/domain/retention-clock.ts";
+import { isPaused, pauseRule, type RetentionTime } from "#shared/domain/retention-clock.ts";
 import { timeText } from "#shared/domain/wall-time.ts";
 import type { Candidate } from "#shared/formats/collector-object.ts";
 import type { BucketFinding, CollectOptions, CollectReport } from "#shared/ports/bucket-administration.ts";
 import type { ObjectFacts } from "#shared/ports/object-store.ts";
 import { BucketMarker } from "./bucket-marker.ts";
 import type { BucketReader, PresentManifest, SeenVolume } from "./bucket-reader.ts";
-import type { CollectorLease } from "./collector-lease.ts";
+import { bucketTimes, type CollectorLease } from "./collector-lease.ts";
 import { CollectorStateFile } from "./collector-state-file.ts";
 import type { HistoryTrimmer } from "./history-trimmer.ts";
 import { isBuried, VolumeBurial } from "./volume-burial.ts";
@@ -75,14 +75,12 @@ export class Collector {
   async run(options: RunOptions): Promise<CollectReport> {
     const { lease } = this.parts;
     const volumes = await this.volumes();
-    const newestMs = newestOf(volumes);
+    const seen = bucketTimes(manifestsOf(volumes));
     const { time, alarm } = options.dryRun
-      ? await lease.look(newestMs)
-      : await lease.take(newestMs, options.acceptClock);
+      ? await lease.look(seen)
+      : await lease.take(seen, options.acceptClock);
     if (alarm !== null) this.parts.onNote(`warning: ${alarm}`);
-    const pausedBy = isPaused(time)
-      ? (alarm ?? "a wall clock that jumped; nothing expires until it was steady for a day")
-      : null;
+    const pausedBy = isPaused(time) ? (alarm ?? `a wall clock that jumped; ${pauseRule}`) : null;
     const run = new CollectorRun(this.parts, this.grace, time, options.dryRun || pausedBy !== null);
     const report = await this.inRun(run, volumes, options, pausedBy);
     if (!options.dryRun) await lease.release(time);
@@ -92,7 +90,7 @@ export class Collector {
   /** Deleted volumes that a run has seen, with the retention time left. */
   async deletedSince(): Promise<ReadonlyMap<string, number>> {
     const { deletedVolumes } = await this.state.read();
-    const { time } = await this.parts.lease.look(null);
+    const { time } = await this.parts.lease.look({ newestMs: null, oldestMs: null });
     return new Map(
       deletedVolumes.map((one) => [
         one.volumeId,
@@ -389,9 +387,4 @@ function rankOf(key: string): number {
 
 function manifestsOf(volumes: readonly SeenVolume[]): readonly VolumeManifest[] {
   return volumes.flatMap(({ present }) => (present === null ? [] : [present.manifest]));
-}
-
-function newestOf(volumes: readonly SeenVolume[]): number | null {
-  const times = volumes.flatMap(({ present }) => (present === null ? [] : [present.manifest.writtenAtMs]));
-  return times.length === 0 ? null : Math.max(...times);
 }

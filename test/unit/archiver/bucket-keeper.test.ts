@@ -157,6 +157,23 @@ describe("the keeper", () => {
     expect(jobs[1]).toMatchObject({ state: "done" });
   });
 
+  it("tells in the bucket's usage when retention time is far behind the wall clock", async () => {
+    const volume = new SmallVolume(store.inner, clock, 1);
+    await volume.segment();
+    await volume.publish();
+    for (const [passed, told] of [
+      [6 * 24, false],
+      [2 * 24, true],
+    ] as const) {
+      clock.wallMs += passed * hour;
+      await volume.publish();
+      keeper.collect({ dryRun: false, acceptClock: false });
+      await settled();
+      const { notes: alarms } = await keeper.usage();
+      expect(alarms.some((text) => text.includes("--accept-clock") && text.includes("behind"))).toBe(told);
+    }
+  });
+
   it("lists deleted volumes and brings one back, by name or id", async () => {
     for (const number of [1, 2]) {
       const volume = new SmallVolume(store.inner, clock, number, { name: "same" });

@@ -56,6 +56,8 @@ export class CollectorWorld {
 
   /** A process's collector; another call is another process. */
   bucketBytesMax: number | null = null;
+  /** Its processes have lived as long as the bucket, where a test says nothing else. */
+  startedMs = 0;
 
   collector(): Collector {
     const { clock } = this;
@@ -68,6 +70,7 @@ export class CollectorWorld {
         random: new SteppedRandom(this.seed),
         who: `test ${this.seed}`,
         conditionalPut: async () => true,
+        startedMs: this.startedMs,
       }),
       trimmer: new HistoryTrimmer({
         served: () => this.served(),

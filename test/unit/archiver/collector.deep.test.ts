@@ -280,63 +280,6 @@ describe("things that come late", () => {
   });
 });
 
-describe("wrong clocks", () => {
-  it("a clock that jumps to 2040 deletes nothing for a day, and then not faster than time passes", async () => {
-    const world = new CollectorWorld();
-    const volume = world.volume(1, { historyMs: 10 * 24 * hour });
-    await threeDays(world, volume);
-    const collector = world.collector();
-    await collector.run(sweep);
-    const bases = volume.published?.bases.length;
-    world.clock.wallMs = Date.UTC(2040, 0, 1);
-    const jumped = await collector.run(sweep);
-    expect(jumped.paused).toContain("forward");
-    expect(world.notes.join()).toContain("jumped forward");
-    expect(jumped.deleted).toBe(0);
-    // Entries are written with the wrong time, too.
-    await volume.segment();
-    await volume.publish();
-    await runFor(world, 5 * 24, collector);
-    expect(volume.published?.bases).toHaveLength(bases ?? 0);
-    expect(volume.published?.retainedFromLsn).toBe(0);
-    expect(await world.dangling()).toEqual([]);
-  });
-
-  it("a clock that jumps to 1970 deletes nothing while it stands there", async () => {
-    const world = new CollectorWorld();
-    const volume = world.volume(1);
-    await threeDays(world, volume);
-    const collector = world.collector();
-    await collector.run(sweep);
-    const before = await world.keys();
-    world.clock.wallMs = 1000;
-    await runFor(world, 200, collector);
-    expect(await world.keys()).toEqual(before);
-    // Right again: a day's pause, then it goes on.
-    world.clock.wallMs = startMs + 400 * hour;
-    await runFor(world, 12, collector);
-    expect(await world.keys()).toEqual(before);
-    await runFor(world, 60, collector);
-    expect((await world.keys()).length).toBeLessThan(before.length - 20);
-    expect(await world.dangling()).toEqual([]);
-  });
-
-  it("a machine that was off keeps more, until the operator accepts the clock", async () => {
-    const world = new CollectorWorld();
-    const volume = world.volume(1);
-    await threeDays(world, volume);
-    const first = await world.collector().run(sweep);
-    world.clock.wallMs += 300 * hour;
-    const collector = world.collector();
-    const after = await collector.run(sweep);
-    expect(after.timeMs).toBe(first.timeMs);
-    expect(after.behindMs).toBe(306 * hour);
-    const accepted = await collector.run({ ...sweep, acceptClock: true });
-    expect(accepted.behindMs).toBe(0);
-    expect(volume.published?.retainedFromLsn).toBe(120);
-  });
-});
-
 describe("one collector per bucket", () => {
   it("refuses while another holds the lease, and takes over when it did not move for ten minutes", async () => {
     const world = new CollectorWorld();

@@ -27,8 +27,7 @@ class LivingVolume extends MadeVolume {
   private added: readonly BaseRef[] = [];
 
   constructor(store: ObjectStore, options: MadeVolumeOptions) {
-    super(store, options);
-    this.wallTimeMs = startMs;
+    super(store, { wallTimeMs: startMs, ...options });
   }
 
   /** A name is never used again, not even of a base that went. */
