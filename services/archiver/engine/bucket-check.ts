@@ -7,6 +7,7 @@ import {
   type BaseRef,
   chunkKey,
   extentsPerBasePage,
+  manifestKey,
   type SegmentRef,
   type VolumeManifest,
 } from "#shared/domain/archive.ts";
@@ -18,7 +19,7 @@ import { indexPageRefOf } from "#shared/formats/index-page.ts";
 import { isBadObject } from "#shared/formats/sealed-object.ts";
 import { openSegment } from "#shared/formats/segment-object.ts";
 import type { BucketCheckReport, BucketFinding } from "#shared/ports/bucket-administration.ts";
-import type { BucketReader } from "./bucket-reader.ts";
+import type { BucketReader, ListedVolume } from "./bucket-reader.ts";
 import { KeySet } from "./key-set.ts";
 
 export interface CheckOptions {
@@ -56,18 +57,19 @@ class BucketCheck {
   }
 
   async run(): Promise<BucketCheckReport> {
-    // Manifests first: whatever they name was there before them, so the listing behind shows it.
+    // Manifests first: whatever they name was there before them, so the listing behind shows it. Read now: a check takes hours, and
+    // the collector takes a manifest away an hour after it was followed by another.
     const volumes = await this.reader.volumes();
+    const manifests: VolumeManifest[] = [];
+    for (const volume of volumes) {
+      const manifest = await this.presentManifest(volume);
+      if (manifest !== null) manifests.push(manifest);
+    }
     const collectable = await this.list();
-    for (const { volumeId, manifests, otherObjects } of volumes) {
-      const key = manifests.at(-1)?.key;
-      if (key === undefined) {
-        if (otherObjects > 0) this.find(`volumes/${volumeId}/`, "holds objects, but no manifest");
-        continue;
-      }
-      if (!this.present(key)) continue;
-      const manifest = await this.attempt(key, () => this.reader.manifest(key));
-      if (manifest !== null) await this.manifest(manifest);
+    for (const manifest of manifests) {
+      const key = manifestKey(manifest);
+      if (this.there.has(key)) this.present(key);
+      await this.manifest(manifest);
     }
     return {
       place: this.reader.store.place,
@@ -78,6 +80,31 @@ class BucketCheck {
       findings: this.findings,
       problems: this.problems,
     };
+  }
+
+  private async presentManifest({
+    volumeId,
+    manifests,
+    otherObjects,
+  }: ListedVolume): Promise<VolumeManifest | null> {
+    let key = manifests.at(-1)?.key;
+    if (key === undefined) {
+      if (otherObjects > 0) this.find(`volumes/${volumeId}/`, "holds objects, but no manifest");
+      return null;
+    }
+    for (let tries = 1; ; tries += 1) {
+      const asked: string = key;
+      try {
+        return await this.reader.manifest(asked);
+      } catch (cause) {
+        const mayBeCollected = isMissing(cause) && tries < limits.manifestTriesMax;
+        const now = mayBeCollected ? await this.reader.presentKey(volumeId) : asked;
+        // Collected since it was listed: another one is present, or the volume is gone.
+        if (now === null) return null;
+        if (now === asked) return await this.attempt(asked, () => Promise.reject(cause as Error));
+        key = now;
+      }
+    }
   }
 
   /** Returns how many of the listed objects should be named by something. */
@@ -221,6 +248,10 @@ class BucketCheck {
     this.problems += 1;
     if (this.findings.length < limits.bucketFindingsMax) this.findings.push({ key, problem });
   }
+}
+
+function isMissing(cause: unknown): boolean {
+  return cause instanceof VarveError && cause._tag === "BucketObjectMissingError";
 }
 
 function stopped(): VarveError {

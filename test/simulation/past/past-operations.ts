@@ -158,7 +158,8 @@ export class PastOperations {
     if (state !== "done") return;
     const found = keeper.report(id);
     if (found.kind === "collect") world.count("objects collected", found.report.deleted);
-    if (found.kind === "check" && world.watch.nothingLost) {
+    // Where somebody accepted a clock, grace is over at once, also for what a check has read the names of.
+    if (found.kind === "check" && world.watch.nothingLost && !world.clockAccepted) {
       // A volume that is new has segments before it has a manifest.
       const [first] = found.report.findings.filter((finding) => !finding.key.endsWith("/"));
       if (first === undefined) return;
