@@ -4,7 +4,7 @@
  */
 import type { ApiStatus } from "#shared/api/http-api.ts";
 import type { BucketAdministration } from "#shared/ports/bucket-administration.ts";
-import type { ClusterAdministration } from "#shared/ports/cluster-administration.ts";
+import type { ClusterAdministration, ReplicaAdministration } from "#shared/ports/cluster-administration.ts";
 import type { ConnectionRegister } from "#shared/ports/connection-register.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
 import type { VolumeAdministration } from "#shared/ports/volume-administration.ts";
@@ -14,6 +14,7 @@ export interface ApiSubject {
   readonly past: PastAdministration;
   /** Not there on one machine. */
   readonly cluster?: ClusterAdministration;
+  readonly replicas?: ReplicaAdministration;
   /** Null with `--bucket none`. */
   readonly bucket: () => BucketAdministration | null;
   readonly connections: ConnectionRegister;

@@ -12,6 +12,7 @@ import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-ad
 import type { ApiSubject } from "./api-subject.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { NoPast } from "./engine/no-past.ts";
+import { ReplicaPlacing } from "./engine/replica-placing.ts";
 
 export interface ClusterApi {
   readonly subject: ApiSubject;
@@ -20,6 +21,7 @@ export interface ClusterApi {
 }
 
 const deletionsMs = 5000;
+const placingMs = 1000;
 
 export async function openClusterApi(
   config: ApiConfig,
@@ -44,7 +46,20 @@ export async function openClusterApi(
   const { catalog, map, bus, connection } = cluster;
   const removeLog = async (id: string): Promise<void> => removeLogStream(connection, id);
   const volumes = new ClusterVolumes({ catalog, map, leases, bus, clock, random, removeLog });
+  const placing = new ReplicaPlacing({
+    map,
+    bus,
+    clock,
+    require: (name) => volumes.require(name),
+    replicas: (name) => volumes.replicas(name),
+    ground: () => volumes.ground(),
+    volumes: () => catalog.list().filter(({ state }) => state === "active"),
+    onNote,
+  });
   let closed = false;
+  const place = (): void => {
+    if (!closed) void placing.tend().finally(() => clock.after(placingMs, place));
+  };
   const tend = (): void => {
     if (closed) return;
     volumes
@@ -53,8 +68,9 @@ export async function openClusterApi(
       .finally(() => clock.after(deletionsMs, tend));
   };
   tend();
+  place();
   return {
-    subject: subjectOf(config, version, volumes),
+    subject: subjectOf(config, version, volumes, placing),
     readiness: () => {
       const away = cluster.missing();
       const detail = { api: config.name, nodes: volumes.nodes().length, volumes: volumes.list().length };
@@ -68,11 +84,17 @@ export async function openClusterApi(
   };
 }
 
-function subjectOf({ http }: ApiConfig, version: string, volumes: ClusterVolumes): ApiSubject {
+function subjectOf(
+  { http }: ApiConfig,
+  version: string,
+  volumes: ClusterVolumes,
+  placing: ReplicaPlacing,
+): ApiSubject {
   const startedAt = new Date().toISOString();
   return {
     volumes,
     cluster: volumes,
+    replicas: placing,
     past: new NoPast(),
     bucket: () => null,
     connections: { connections: () => [], totals: () => ({}) },

@@ -39,11 +39,12 @@ export const clusterRoutes = (subject: ApiSubject) => {
   );
 };
 
-function replicaBody({ volume, node, pool, report }: ReplicaView): ApiReplica {
+function replicaBody({ volume, node, pool, leaving, report }: ReplicaView): ApiReplica {
   return {
     volume,
     node,
     pool,
+    leaving,
     condition: report?.condition ?? "silent",
     reason: report?.reason ?? "",
     appliedLsn: report?.appliedLsn ?? 0,

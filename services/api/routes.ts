@@ -20,6 +20,7 @@ import { bucketRoutes } from "./bucket-routes.ts";
 import { clusterRoutes, notACluster } from "./cluster-routes.ts";
 import { metricsText } from "./metrics.ts";
 import { jobRoutes, pastRoutes } from "./past-routes.ts";
+import { replicaRoutes } from "./replica-routes.ts";
 import { readBody } from "./request-body.ts";
 
 const sizeOf = (size: string | number): number =>
@@ -140,6 +141,7 @@ export const apiRoutes = (subject: ApiSubject) =>
       jobRoutes(subject),
       bucketRoutes(subject),
       clusterRoutes(subject),
+      replicaRoutes(subject),
       serverRoutes(subject),
     ]),
   );

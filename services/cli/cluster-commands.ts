@@ -3,6 +3,7 @@
  * the command table (command-table.ts). Each setting is a flag, an environment variable and a name in the file of --config.
  */
 import { type Command, type Flag, json, served, volumeName } from "./command.ts";
+import { replicaCommands } from "./replica-commands.ts";
 
 const setting = (name: string, value: string, summary: string, repeat = false): Flag => ({
   name,
@@ -84,6 +85,11 @@ export const clusterCommands: readonly Command[] = [
         "a directory for replicas; may be repeated (required)",
         true,
       ),
+      setting(
+        "fill-rate",
+        "SIZE",
+        "bytes a second that filling one replica takes at most (default no limit)",
+      ),
       only,
       json,
     ],
@@ -115,6 +121,7 @@ export const clusterCommands: readonly Command[] = [
     flags: served,
     load: async () => (await import("./commands/cluster.ts")).clusterCommandModule.replicas,
   },
+  ...replicaCommands,
   {
     path: ["attachments"],
     summary:

@@ -41,6 +41,8 @@ interface GatewayParts {
   readonly pool: SlabPool;
   readonly cluster: ClusterConnection;
   readonly failpoint: TakeoverFailpoint;
+  /** Of the sessions that are open: told of changed placements. */
+  readonly images: Set<{ readonly volumeId: string; readonly image: RemoteReplica }>;
 }
 
 export async function openClusterGateway(
@@ -54,7 +56,7 @@ export async function openClusterGateway(
   const leases = new KeyTableLeases({ table: cluster.leaseTable, clock, random });
   const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
   const pool = new SlabPool(store, clock, config.payloadBytesMax);
-  const parts = { config, clock, random, pool, cluster, failpoint };
+  const parts: GatewayParts = { config, clock, random, pool, cluster, failpoint, images: new Set() };
   const closeAll = async (): Promise<void> => {
     leases.close();
     await cluster.close();
@@ -67,6 +69,12 @@ export async function openClusterGateway(
       () => undefined,
       (error) => onNote(`warning: ${error.message}`),
     );
+    cluster.map.onChange(() => {
+      for (const { volumeId, image } of parts.images) {
+        const nodes = cluster.map.placementOf(volumeId)?.replicas.map(({ node }) => node);
+        if (nodes !== undefined && nodes.length > 0) image.setNodes(nodes);
+      }
+    });
     const exports = new ClusterExports({
       gateway: config.name,
       address: config.advertise,
@@ -140,7 +148,7 @@ async function openSession(
 }
 
 async function tryOpenSession(
-  { config, clock, random, pool, cluster, failpoint }: GatewayParts,
+  { config, clock, random, pool, cluster, failpoint, images }: GatewayParts,
   record: VolumeRecord,
   lease: Lease,
   onHalted: (error: VarveError) => void,
@@ -156,7 +164,11 @@ async function tryOpenSession(
     nodes: placement.replicas.map(({ node }) => node),
     host: hostname(),
     onFenced: (error) => session?.fence(error),
+    logShare: () => (session?.hotLog().room().diskBytes ?? 0) / config.logBytesMax,
+    onClosed: () => images.delete(known),
   });
+  const known = { volumeId: record.id, image };
+  images.add(known);
   try {
     await image.heard();
     failpoint("takeover-heard");

@@ -148,6 +148,7 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
     logOf: (volumeId) =>
       new JetStreamLogFollower({ connection, clock, random, volumeId, replicas, servers: { monitors } }),
     only: config.only,
+    fillBytesPerSecond: config.fillBytesPerSecond,
     onNote,
   });
   const reconcile = (): void => {

@@ -12,6 +12,7 @@ const Node = Schema.Struct({
   host: Schema.String,
   version: Schema.String,
   alive: Schema.Boolean,
+  drained: Schema.Boolean,
   ageMs: Schema.Int.annotate({ description: "since its last sign of life" }),
   pools: Schema.Array(
     Schema.Struct({
@@ -29,6 +30,7 @@ const Replica = Schema.Struct({
   volume: Schema.String,
   node: Schema.String,
   pool: Schema.String,
+  leaving: Schema.Boolean.annotate({ description: "it goes when the others follow" }),
   condition: Schema.Literals(["filling", "following", "lagging", "halted", "silent"]),
   reason: Schema.String,
   appliedLsn: Schema.Int,

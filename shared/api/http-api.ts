@@ -12,6 +12,7 @@ import * as Schema from "effect/Schema";
 import { bucket, bucketBodies } from "./bucket-api.ts";
 import { cluster } from "./cluster-api.ts";
 import { jobs, past, pastBodies, policyFields } from "./past-api.ts";
+import { replicaBodies, replicas } from "./replica-api.ts";
 import { Durability, errors, Fields, Size, Volume } from "./volume-schema.ts";
 
 const Connection = Schema.Struct({
@@ -55,7 +56,14 @@ const ResizeVolume = Schema.Struct({ size: Size, shrink: Schema.optionalKey(Sche
 const SetVolume = Schema.Struct({ durability: Schema.optionalKey(Durability), ...policyFields });
 
 /** Bodies that the server checks by itself (services/api/request-body.ts), so that every mistake is named at once. */
-export const bodies = { CreateVolume, ResizeVolume, SetVolume, ...pastBodies, ...bucketBodies };
+export const bodies = {
+  CreateVolume,
+  ResizeVolume,
+  SetVolume,
+  ...pastBodies,
+  ...bucketBodies,
+  ...replicaBodies,
+};
 
 export type ApiVolume = typeof Volume.Type;
 export type ApiConnection = typeof Connection.Type;
@@ -108,6 +116,7 @@ export const varveApi = HttpApi.make("varve")
   .add(jobs)
   .add(bucket)
   .add(cluster)
+  .add(replicas)
   .add(server)
   .annotateMerge(
     OpenApi.annotations({

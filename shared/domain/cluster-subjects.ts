@@ -11,3 +11,8 @@ export function replicaReadSubject(volumeId: string, node: string): string {
 export function replicaStateSubject(volumeId: string, node: string): string {
   return `varve.replica.${volumeId}.${node}.state`;
 }
+
+/** What fills, comparisons and repairs ask of a replica. */
+export function replicaCopySubject(volumeId: string, node: string): string {
+  return `varve.replica.${volumeId}.${node}.copy`;
+}

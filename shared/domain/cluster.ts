@@ -28,6 +28,8 @@ export interface NodeRecord {
 export interface ReplicaPlace {
   readonly node: string;
   readonly pool: string;
+  /** It goes as soon as every other replica of the volume follows (docs/specs/replica-fill.md). */
+  readonly leaving?: true;
 }
 
 export interface PlacementRecord {
@@ -35,6 +37,11 @@ export interface PlacementRecord {
   /** Size of the disk before entry 1: what an image begins with. */
   readonly beginBytes: number;
   readonly replicas: readonly ReplicaPlace[];
+}
+
+/** There is one: the node gets no replicas, and those that it has are moved away. */
+export interface DrainRecord {
+  readonly node: string;
 }
 
 /** held: the holder renews it. released: free. revoked: an operator took it away; free when its time has passed. */

@@ -42,6 +42,11 @@ export function partialImagePathOf(imagePath: string): string {
   return `${imagePath}.partial`;
 }
 
+/** A copy of another replica on its way to become the image (docs/specs/replica-fill.md). */
+export function fillPathOf(imagePath: string): string {
+  return `${imagePath}.fill`;
+}
+
 /** When extents were last used, for tiering; of no use to anybody else (docs/formats/last-use.md). */
 export function lastUsePathOf(imagePath: string): string {
   return `${imagePath}.last-use`;

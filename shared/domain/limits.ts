@@ -289,6 +289,20 @@ export const limits = {
   replicaReadBytesMax: 512 * KiB,
   /** Reads that one replica answers at once; the rest waits in NATS: 32 MiB of memory. */
   replicaReadsMax: 64,
+  /** Copies for others that one node reads at once, and how many a node that fills has under way for each peer: its reads come first. */
+  replicaCopiesMax: 4,
+  replicaCopiesPerPeer: 2,
+  /** What a fill asks for at once; holes of that length are one message, so that an empty TiB takes 16,384 of them. */
+  replicaCopyRangeBytes: 64 * MiB,
+  /** A fill that gets nothing from anybody for so long begins again: its log may be gone. */
+  replicaFillPatienceMs: 60_000,
+  /** Replicas are held at one LSN at most so long while they are compared: the overlay fills meanwhile. */
+  replicaHoldMsMax: 10_000,
+  replicaHashExtentsMax: 16,
+  /** Log that only a lost replica needs (silent, halted, still filling) is kept until the log has used so much of its room. */
+  replicaLostMs: 60_000,
+  replicaLostLogShare: 0.5,
+  replicaFillLogShare: 0.75,
   /** A replica that does not answer a read so soon is not waited for alone, and after the second time the read fails. */
   replicaHedgeMs: 250,
   replicaPatienceMs: 30_000,

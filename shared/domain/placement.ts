@@ -11,6 +11,10 @@ export interface PlacementWish {
   readonly replicas: number;
   /** Pools without all of these are passed over. */
   readonly tags: readonly string[];
+  /** Nodes that have one already. */
+  readonly besides?: readonly string[];
+  /** On this node or not at all. */
+  readonly node?: string;
 }
 
 export interface PlacementGround {
@@ -24,9 +28,9 @@ export interface PlacementGround {
 export function placeReplicas(wish: PlacementWish, ground: PlacementGround): readonly ReplicaPlace[] {
   const places: ReplicaPlace[] = [];
   const passedOver: string[] = [];
-  const inOrder = [...ground.nodes].sort(
-    (a, b) => volumesOn(a, ground) - volumesOn(b, ground) || (a.name < b.name ? -1 : 1),
-  );
+  const inOrder = ground.nodes
+    .filter(({ name }) => !wish.besides?.includes(name) && (wish.node ?? name) === name)
+    .sort((a, b) => volumesOn(a, ground) - volumesOn(b, ground) || (a.name < b.name ? -1 : 1));
   for (const node of inOrder) {
     if (places.length === wish.replicas) break;
     const reasons = node.pools.map((pool) => [pool, reasonAgainst(node, pool, wish, ground)] as const);

@@ -1,8 +1,9 @@
 /*
- * Records of the shared key tables (docs/formats/cluster-records.md): nodes, placements and leases as one line of JSON and a
+ * Records of the shared key tables (docs/formats/cluster-records.md): nodes, drains, placements and leases as one line of JSON and a
  * checksum line. What is damaged or written by a newer Varve is refused; the callers are the adapters over key tables.
  */
 import {
+  type DrainRecord,
   type LeaseRecord,
   leaseStates,
   machineNameMistake,
@@ -20,11 +21,14 @@ import { fields, integer, list, nullable, oneOf, type Shape, text } from "./json
 
 /** 16 pools of 16 tags each stay far below it. */
 export const clusterRecordBytesMax = 64 * 1024;
-const version = 1;
+/** 2: a placement with a replica that leaves. Everything else is 1. */
+const versions = [1, 2] as const;
+type RecordVersion = (typeof versions)[number];
 
 export interface ClusterRecords {
   readonly node: NodeRecord;
   readonly placement: PlacementRecord;
+  readonly drain: DrainRecord;
   readonly lease: LeaseRecord;
 }
 
@@ -37,7 +41,18 @@ const pool = fields<PoolRecord>({
   quotaBytes: nullable(integer()),
   tags: list(name, limits.poolTagsMax),
 });
-const place = fields<ReplicaPlace>({ node: name, pool: name });
+const place = fields<Omit<ReplicaPlace, "leaving">>({ node: name, pool: name });
+const leavingPlace = fields<Required<ReplicaPlace>>({
+  node: name,
+  pool: name,
+  leaving: (value, at) => (value === true ? null : `${at} is not true`),
+});
+const placeOrLeaving: Shape = (value, at) =>
+  typeof value === "object" && value !== null && "leaving" in value
+    ? leavingPlace(value, at)
+    : place(value, at);
+const placementOf = (replicas: Shape): Shape =>
+  fields<PlacementRecord>({ volumeId: text(idPattern), beginBytes: integer(512), replicas });
 
 const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
   node: fields<NodeRecord>({
@@ -47,11 +62,8 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
     pools: list(pool, limits.poolsMax, 1),
     renewal: integer(),
   }),
-  placement: fields<PlacementRecord>({
-    volumeId: text(idPattern),
-    beginBytes: integer(512),
-    replicas: list(place, limits.replicasMax),
-  }),
+  placement: placementOf(list(place, limits.replicasMax)),
+  drain: fields<DrainRecord>({ node: name }),
   lease: fields<LeaseRecord>({
     holder: name,
     address: plain,
@@ -63,11 +75,24 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
   }),
 };
 
+/** One place more than replicas: the one that takes over from the one that leaves. */
+const leavingPlacement = placementOf(list(placeOrLeaving, limits.replicasMax + 1, 1));
+
+function shapeOf(kind: keyof ClusterRecords, version: RecordVersion): Shape | null {
+  if (version === 1) return shapes[kind];
+  return kind === "placement" ? leavingPlacement : null;
+}
+
+function versionOf(record: ClusterRecords[keyof ClusterRecords]): RecordVersion {
+  return "replicas" in record && record.replicas.some(({ leaving }) => leaving === true) ? 2 : 1;
+}
+
 export function encodeClusterRecord<K extends keyof ClusterRecords>(
   kind: K,
   record: ClusterRecords[K],
 ): Buffer {
-  const mistake = shapes[kind](record, kind);
+  const version = versionOf(record);
+  const mistake = shapeOf(kind, version)?.(record, kind) ?? null;
   invariant(mistake === null, `a ${kind} record is valid: ${mistake}`);
   const line = `${JSON.stringify({ format: `varve-${kind}`, version, record })}\n`;
   return Buffer.from(`${line}xxh64:${sumOf(line)}\n`);
@@ -94,13 +119,15 @@ export function decodeClusterRecord<K extends keyof ClusterRecords>(
   }
   if (typeof document !== "object" || document === null) throw damaged(where, "it is not a JSON object");
   if (document["format"] !== `varve-${kind}`) throw damaged(where, `its format is not "varve-${kind}"`);
-  if (document["version"] !== version) {
+  const version = versions.find((one) => one === document["version"]);
+  const shape = version === undefined ? null : shapeOf(kind, version);
+  if (shape === null) {
     throw new VarveError("ClusterRecordVersionError", "Invalid", `${where}: its version is not known`, {
       hint: "It was written by a newer Varve: upgrade this process. Nothing was changed.",
       fields: { where },
     });
   }
-  const mistake = shapes[kind](document["record"], kind);
+  const mistake = shape(document["record"], kind);
   if (mistake !== null) throw damaged(where, mistake);
   return document["record"] as ClusterRecords[K];
 }

@@ -1,7 +1,7 @@
 /*
- * Messages between gateways and storage nodes (docs/formats/replica-message.md): a packed header and raw payload behind it. The
- * gateway's remote replica and the storage node's replica service encode and decode them; a message bus carries them. Reading
- * trusts nothing: garbage gives a typed result and never throws.
+ * Messages between gateways, storage nodes and the api (docs/formats/replica-message.md): a packed header and raw payload behind it.
+ * The gateway's remote replica, the storage node's replica service, its fills and the api's comparison encode and decode them; a
+ * message bus carries them. Reading trusts nothing: garbage gives a typed result and never throws.
  */
 import type { ErrorKind } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
@@ -59,7 +59,88 @@ export interface StateMessage {
   readonly report: ReplicaReport;
 }
 
-export type ReplicaMessage = ReadRequest | StateRequest | ReadAnswer | ReplicaRefusal | StateMessage;
+/** Who fills a replica asks another one where it stands in the log; a place answers. */
+export interface PlaceRequest {
+  readonly type: "where";
+}
+
+/** Where in the log a replica stands: what a copy of it begins with. */
+export interface PlaceAnswer {
+  readonly type: "place";
+  readonly line: string;
+  readonly epoch: number;
+  readonly appliedLsn: number;
+  /** Of the batch at appliedLsn. */
+  readonly checksum: bigint;
+  readonly sequence: number;
+  readonly sizeBytes: number;
+}
+
+/** Who fills a replica asks for what is in a range, as of an LSN or later. */
+export interface CopyRequest {
+  readonly type: "copy";
+  readonly offset: number;
+  readonly length: number;
+  readonly leastLsn: number;
+}
+
+/** A hole of skippedBytes from the offset on, then the payload's bytes; without payload the whole range is a hole. */
+export interface CopyAnswer {
+  readonly type: "piece";
+  readonly skippedBytes: number;
+  readonly appliedLsn: number;
+  /** Behind the read: entries up to it may be among the bytes. */
+  readonly begunLsn: number;
+}
+
+/** A replica applies up to `lsn`, or stays where it is when that is further, for so long. 0 ms: it goes on. */
+export interface HoldRequest {
+  readonly type: "hold";
+  readonly lsn: number;
+  readonly holdMs: number;
+}
+
+/** Where it stands now; it stays there. */
+export interface HeldAnswer {
+  readonly type: "held";
+  readonly appliedLsn: number;
+}
+
+/** Checksums of extents, the first at `offset`. */
+export interface HashRequest {
+  readonly type: "hash";
+  readonly offset: number;
+  readonly extents: number;
+}
+
+/** Eight bytes of payload for each extent: xxh64 of its bytes. */
+export interface HashAnswer {
+  readonly type: "hashes";
+  readonly appliedLsn: number;
+}
+
+/** Fills the replica again from the others; a state message answers. */
+export interface RepairRequest {
+  readonly type: "repair";
+}
+
+export type ReplicaMessage =
+  | ReadRequest
+  | StateRequest
+  | ReadAnswer
+  | ReplicaRefusal
+  | StateMessage
+  | PlaceRequest
+  | PlaceAnswer
+  | CopyRequest
+  | CopyAnswer
+  | HoldRequest
+  | HeldAnswer
+  | HashRequest
+  | HashAnswer
+  | RepairRequest;
+
+const withPayload: readonly ReplicaMessage["type"][] = ["bytes", "piece", "hashes"];
 
 /** `payload`: a view of the message's memory. */
 export type DecodedMessage = { readonly message: ReplicaMessage; readonly payload: Buffer };
@@ -110,7 +191,8 @@ export function decodeMessage(data: Uint8Array): DecodedMessage | BadMessage {
   const reader = new PackedReader(bytes, headBytes, payloadAt);
   const message = messageOf(reader);
   if (message === null || !reader.complete) return bad("fields", "the message's header is not valid");
-  if (message.type !== "bytes" && payloadAt !== bytes.length) return bad("fields", "bytes behind the header");
+  if (!withPayload.includes(message.type) && payloadAt !== bytes.length)
+    return bad("fields", "bytes behind the header");
   return { message, payload: bytes.subarray(payloadAt) };
 }
 
@@ -119,14 +201,38 @@ export function isBadMessage(value: DecodedMessage | BadMessage): value is BadMe
 }
 
 function valuesOf(message: ReplicaMessage): PackedValue[] {
-  if (message.type === "read") {
-    invariant(message.length >= 1 && message.length <= limits.replicaReadBytesMax, "a read fits a message");
-    return ["read", message.offset, message.length, message.leastLsn, message.waitMs];
+  const { type } = message;
+  switch (type) {
+    case "read":
+      invariant(message.length >= 1 && message.length <= limits.replicaReadBytesMax, "a read fits a message");
+      return [type, message.offset, message.length, message.leastLsn, message.waitMs];
+    case "bytes":
+      return [type, message.appliedLsn, message.epoch];
+    case "state":
+      return [type, ...reportValues(message.report)];
+    case "refused":
+      return [type, message.kind, message.tag, plainText(message.message), message.epoch];
+    case "place": {
+      const { line, epoch, appliedLsn, checksum, sequence, sizeBytes } = message;
+      return [type, line, epoch, appliedLsn, checksum.toString(16).padStart(16, "0"), sequence, sizeBytes];
+    }
+    case "copy":
+      return [type, message.offset, message.length, message.leastLsn];
+    case "piece":
+      return [type, message.skippedBytes, message.appliedLsn, message.begunLsn];
+    case "hold":
+      return [type, message.lsn, message.holdMs];
+    case "hash":
+      return [type, message.offset, message.extents];
+    case "held":
+    case "hashes":
+      return [type, message.appliedLsn];
+    case "ask":
+    case "where":
+    case "repair":
+      break;
   }
-  if (message.type === "bytes") return ["bytes", message.appliedLsn, message.epoch];
-  if (message.type === "ask") return ["ask"];
-  if (message.type === "state") return ["state", ...reportValues(message.report)];
-  return ["refused", message.kind, message.tag, plainText(message.message), message.epoch];
+  return [type];
 }
 
 function reportValues(report: ReplicaReport): PackedValue[] {
@@ -144,28 +250,70 @@ function reportValues(report: ReplicaReport): PackedValue[] {
   ];
 }
 
+/** Elements of each header, its type among them. */
+const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
+  read: 5,
+  ask: 1,
+  bytes: 3,
+  refused: 5,
+  state: 11,
+  where: 1,
+  place: 7,
+  copy: 4,
+  piece: 4,
+  hold: 3,
+  held: 2,
+  hash: 3,
+  hashes: 2,
+  repair: 1,
+};
+
 function messageOf(reader: PackedReader): ReplicaMessage | null {
   const count = reader.array();
-  const type = reader.text();
-  if (type === "read" && count === 5) {
-    const [offset, length, leastLsn, waitMs] = [
-      reader.number(),
-      reader.number(),
-      reader.number(),
-      reader.number(),
-    ];
-    const fits = length >= 1 && length <= limits.replicaReadBytesMax;
-    return fits ? { type, offset, length, leastLsn, waitMs } : null;
-  }
-  if (type === "ask" && count === 1) return { type };
-  if (type === "bytes" && count === 3) return { type, appliedLsn: reader.number(), epoch: reader.number() };
-  if (type === "refused" && count === 5) {
+  const text = reader.text();
+  if (!Object.hasOwn(elements, text)) return null;
+  const type = text as ReplicaMessage["type"];
+  if (elements[type] !== count) return null;
+  if (type === "state") return stateOf(reader);
+  if (type === "place") return placeOf(reader);
+  if (type === "refused") {
     const kind = reader.text();
     if (!errorKinds.includes(kind)) return null;
     const refusal = { tag: reader.text(), message: reader.text(), epoch: reader.number() };
     return { type, kind: kind as ErrorKind, ...refusal };
   }
-  return type === "state" && count === 11 ? stateOf(reader) : null;
+  const [a = 0, b = 0, c = 0, d = 0] = Array.from({ length: count - 1 }, () => reader.number());
+  switch (type) {
+    case "read":
+      if (b < 1 || b > limits.replicaReadBytesMax) return null;
+      return { type, offset: a, length: b, leastLsn: c, waitMs: d };
+    case "bytes":
+      return { type, appliedLsn: a, epoch: b };
+    case "copy":
+      return b < 1 ? null : { type, offset: a, length: b, leastLsn: c };
+    case "piece":
+      return { type, skippedBytes: a, appliedLsn: b, begunLsn: c };
+    case "hold":
+      return b > limits.replicaHoldMsMax ? null : { type, lsn: a, holdMs: b };
+    case "hash":
+      return b < 1 || b > limits.replicaHashExtentsMax ? null : { type, offset: a, extents: b };
+    case "held":
+    case "hashes":
+      return { type, appliedLsn: a };
+    case "ask":
+    case "where":
+    case "repair":
+      break;
+  }
+  return { type };
+}
+
+function placeOf(reader: PackedReader): PlaceAnswer | null {
+  const [line, epoch, appliedLsn, sum] = [reader.text(), reader.number(), reader.number(), reader.text()];
+  if (!/^[0-9a-f]{16}$/.test(sum)) return null;
+  const checksum = BigInt(`0x${sum}`);
+  const [sequence, sizeBytes] = [reader.number(), reader.number()];
+  return { type: "place", line, epoch, appliedLsn, checksum, sequence, sizeBytes };
 }
 
 function stateOf(reader: PackedReader): StateMessage | null {

@@ -2,12 +2,14 @@
  * What the HTTP API and the command line see of a cluster beside its volumes (volume-administration.ts): nodes, replicas, who serves
  * what. Implemented by services/api/engine/cluster-volumes.ts; all failures are VarveErrors. See docs/specs/cluster.md.
  */
-import type { NodeRecord } from "#shared/domain/cluster.ts";
+import type { NodeRecord, ReplicaPlace } from "#shared/domain/cluster.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 
 export interface NodeView extends NodeRecord {
   /** Seen within limits.nodeSilentMs. */
   readonly alive: boolean;
+  /** It gets no replicas, and those that it has are moved away. */
+  readonly drained: boolean;
   readonly ageMs: number;
   /** Names of the volumes that are placed on it. */
   readonly volumes: readonly string[];
@@ -17,6 +19,8 @@ export interface ReplicaView {
   readonly volume: string;
   readonly node: string;
   readonly pool: string;
+  /** It goes when the others follow. */
+  readonly leaving: boolean;
   /** What the node said last; null: nothing within limits.replicaSilentMs. */
   readonly report: ReplicaReport | null;
 }
@@ -40,4 +44,36 @@ export interface ClusterAdministration {
    * lease later. Rejects Invalid (NotServedError) where none does.
    */
   takeover(volume: string): Promise<AttachmentView>;
+}
+
+/** Extents that are not the same everywhere. */
+export interface DifferingExtent {
+  readonly offset: number;
+  readonly sums: readonly { readonly node: string; readonly sum: string }[];
+}
+
+export interface ReplicaComparison {
+  /** LSN of the last look. */
+  readonly lsn: number;
+  readonly sizeBytes: number;
+  /** Where the next look begins; null: everything was compared. */
+  readonly nextOffset: number | null;
+  readonly differing: readonly DifferingExtent[];
+}
+
+/** Changes of where replicas are (docs/specs/replica-fill.md). Implemented by services/api/engine/replica-placing.ts. */
+export interface ReplicaAdministration {
+  /** Where it is placed; the node fills it by itself. Rejects Full (PlacementError), Invalid (ReplicaThere, ReplicaCountError). */
+  add(volume: string, node: string | null): Promise<ReplicaPlace>;
+  /** Its node removes the files when another one is as far. Rejects Retry (ReplicaLast) where no other one follows. */
+  remove(volume: string, node: string): Promise<void>;
+  /** The one on `from` goes when all others follow. */
+  move(volume: string, from: string, to: string | null): Promise<ReplicaPlace>;
+  /** Moves everything away from a node, little by little; may be told again at any time. */
+  drain(node: string): Promise<void>;
+  undrain(node: string): Promise<void>;
+  /** Fills the node's replica again from the others. Rejects Retry (ReplicaLast) where no other one follows. */
+  repair(volume: string, node: string): Promise<void>;
+  /** Compares some extents from `offset` on, at one LSN. */
+  verify(volume: string, offset: number, bytesPerSecond: number | null): Promise<ReplicaComparison>;
 }

@@ -9,6 +9,8 @@ export interface SeenNode {
   readonly record: NodeRecord;
   /** Milliseconds since its last renewal was seen, by this process's own monotonic clock. */
   readonly ageMs: number;
+  /** It gets no replicas, and those that it has are moved away. */
+  readonly drained: boolean;
 }
 
 export interface ClusterMap {
@@ -23,6 +25,8 @@ export interface ClusterMap {
   onError(listener: (error: VarveError) => void): void;
   /** Durable when it resolves. Rejects Retry while the table is away, or when others change it all the time. */
   putNode(record: NodeRecord): Promise<void>;
+  /** Drains a node or ends that. Durable when it resolves; rejects as putNode(). */
+  setDrained(node: string, drained: boolean): Promise<void>;
   /**
    * Replaces a placement by what `change` makes of it (null: there is none, or it goes); made again where somebody else changed it
    * meanwhile.

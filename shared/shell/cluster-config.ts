@@ -52,6 +52,8 @@ export interface PoolConfig {
 export interface StorageConfig extends ServiceConfig {
   readonly pools: readonly PoolConfig[];
   readonly only: string | null;
+  /** Bytes a second that filling one replica takes at most; null: no limit. */
+  readonly fillBytesPerSecond: number | null;
 }
 
 export interface ApiConfig extends ServiceConfig {
@@ -76,7 +78,12 @@ export function readGatewayConfig(filed: FiledConfig): GatewayConfig {
 
 export function readStorageConfig(filed: FiledConfig): StorageConfig {
   const reader = new ClusterConfigReader(filed, "storage");
-  const config = { ...reader.service("127.0.0.1:8082"), pools: reader.pools(), only: reader.only() };
+  const config = {
+    ...reader.service("127.0.0.1:8082"),
+    pools: reader.pools(),
+    only: reader.only(),
+    fillBytesPerSecond: reader.sizeOrNone("fill-rate", limits.bandwidthBytesPerSecondMin, 2 ** 50),
+  };
   reader.finish();
   return config;
 }

@@ -206,7 +206,7 @@ export class ConfigReader {
     return fallback;
   }
 
-  private sizeOrNone(flag: string, least: number, greatest: number): number | null {
+  sizeOrNone(flag: string, least: number, greatest: number): number | null {
     return this.one(flag) === undefined ? null : this.size(flag, least, least, greatest);
   }
 

@@ -121,7 +121,9 @@ test("the OpenAPI page names every route, and the routes that it names exist", a
       .flatMap(([path, methods]) => Object.keys(methods).map((one) => `${one} ${path}`))
       .sort(),
   ).toEqual([
+    "delete /v1/nodes/{node}/drain",
     "delete /v1/volumes/{name}",
+    "delete /v1/volumes/{name}/replicas/{node}",
     "delete /v1/volumes/{name}/snapshots/{snapshot}",
     "get /healthz",
     "get /metrics",
@@ -146,16 +148,21 @@ test("the OpenAPI page names every route, and the routes that it names exist", a
     "post /v1/bucket/check",
     "post /v1/bucket/collect",
     "post /v1/bucket/deleted/{name}/undelete",
+    "post /v1/nodes/{node}/drain",
     "post /v1/volumes",
     "post /v1/volumes/{name}/clones",
     "post /v1/volumes/{name}/fill",
     "post /v1/volumes/{name}/image/{operation}",
+    "post /v1/volumes/{name}/move",
+    "post /v1/volumes/{name}/replicas",
+    "post /v1/volumes/{name}/replicas/{node}/repair",
     "post /v1/volumes/{name}/resize",
     "post /v1/volumes/{name}/rollback",
     "post /v1/volumes/{name}/scrub",
     "post /v1/volumes/{name}/snapshots",
     "post /v1/volumes/{name}/takeover",
     "post /v1/volumes/{name}/tier",
+    "post /v1/volumes/{name}/verify",
   ]);
   for (const [path, methods] of Object.entries(body.paths)) {
     for (const [method, operation] of Object.entries(methods)) {
@@ -177,6 +184,13 @@ test("what belongs to several machines is refused on one", async () => {
     ["GET", "/v1/replicas"],
     ["GET", "/v1/attachments"],
     ["POST", "/v1/volumes/any/takeover"],
+    ["POST", "/v1/volumes/any/replicas", {}],
+    ["DELETE", "/v1/volumes/any/replicas/shelf"],
+    ["POST", "/v1/volumes/any/replicas/shelf/repair"],
+    ["POST", "/v1/volumes/any/move", { from: "shelf" }],
+    ["POST", "/v1/volumes/any/verify", {}],
+    ["POST", "/v1/nodes/shelf/drain"],
+    ["DELETE", "/v1/nodes/shelf/drain"],
     ["POST", "/v1/volumes", { name: "copies", size: "16M", replicas: 2 }],
   ] as const) {
     expect(await call(method, path, body)).toMatchObject({ status: 400, body: { tag: "NotAClusterError" } });

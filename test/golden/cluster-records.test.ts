@@ -38,6 +38,16 @@ const placement: PlacementRecord = {
   replicas: [{ node: "shelf", pool: "ssd" }],
 };
 
+const moving: PlacementRecord = {
+  ...placement,
+  replicas: [
+    { node: "shelf", pool: "ssd", leaving: true },
+    { node: "attic", pool: "ssd" },
+    { node: "cellar", pool: "ssd" },
+    { node: "desk", pool: "ssd" },
+  ],
+};
+
 const signed = (document: unknown): Buffer => {
   const line = `${JSON.stringify(document)}\n`;
   return Buffer.from(`${line}xxh64:${checksumOf(Buffer.from(line)).toString(16).padStart(16, "0")}\n`);
@@ -65,6 +75,27 @@ describe("cluster records", () => {
     expect(decodeClusterRecord("placement", encodeClusterRecord("placement", placement), "p")).toEqual(
       placement,
     );
+    const drain = { node: "shelf" };
+    expect(decodeClusterRecord("drain", encodeClusterRecord("drain", drain), "drain.shelf")).toEqual(drain);
+  });
+
+  test("a placement is of version 2 while a replica leaves, and only then", () => {
+    const written = encodeClusterRecord("placement", moving);
+    expect(written.toString()).toContain('"version":2');
+    expect(decodeClusterRecord("placement", written, "p")).toEqual(moving);
+    expect(encodeClusterRecord("placement", placement).toString()).toContain('"version":1');
+    const wrong = (version: number, record: unknown): unknown => {
+      try {
+        return decodeClusterRecord("placement", signed({ format: "varve-placement", version, record }), "p");
+      } catch (cause) {
+        return cause instanceof VarveError ? cause.kind : cause;
+      }
+    };
+    expect(wrong(1, moving)).toBe("Corrupt");
+    expect(wrong(2, { ...moving, replicas: [{ node: "shelf", pool: "ssd", leaving: false }] })).toBe(
+      "Corrupt",
+    );
+    expect(wrong(3, moving)).toBe("Invalid");
   });
 
   test("every flipped bit, every cut and every surplus byte is found", () => {

@@ -31,6 +31,23 @@ const messages: readonly ReplicaMessage[] = [
       roomBytes: 2 ** 39,
     },
   },
+  { type: "where" },
+  {
+    type: "place",
+    line: "0f1e2d3c4b5a6978",
+    epoch: 3,
+    appliedLsn: 4711,
+    checksum: 0x0000_1234_5678_9abcn,
+    sequence: 99,
+    sizeBytes: 2 ** 40,
+  },
+  { type: "copy", offset: 2 ** 30, length: 2 ** 26, leastLsn: 4711 },
+  { type: "piece", skippedBytes: 2 ** 26, appliedLsn: 4711, begunLsn: 4712 },
+  { type: "hold", lsn: 4711, holdMs: 2000 },
+  { type: "held", appliedLsn: 4711 },
+  { type: "hash", offset: 2 ** 22, extents: 16 },
+  { type: "hashes", appliedLsn: 4711 },
+  { type: "repair" },
 ];
 
 const fault = (bytes: Buffer): string | null => {
@@ -83,6 +100,13 @@ describe("replica messages", () => {
     expect(fault(changed(read, (copy) => copy.write("reed", 18, "latin1")))).toBe("fields");
     expect(fault(changed(Buffer.concat([read, Buffer.alloc(1)]), () => undefined))).toBe("fields");
     expect(fault(Buffer.alloc(0))).toBe("truncated");
+    const surplus = (message: ReplicaMessage): Buffer =>
+      changed(Buffer.concat([encodeMessage(message), Buffer.alloc(1)]), () => undefined);
+    expect(fault(surplus({ type: "where" }))).toBe("fields");
+    expect(fault(surplus({ type: "piece", skippedBytes: 0, appliedLsn: 1, begunLsn: 1 }))).toBeNull();
+    expect(fault(encodeMessage({ type: "hash", offset: 0, extents: 17 }))).toBe("fields");
+    expect(fault(encodeMessage({ type: "hold", lsn: 1, holdMs: 10_001 }))).toBe("fields");
+    expect(fault(encodeMessage({ type: "copy", offset: 0, length: 0, leastLsn: 1 }))).toBe("fields");
   });
 
   test("text that no header can hold is sent as far as it can be", () => {

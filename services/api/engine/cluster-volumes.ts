@@ -75,7 +75,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   show(name: string): VolumeView {
-    return this.#view(this.#require(name));
+    return this.#view(this.require(name));
   }
 
   async create(volume: NewVolume): Promise<VolumeView> {
@@ -93,7 +93,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       createdAtMs: clock.wallTimeMs(),
       state: "creating",
     };
-    const places = placeReplicas({ sizeBytes: record.sizeBytes, replicas, tags: [] }, this.#ground());
+    const places = placeReplicas({ sizeBytes: record.sizeBytes, replicas, tags: [] }, this.ground());
     await catalog.put(record);
     try {
       const placement = { volumeId: record.id, beginBytes: record.sizeBytes, replicas: places };
@@ -108,7 +108,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   async delete(name: string): Promise<void> {
-    const record = this.#require(name);
+    const record = this.require(name);
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
     await this.#options.catalog.put({ ...record, state: "deleting" });
@@ -129,11 +129,11 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   async resize(name: string): Promise<VolumeView> {
-    throw notYet(this.#require(name).name, "resized");
+    throw notYet(this.require(name).name, "resized");
   }
 
   async setDurability(name: string, durability: VolumeDurability): Promise<VolumeView> {
-    const record = this.#require(name);
+    const record = this.require(name);
     if (durability !== "write") throw writeOnly(name);
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
@@ -142,21 +142,22 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   async checkImage(name: string): Promise<ImageReport> {
-    throw notYet(this.#require(name).name, "checked");
+    throw notYet(this.require(name).name, "checked");
   }
 
   async adoptImage(name: string): Promise<ImageReport> {
-    throw notYet(this.#require(name).name, "adopted");
+    throw notYet(this.require(name).name, "adopted");
   }
 
   async discardImage(name: string): Promise<ImageReport> {
-    throw notYet(this.#require(name).name, "discarded");
+    throw notYet(this.require(name).name, "discarded");
   }
 
   nodes(): readonly NodeView[] {
     const { map, catalog } = this.#options;
-    return map.nodes().map(({ record, ageMs }) => ({
+    return map.nodes().map(({ record, ageMs, drained }) => ({
       ...record,
+      drained,
       ageMs: Math.round(ageMs),
       alive: ageMs <= limits.nodeSilentMs,
       volumes: catalog
@@ -168,13 +169,13 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
 
   replicas(volume: string | null): readonly ReplicaView[] {
     const { map, catalog, clock } = this.#options;
-    const records = volume === null ? catalog.list() : [this.#require(volume)];
+    const records = volume === null ? catalog.list() : [this.require(volume)];
     const nowMs = clock.monotonicMs();
     return records.flatMap(({ id, name }) =>
-      (map.placementOf(id)?.replicas ?? []).map(({ node, pool }) => {
+      (map.placementOf(id)?.replicas ?? []).map(({ node, pool, leaving }) => {
         const heard = this.#reports.get(keyOf(id, node));
         const fresh = heard !== undefined && nowMs - heard.atMs <= limits.replicaSilentMs;
-        return { volume: name, node, pool, report: fresh ? heard.report : null };
+        return { volume: name, node, pool, leaving: leaving === true, report: fresh ? heard.report : null };
       }),
     );
   }
@@ -187,7 +188,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   async takeover(name: string): Promise<AttachmentView> {
-    const { id } = this.#require(name);
+    const { id } = this.require(name);
     const lease = this.#serving(id);
     if (lease === null || !(await this.#options.leases.revoke(`volume.${id}`))) {
       throw new VarveError("NotServedError", "Invalid", `no gateway serves volume ${name}`, {
@@ -212,13 +213,14 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     await this.#options.catalog.remove(id);
   }
 
-  #ground(): Parameters<typeof placeReplicas>[1] {
+  /** Where replicas may be placed now. */
+  ground(): Parameters<typeof placeReplicas>[1] {
     const { map, catalog } = this.#options;
     const sizes = new Map(catalog.list().map(({ id, sizeBytes }) => [id, sizeBytes]));
     return {
       nodes: map
         .nodes()
-        .filter(({ ageMs }) => ageMs <= limits.nodeSilentMs)
+        .filter(({ ageMs, drained }) => ageMs <= limits.nodeSilentMs && !drained)
         .map(({ record }) => record),
       placements: map.placements(),
       sizeOf: (id) => sizes.get(id) ?? 0,
@@ -230,7 +232,8 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     return lease !== null && lease.state === "held" ? lease : null;
   }
 
-  #require(name: string): VolumeRecord {
+  /** The volume of that name. Throws UnknownVolumeError. */
+  require(name: string): VolumeRecord {
     const record = this.#options.catalog.find(name);
     if (record !== null && record.state === "active") return record;
     const names = this.list().map((view) => view.name);

@@ -67,7 +67,8 @@ function nodeTable(found: readonly ApiNode[]): string {
       { title: "NODE", cell: (one) => one.name },
       {
         title: "STATE",
-        cell: (one) => (one.alive ? "alive" : `silent for ${Math.round(one.ageMs / 1000)} s`),
+        cell: (one) =>
+          `${one.alive ? "alive" : `silent for ${Math.round(one.ageMs / 1000)} s`}${one.drained ? ", drained" : ""}`,
       },
       { title: "HOST", cell: (one) => one.host },
       { title: "VOLUMES", right: true, cell: (one) => String(one.volumes.length) },
@@ -92,7 +93,7 @@ function replicaTable(found: readonly ApiReplica[]): string {
       { title: "VOLUME", cell: (one) => one.volume },
       { title: "NODE", cell: (one) => one.node },
       { title: "POOL", cell: (one) => one.pool },
-      { title: "STATE", cell: (one) => one.condition },
+      { title: "STATE", cell: (one) => `${one.condition}${one.leaving ? ", leaving" : ""}` },
       { title: "APPLIED", right: true, cell: (one) => String(one.appliedLsn) },
       { title: "CHECKPOINT", right: true, cell: (one) => String(one.checkpointLsn) },
       { title: "WHY", cell: (one) => one.reason },

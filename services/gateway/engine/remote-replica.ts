@@ -19,12 +19,15 @@ export interface RemoteReplicaOptions {
   readonly bus: MessageBus;
   readonly clock: Clock;
   readonly volumeId: string;
-  /** Storage nodes that keep a replica, by the placement. */
+  /** Storage nodes that keep a replica, by the placement as it is now; see setNodes(). */
   readonly nodes: readonly string[];
   /** This machine's name: a node on it is asked first. */
   readonly host: string;
   /** A replica has applied a newer writer's batches. */
   readonly onFenced: (error: VarveError) => void;
+  /** How much of its room the log uses, 0 to 1: what only a lost replica needs is not kept for ever. */
+  readonly logShare: () => number;
+  readonly onClosed?: () => void;
 }
 
 interface Heard {
@@ -39,6 +42,8 @@ const againMs = 50;
 
 export class RemoteReplica implements ReplicaImage {
   readonly #options: RemoteReplicaOptions;
+  readonly #madeAtMs: number;
+  #nodes: readonly string[];
   readonly #heard = new Map<string, Heard>();
   /** Nodes that failed to answer lately go to the end of the order. */
   readonly #failedAtMs = new Map<string, number>();
@@ -55,6 +60,8 @@ export class RemoteReplica implements ReplicaImage {
 
   constructor(options: RemoteReplicaOptions) {
     this.#options = options;
+    this.#madeAtMs = options.clock.monotonicMs();
+    this.#nodes = options.nodes;
     const subject = replicaStateSubject(options.volumeId, "*");
     this.#subscription = options.bus.subscribe(subject, (data) => this.#hear(data));
     this.#asked = Promise.all(options.nodes.map(async (node) => this.#askState(node)));
@@ -67,6 +74,15 @@ export class RemoteReplica implements ReplicaImage {
   async heard(): Promise<void> {
     await this.#asked;
     await this.#until(() => this.#heard.size > 0);
+  }
+
+  /** The placement changed: those that are new count at once, with 0 until they are heard of; those that went are forgotten. */
+  setNodes(nodes: readonly string[]): void {
+    const added = nodes.filter((node) => !this.#nodes.includes(node));
+    this.#nodes = nodes;
+    for (const node of this.#heard.keys()) if (!nodes.includes(node)) this.#heard.delete(node);
+    for (const node of added) void this.#askState(node);
+    for (const listener of this.#listeners) listener();
   }
 
   reports(): readonly ReplicaReport[] {
@@ -85,15 +101,33 @@ export class RemoteReplica implements ReplicaImage {
       null,
     );
     const appliedLsn = best?.appliedLsn ?? 0;
-    const checkpoints = this.#options.nodes.map((node) => this.#heard.get(node)?.report.checkpointLsn ?? 0);
     return {
       sizeBytes: best?.sizeBytes ?? 0,
       appliedLsn,
       begunLsn: appliedLsn,
-      checkpointLsn: Math.min(...checkpoints),
+      checkpointLsn: this.#releasableLsn(),
       dirtyBytes: 0,
       allocatedBytes: best?.allocatedBytes ?? 0,
     };
+  }
+
+  /** The least checkpoint of those that count (docs/specs/replica-fill.md, "What keeps the log"). */
+  #releasableLsn(): number {
+    const checkpointOf = (node: string): number => this.#heard.get(node)?.report.checkpointLsn ?? 0;
+    const counting = this.#nodes.filter((node) => !this.#isLost(node));
+    // Only where another one holds the rest.
+    const least = Math.min(...(counting.length > 0 ? counting : this.#nodes).map(checkpointOf));
+    return Number.isFinite(least) ? least : 0;
+  }
+
+  #isLost(node: string): boolean {
+    const heard = this.#heard.get(node);
+    const silentMs = this.#options.clock.monotonicMs() - (heard?.atMs ?? this.#madeAtMs);
+    const condition = heard?.report.condition;
+    if (silentMs > limits.replicaLostMs || condition === "halted") {
+      return this.#options.logShare() >= limits.replicaLostLogShare;
+    }
+    return condition === "filling" && this.#options.logShare() >= limits.replicaFillLogShare;
   }
 
   /** What entries may still take in the fullest of the images that go on. */
@@ -155,6 +189,7 @@ export class RemoteReplica implements ReplicaImage {
   }
 
   #close(): void {
+    if (!this.#closed) this.#options.onClosed?.();
     this.#closed = true;
     this.#subscription.close();
     for (const listener of this.#listeners) listener();
@@ -165,7 +200,7 @@ export class RemoteReplica implements ReplicaImage {
     const decoded = decodeMessage(data);
     if (isBadMessage(decoded) || decoded.message.type !== "state") return;
     const { report } = decoded.message;
-    if (this.#closed || !this.#options.nodes.includes(report.node)) return;
+    if (this.#closed || !this.#nodes.includes(report.node)) return;
     this.#heard.set(report.node, { report, atMs: this.#options.clock.monotonicMs() });
     this.#judgeEpoch(report.epoch);
     for (const listener of this.#listeners) listener();
@@ -261,17 +296,18 @@ export class RemoteReplica implements ReplicaImage {
 
   /** Nodes to ask, best first: alive and not halted, not failed lately, on this machine, furthest. */
   #order(): readonly string[] {
-    const { nodes, host, clock } = this.#options;
+    const { host, clock } = this.#options;
     const nowMs = clock.monotonicMs();
     const rank = (node: string): number => {
       const heard = this.#heard.get(node);
       if (heard === undefined || heard.report.condition === "halted") return 4;
       if (nowMs - heard.atMs > limits.replicaSilentMs) return 3;
       if (nowMs - (this.#failedAtMs.get(node) ?? -limits.replicaSilentMs) < limits.replicaSilentMs) return 2;
+      if (heard.report.condition === "filling") return 3;
       return heard.report.host === host ? 0 : 1;
     };
     const lsn = (node: string): number => this.#heard.get(node)?.report.appliedLsn ?? 0;
-    return [...nodes].sort((a, b) => rank(a) - rank(b) || lsn(b) - lsn(a));
+    return [...this.#nodes].sort((a, b) => rank(a) - rank(b) || lsn(b) - lsn(a));
   }
 
   #requireUnfenced(): void {

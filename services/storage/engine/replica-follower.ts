@@ -1,7 +1,7 @@
 /*
  * One replica of a storage node: follows the volume's log from the replica's own checkpoint into the raw image, and says where it
- * stands. Made by replica-set.ts for each placement; batches go to the applier (image-applier.ts), reads come by
- * replica-reads.ts. What halts it leaves the others alone (docs/specs/cluster.md#a-storage-node).
+ * stands. Made by kept-replica.ts each time the image is opened; batches go to the applier (image-applier.ts), reads come by
+ * replica-reads.ts, copies and comparisons by replica-copies.ts. What halts it leaves the others alone (docs/specs/cluster.md#a-storage-node).
  *
  *   filling ─caught up once─► following ◄─► lagging      any ─log or image can't go on─► halted
  */
@@ -29,6 +29,8 @@ export interface ReplicaFollowerOptions {
     handlers: ReplicaFeedHandlers<D>,
   ) => ReplicaFeed<D>;
   readonly roomBytes: () => number;
+  /** Before it has applied this, parts of later entries may be in the image: a copy's, while writes went on. */
+  readonly exactFromLsn: number;
   /** Something that a report shows changed. */
   readonly onChange: () => void;
 }
@@ -46,6 +48,8 @@ export class ReplicaFollower {
   #queuedBytes = 0;
   /** LSN that the log is known to have; the replica follows when it has applied it. */
   #knownLsn = 0;
+  /** Asked once since it was opened: what a crash left begun is not behind it. */
+  #endKnown = false;
   #caughtUpOnce = false;
   /** Since when it is behind; null: it is not. */
   #behindSinceMs: number | null = null;
@@ -53,9 +57,16 @@ export class ReplicaFollower {
   #running: Promise<void> = Promise.resolve();
   #closing: Promise<void> | null = null;
   #endTimer: Timer | null = null;
+  /** Greatest LSN that was handed to the feed. */
+  #enqueuedLsn: number;
+  /** Nothing behind this LSN is handed on until the timer ends it; null: no hold. */
+  #holdLsn: number | null = null;
+  #holdTimer: Timer | null = null;
+  #heldBatch: (() => void) | null = null;
 
   constructor(options: ReplicaFollowerOptions) {
     this.#options = options;
+    this.#enqueuedLsn = options.image.state().appliedLsn;
     this.#feed = options.feed<OwnedBatch>(options.image, {
       onApplied: (batches) => this.#applied(batches),
       onHalted: (error) => this.#halt(error),
@@ -77,6 +88,11 @@ export class ReplicaFollower {
     return this.#options.image;
   }
 
+  /** It has caught up once: its image holds nothing that it has not begun to apply. */
+  get exact(): boolean {
+    return this.#caughtUpOnce;
+  }
+
   report(): ReplicaReport {
     const { node, host, image, roomBytes } = this.#options;
     const { sizeBytes, appliedLsn, checkpointLsn, allocatedBytes } = image.state();
@@ -95,7 +111,8 @@ export class ReplicaFollower {
   }
 
   /** Resolves with true when `lsn` is applied, with false after `waitMs` or when it never will be. */
-  async reached(lsn: number, waitMs: number): Promise<boolean> {
+  async reached(wantedLsn: number, waitMs: number): Promise<boolean> {
+    const lsn = Math.max(wantedLsn, this.#options.exactFromLsn);
     if (this.#options.image.state().appliedLsn >= lsn) return true;
     if (this.#failure !== null || this.#closing !== null || waitMs <= 0) return false;
     this.#feed.hurry();
@@ -113,6 +130,27 @@ export class ReplicaFollower {
       };
     });
     return this.#options.image.state().appliedLsn >= lsn;
+  }
+
+  /**
+   * Applies up to `lsn`, or to where it is already when that is further, and stays there for `holdMs`, unless told again; 0: goes
+   * on. Resolves with the LSN that it stands at.
+   */
+  async hold(lsn: number, holdMs: number): Promise<number> {
+    this.#holdTimer?.cancel();
+    if (holdMs <= 0) this.#letGo();
+    else {
+      this.#holdLsn = Math.max(lsn, this.#enqueuedLsn);
+      this.#holdTimer = this.#options.clock.after(holdMs, () => this.#letGo());
+      this.#heldBatch?.();
+      await this.reached(this.#holdLsn, holdMs);
+    }
+    return this.#options.image.state().appliedLsn;
+  }
+
+  #letGo(): void {
+    this.#holdLsn = null;
+    this.#heldBatch?.();
   }
 
   /** Stops following, applies what was read, checkpoints and detaches the image. A halted one is abandoned. Never rejects. */
@@ -148,11 +186,19 @@ export class ReplicaFollower {
   }
 
   async #take({ batch, sequence }: FollowedBatch): Promise<void> {
+    const lastLsn = lastLsnOf(batch);
+    while (this.#holdLsn !== null && lastLsn > this.#holdLsn && !this.#stop.signal.aborted) {
+      await new Promise<void>((resolve) => {
+        this.#heldBatch = resolve;
+      });
+      this.#heldBatch = null;
+    }
     if (this.#failure !== null) throw this.#failure;
     const payload = Buffer.from(batch.payload);
     const { record: _record, ...plain } = batch;
     this.#queuedBytes += payload.byteLength;
-    this.#knownLsn = Math.max(this.#knownLsn, lastLsnOf(batch));
+    this.#knownLsn = Math.max(this.#knownLsn, lastLsn);
+    this.#enqueuedLsn = lastLsn;
     this.#feed.enqueue({ ...plain, payload, payloadBytes: payload.byteLength, sequence });
     if (this.#waiters.size > 0) this.#feed.hurry();
     if (this.#queuedBytes > queuedBytesMax) await this.#feed.drain();
@@ -175,6 +221,7 @@ export class ReplicaFollower {
       .then(
         (end) => {
           this.#knownLsn = Math.max(this.#knownLsn, end?.lastLsn ?? 0);
+          this.#endKnown = true;
           this.#judge();
         },
         () => undefined, // away: asked again
@@ -190,7 +237,7 @@ export class ReplicaFollower {
     const { image, clock } = this.#options;
     if (image.state().appliedLsn >= this.#knownLsn) {
       this.#behindSinceMs = null;
-      this.#caughtUpOnce ||= this.#knownLsn > 0;
+      this.#caughtUpOnce ||= this.#endKnown && this.#knownLsn >= Math.max(1, this.#options.exactFromLsn);
     } else this.#behindSinceMs ??= clock.monotonicMs();
   }
 
@@ -206,6 +253,7 @@ export class ReplicaFollower {
     if (this.#failure !== null) return;
     this.#failure = error;
     this.#stop.abort();
+    this.#letGo();
     for (const waiter of this.#waiters) waiter.wake();
     this.#options.onChange();
   }
@@ -214,10 +262,13 @@ export class ReplicaFollower {
     const { image } = this.#options;
     this.#stop.abort();
     this.#endTimer?.cancel();
+    this.#holdTimer?.cancel();
+    this.#letGo();
     for (const waiter of this.#waiters) waiter.wake();
     await this.#running;
     await this.#feed.close().catch((cause: unknown) => this.#halt(toVarveError(cause, "close")));
-    if (this.#failure === null) {
+    const wholly = image.state().appliedLsn >= this.#options.exactFromLsn;
+    if (this.#failure === null && wholly) {
       await image.detach().catch(async (cause: unknown) => {
         this.#halt(toVarveError(cause, "close"));
         await image.abandon();

@@ -1,6 +1,6 @@
 /*
  * Answers gateways from one replica: where it stands, and reads that are at least as new as they ask, in messages of at most limits.replicaReadBytesMax.
- * Made by replica-set.ts beside the follower (replica-follower.ts) whose image it reads; the messages are
+ * Called by kept-replica.ts for the follower (replica-follower.ts) whose image it reads; the messages are
  * docs/formats/replica-message.md.
  */
 import { type ErrorKind, toVarveError } from "#shared/domain/errors.ts";
@@ -16,21 +16,23 @@ import {
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
 
-/** Memory for reads under way; replica-set.ts shares one among all replicas of a node. */
+/** Memory for reads under way; replica-set.ts shares one among all replicas of a node, and another one for copies. */
 export class ReadSlots {
   readonly #allocate: () => Slab;
+  readonly #slotsMax: number;
   readonly #free: Slab[] = [];
   readonly #waiting: ((slab: Slab) => void)[] = [];
   #made = 0;
 
-  constructor(allocateSlab: (bytes: number) => Slab) {
+  constructor(allocateSlab: (bytes: number) => Slab, slotsMax: number) {
+    this.#slotsMax = slotsMax;
     this.#allocate = () => allocateSlab(limits.replicaReadBytesMax);
   }
 
   async take(): Promise<Slab> {
     const slab = this.#free.pop();
     if (slab !== undefined) return slab;
-    if (this.#made < limits.replicaReadsMax) {
+    if (this.#made < this.#slotsMax) {
       this.#made += 1;
       return this.#allocate();
     }

@@ -1,11 +1,11 @@
 /*
- * All replicas of one storage node: makes and opens those that placements give it, closes those that go, answers reads, says where
- * each stands. Made by the storage process's layer (node-layer.ts); below it replica-follower.ts and replica-reads.ts. One volume's
- * failure leaves the others alone.
+ * All replicas of one storage node: keeps those that placements give it, closes those that go and removes their files, says where
+ * each stands. Made by the storage process's layer (node-layer.ts); below it kept-replica.ts, and unplaced-files.ts for what is
+ * placed here no more. One volume's failure leaves the others alone.
  */
 import type { PlacementRecord, ReplicaPlace } from "#shared/domain/cluster.ts";
-import { replicaReadSubject, replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
-import { checkpointPathOf, type VolumePaths, volumePaths } from "#shared/domain/data-layout.ts";
+import { replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
+import { volumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
@@ -15,19 +15,14 @@ import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
-import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
-import type { ReplicaHome } from "#shared/ports/replica-home.ts";
+import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
-import { ReplicaFollower } from "./replica-follower.ts";
-import { answerRead, ReadSlots } from "./replica-reads.ts";
+import { KeptReplica } from "./kept-replica.ts";
+import type { OpenPool } from "./open-pool.ts";
+import { ReadSlots } from "./replica-reads.ts";
+import { removeUnplaced } from "./unplaced-files.ts";
 
-/** A pool as the set uses it: locked, its room watched. */
-export interface OpenPool {
-  readonly name: string;
-  readonly dataDirectory: string;
-  readonly replicas: ReplicaHome;
-  roomBytes(): number;
-}
+export type { OpenPool } from "./open-pool.ts";
 
 export interface ReplicaSetOptions {
   readonly node: string;
@@ -41,17 +36,10 @@ export interface ReplicaSetOptions {
   readonly logOf: (volumeId: string) => LogFollower;
   /** Only this volume; null: all that are placed here. */
   readonly only: string | null;
+  /** Bytes a second that each fill copies at most; null: as fast as it goes. */
+  readonly fillBytesPerSecond: number | null;
   /** A line for the operator. */
   readonly onNote: (text: string) => void;
-}
-
-interface OpenReplica {
-  readonly record: VolumeRecord;
-  readonly pool: OpenPool;
-  readonly paths: VolumePaths;
-  readonly follower: ReplicaFollower;
-  readonly served: Subscription;
-  stateQueued: boolean;
 }
 
 /** States go out at most this often. */
@@ -60,10 +48,14 @@ const retryMs = 2000;
 
 export class ReplicaSet {
   readonly #options: ReplicaSetOptions;
-  readonly #slots: ReadSlots;
-  readonly #open = new Map<string, OpenReplica>();
-  /** Replicas that could not be opened, and why; tried again at each change and now and then. */
+  readonly #readSlots: ReadSlots;
+  readonly #copySlots: ReadSlots;
+  readonly #kept = new Map<string, KeptReplica>();
+  readonly #statesQueued = new Set<KeptReplica>();
+  /** What could not be placed or removed, and why; tried again at each change and now and then. */
   readonly #failures = new Map<string, VarveError>();
+  /** Why files stay that should go, as it was told. */
+  #staying: ReadonlySet<string> = new Set();
   #turn: Promise<void> = Promise.resolve();
   #closing = false;
   #stateTimer: Timer | null = null;
@@ -71,7 +63,8 @@ export class ReplicaSet {
 
   constructor(options: ReplicaSetOptions) {
     this.#options = options;
-    this.#slots = new ReadSlots((bytes) => options.store.allocateSlab(bytes));
+    this.#readSlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaReadsMax);
+    this.#copySlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaCopiesMax);
     this.#tellAllLater();
   }
 
@@ -82,16 +75,19 @@ export class ReplicaSet {
     await turn;
   }
 
-  /** One per replica that is open, and one per failure. */
+  /** One per replica that is kept here. */
   reports(): readonly (ReplicaReport & { readonly volume: string })[] {
-    return [...this.#open.values()].map(({ record, follower }) => ({
-      volume: record.name,
-      ...follower.report(),
+    return [...this.#kept.values()].map((replica) => ({
+      volume: replica.record.name,
+      ...replica.report(),
     }));
   }
 
   failures(): readonly { readonly volumeId: string; readonly error: VarveError }[] {
-    return [...this.#failures].map(([volumeId, error]) => ({ volumeId, error }));
+    const closed = [...this.#kept].flatMap(([volumeId, { failure }]) =>
+      failure === null ? [] : [{ volumeId, error: failure }],
+    );
+    return [...closed, ...[...this.#failures].map(([volumeId, error]) => ({ volumeId, error }))];
   }
 
   /** Checkpoints and detaches every image. */
@@ -100,72 +96,72 @@ export class ReplicaSet {
     this.#stateTimer?.cancel();
     this.#retryTimer?.cancel();
     await this.#turn;
-    await Promise.all([...this.#open.values()].map(async (replica) => this.#close(replica)));
+    await Promise.all([...this.#kept.values()].map(async (replica) => replica.close()));
   }
 
   async #reconcile(): Promise<void> {
     if (this.#closing) return;
     const { catalog, map, node, only } = this.#options;
-    const wanted = new Map<string, VolumeRecord>();
     this.#failures.clear();
+    const wanted = new Map<string, VolumeRecord>();
     for (const record of catalog.list()) {
       const place = placeOn(map.placementOf(record.id), node);
       if (place === null || (only !== null && record.name !== only)) continue;
       if (record.state === "deleting") await this.#forget(record, place);
       else if (record.state === "active") wanted.set(record.id, record);
     }
-    for (const replica of this.#open.values()) {
-      if (!wanted.has(replica.record.id)) await this.#close(replica);
+    for (const [id, replica] of this.#kept) {
+      const place = wanted.has(id) ? placeOn(map.placementOf(id), node) : null;
+      if (place?.pool !== replica.place.pool) await this.#close(replica);
     }
     for (const record of wanted.values()) {
-      if (!this.#open.has(record.id) && !this.#closing) await this.#tryOpen(record);
+      if (!this.#kept.has(record.id) && !this.#closing) await this.#keep(record);
     }
+    const staying = await removeUnplaced(this.#options, (id) => this.#kept.has(id)).catch(
+      (cause: unknown) => [toVarveError(cause, "remove files of replicas that went")],
+    );
+    const told = this.#staying;
+    this.#staying = new Set(staying.map(({ message }) => message));
+    for (const message of this.#staying) if (!told.has(message)) this.#options.onNote(`warning: ${message}`);
     this.#retryTimer?.cancel();
-    if (this.#failures.size === 0) return;
+    if (this.#failures.size === 0 && staying.length === 0) return;
     this.#retryTimer = this.#options.clock.after(retryMs, () => {
       this.reconcile().catch(() => undefined); // it never rejects
     });
   }
 
-  async #tryOpen(record: VolumeRecord): Promise<void> {
-    const { map, node } = this.#options;
+  async #keep(record: VolumeRecord): Promise<void> {
+    const { map, node, store, clock, bus, host, logOf, fillBytesPerSecond, onNote } = this.#options;
     const placement = map.placementOf(record.id);
     const place = placeOn(placement, node);
     if (placement === null || place === null) return;
     try {
-      await this.#openReplica(record, placement, place);
+      const pool = this.#poolOf(place);
+      const replica: KeptReplica = new KeptReplica({
+        node,
+        host,
+        record,
+        pool,
+        paths: volumePaths(pool.dataDirectory, record.name),
+        beginBytes: placement.beginBytes,
+        store,
+        clock,
+        bus,
+        log: logOf(record.id),
+        readSlots: this.#readSlots,
+        copySlots: this.#copySlots,
+        fillBytesPerSecond,
+        peers: () => (map.placementOf(record.id)?.replicas ?? []).filter((one) => one.node !== node),
+        onChange: () => this.#changed(record.id),
+        onNote,
+      });
+      this.#kept.set(record.id, replica);
+      await replica.opened();
     } catch (cause) {
       const error = toVarveError(cause, `open the replica of ${record.name}`);
       this.#failures.set(record.id, error);
-      this.#options.onNote(`warning: the replica of ${record.name} is not open: ${error.message}`);
+      onNote(`warning: the replica of ${record.name} is not open: ${error.message}`);
     }
-  }
-
-  async #openReplica(record: VolumeRecord, placement: PlacementRecord, place: ReplicaPlace): Promise<void> {
-    const { node, host, store, clock, bus, logOf } = this.#options;
-    const pool = this.#poolOf(place);
-    const paths = volumePaths(pool.dataDirectory, record.name);
-    if ((await store.readWhole(checkpointPathOf(paths.image))) === null) {
-      await store.makeDirectory(paths.directory);
-      await pool.replicas.create({ ...record, sizeBytes: placement.beginBytes }, paths);
-    }
-    const image = await pool.replicas.attach(record, paths);
-    const follower = new ReplicaFollower({
-      node,
-      host,
-      image,
-      log: logOf(record.id),
-      clock,
-      feed: (attached, handlers) => pool.replicas.feed(attached, handlers),
-      roomBytes: () => pool.roomBytes(),
-      onChange: () => this.#changed(record.id),
-    });
-    const served = bus.serve(replicaReadSubject(record.id, node), async (data) =>
-      answerRead(data, follower, this.#slots),
-    );
-    this.#open.set(record.id, { record, pool, paths, follower, served, stateQueued: false });
-    follower.start();
-    this.#changed(record.id);
   }
 
   #poolOf(place: ReplicaPlace): OpenPool {
@@ -177,19 +173,16 @@ export class ReplicaSet {
     });
   }
 
-  async #close(replica: OpenReplica): Promise<void> {
-    this.#open.delete(replica.record.id);
-    replica.served.close();
-    await replica.follower.close();
-    const { failure } = replica.follower;
-    if (failure !== null) this.#options.onNote(`warning: ${replica.record.name}: ${failure.message}`);
+  async #close(replica: KeptReplica): Promise<void> {
+    this.#kept.delete(replica.record.id);
+    await replica.close();
   }
 
   /** The user was told that it goes: its files, then this node's place, so that the last one ends the work. */
   async #forget(record: VolumeRecord, place: ReplicaPlace): Promise<void> {
     const { store, map, node, onNote } = this.#options;
-    const open = this.#open.get(record.id);
-    if (open !== undefined) await this.#close(open);
+    const kept = this.#kept.get(record.id);
+    if (kept !== undefined) await this.#close(kept);
     try {
       const pool = this.#poolOf(place);
       await store.removeTree(volumePaths(pool.dataDirectory, record.name).directory);
@@ -207,24 +200,24 @@ export class ReplicaSet {
 
   /** Tells soon; many changes in a row are told once. */
   #changed(volumeId: string): void {
-    const replica = this.#open.get(volumeId);
-    if (replica === undefined || replica.stateQueued) return;
-    replica.stateQueued = true;
+    const replica = this.#kept.get(volumeId);
+    if (replica === undefined || this.#statesQueued.has(replica)) return;
+    this.#statesQueued.add(replica);
     this.#options.clock.after(stateGapMs, () => {
-      replica.stateQueued = false;
-      if (this.#open.get(volumeId) === replica) this.#tell(replica);
+      this.#statesQueued.delete(replica);
+      if (this.#kept.get(volumeId) === replica) this.#tell(replica);
     });
   }
 
-  #tell({ record, follower }: OpenReplica): void {
+  #tell(replica: KeptReplica): void {
     const { bus, node } = this.#options;
-    const message = encodeMessage({ type: "state", report: follower.report() });
-    bus.publish(replicaStateSubject(record.id, node), message);
+    const message = encodeMessage({ type: "state", report: replica.report() });
+    bus.publish(replicaStateSubject(replica.record.id, node), message);
   }
 
   #tellAllLater(): void {
     this.#stateTimer = this.#options.clock.after(limits.replicaStateMs, () => {
-      for (const replica of this.#open.values()) this.#tell(replica);
+      for (const replica of this.#kept.values()) this.#tell(replica);
       if (!this.#closing) this.#tellAllLater();
     });
   }

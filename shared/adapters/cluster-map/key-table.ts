@@ -1,5 +1,5 @@
 /*
- * Nodes and placements over a key table: keys `node.NAME` and `placement.VOLUME`. Each key has one writer at a time (a node its
+ * Nodes and placements over a key table: keys `node.NAME`, `drain.NAME` and `placement.VOLUME`. Each key has one writer at a time (a node its
  * own, the api the placements), so a compare-and-set that lost is simply made again on what is there. See ports/cluster-map.ts.
  */
 import type { NodeRecord, PlacementRecord } from "#shared/domain/cluster.ts";
@@ -21,6 +21,7 @@ export class KeyTableMap implements ClusterMap {
   readonly #clock: Clock;
   readonly #nodes = new Map<string, Seen<NodeRecord>>();
   readonly #placements = new Map<string, PlacementRecord>();
+  readonly #drained = new Set<string>();
   readonly #watches: readonly KeyWatch[];
   readonly #ready: Promise<unknown>;
   readonly #listeners: (() => void)[] = [];
@@ -47,6 +48,13 @@ export class KeyTableMap implements ClusterMap {
           this.#nodes.set(key, { record, sinceMs: clock.monotonicMs() });
         }
       }),
+      watch("drain.", ({ key, value }) => {
+        if (value === null) this.#drained.delete(key);
+        else {
+          decodeClusterRecord("drain", value, key);
+          this.#drained.add(key);
+        }
+      }),
       watch("placement.", ({ key, value }) => {
         if (value === null) this.#placements.delete(key);
         else this.#placements.set(key, decodeClusterRecord("placement", value, key));
@@ -62,7 +70,11 @@ export class KeyTableMap implements ClusterMap {
   nodes(): readonly SeenNode[] {
     const nowMs = this.#clock.monotonicMs();
     return [...this.#nodes.values()]
-      .map(({ record, sinceMs }) => ({ record, ageMs: nowMs - sinceMs }))
+      .map(({ record, sinceMs }) => ({
+        record,
+        ageMs: nowMs - sinceMs,
+        drained: this.#drained.has(`drain.${record.name}`),
+      }))
       .sort((a, b) => (a.record.name < b.record.name ? -1 : 1));
   }
 
@@ -84,6 +96,25 @@ export class KeyTableMap implements ClusterMap {
 
   async putNode(record: NodeRecord): Promise<void> {
     await this.#put(`node.${record.name}`, encodeClusterRecord("node", record));
+  }
+
+  async setDrained(node: string, drained: boolean): Promise<void> {
+    const key = `drain.${node}`;
+    for (let attempt = 0; attempt < putsMax; attempt += 1) {
+      const row = await this.#table.get(key);
+      const revision = row?.revision ?? 0;
+      const isThere = row !== null && row.value !== null;
+      const done =
+        isThere === drained ||
+        (drained
+          ? (await this.#table.put(key, encodeClusterRecord("drain", { node }), revision)) !== null
+          : await this.#table.remove(key, revision));
+      if (!done) continue;
+      if (drained) this.#drained.add(key);
+      else this.#drained.delete(key);
+      return;
+    }
+    throw contested(key);
   }
 
   async changePlacement(

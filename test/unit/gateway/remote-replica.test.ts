@@ -22,6 +22,9 @@ import { RemoteReplica } from "../../../services/gateway/engine/remote-replica.t
 const volumeId = "5ca1ab1e00c0ffee";
 const slab = { bytes: Buffer.alloc(4 * 1024 * 1024), address: 0 };
 
+/** How full the log is. */
+const logRoom = { share: 0 };
+
 /** A storage node: serves one fill byte, as of an LSN. */
 class PlayedNode {
   report: ReplicaReport;
@@ -92,6 +95,7 @@ function world(names: readonly string[]): {
     nodes: names,
     host: "b",
     onFenced: (error) => fenced.push(error),
+    logShare: () => logRoom.share,
   });
   return { bus, nodes, replica, fenced };
 }
@@ -136,6 +140,7 @@ describe("reads", () => {
       nodes: ["a", "b", "gone"],
       host: "a",
       onFenced: () => undefined,
+      logShare: () => 0,
     });
     await late.heard();
     expect(late.state().appliedLsn).toBe(99);
@@ -272,9 +277,50 @@ describe("the feed", () => {
       nodes: ["a", "never"],
       host: "a",
       onFenced: () => undefined,
+      logShare: () => 0,
     });
     await alone.heard();
     expect(alone.state()).toMatchObject({ appliedLsn: 10, checkpointLsn: 0 });
+    await replica.detach();
+  });
+
+  test("a replica that can't go on keeps the log until half of its room is used, one that fills three quarters", async () => {
+    const { nodes, replica } = world(["a", "b"]);
+    const [a, b] = nodes as [PlayedNode, PlayedNode];
+    await replica.follow(10, 3);
+    a.tell({ checkpointLsn: 9 });
+    b.tell({ condition: "halted", checkpointLsn: 2 });
+    await settled();
+    const kept = (share: number): number => {
+      logRoom.share = share;
+      return replica.state().checkpointLsn;
+    };
+    expect([kept(0.4), kept(0.5)]).toEqual([2, 9]);
+    b.tell({ condition: "filling", checkpointLsn: 0 });
+    await settled();
+    expect([kept(0.7), kept(0.75)]).toEqual([0, 9]);
+    // Never all of them: somebody must hold the rest.
+    a.tell({ condition: "halted" });
+    await settled();
+    expect(kept(0.99)).toBe(0);
+    logRoom.share = 0;
+    await replica.detach();
+  });
+
+  test("a changed placement counts at once: the new node with nothing, the one that went no more", async () => {
+    const { bus, replica } = world(["a", "b"]);
+    await replica.follow(10, 3);
+    expect(replica.state().checkpointLsn).toBe(5);
+    replica.setNodes(["a", "c"]);
+    expect(replica.state().checkpointLsn).toBe(0);
+    const c = new PlayedNode(bus, "c");
+    c.tell({ checkpointLsn: 8 });
+    await settled();
+    expect(replica.state().checkpointLsn).toBe(5);
+    replica.setNodes(["c"]);
+    expect(replica.state().checkpointLsn).toBe(8);
+    c.fill = 4;
+    expect(await bytesRead(replica)).toBe(4);
     await replica.detach();
   });
 

@@ -87,6 +87,7 @@ describe("the configuration of cluster processes", () => {
       health: null,
       pools: [{ name: "main", directory: "/srv/varve", quotaBytes: 500 * 2 ** 30, tags: ["ssd"] }],
       only: "disk1",
+      fillBytesPerSecond: null,
     });
   });
 

@@ -116,6 +116,7 @@ async function node(only: string | null = null): Promise<Node> {
     bus,
     logOf: (id) => logOf(id),
     only,
+    fillBytesPerSecond: null,
     onNote: (text) => notes.push(text),
   });
   closers.push(async () => {
@@ -291,5 +292,109 @@ describe("a deleted volume", () => {
     await catalog.put({ ...record("a"), state: "deleting" });
     await set.reconcile();
     expect(await store.list("/pool/volumes")).toEqual(["a"]);
+  });
+});
+
+describe("a replica that is placed here no more", () => {
+  const elsewhere = async (map: KeyTableMap): Promise<void> =>
+    await map.changePlacement(record("a").id, (present) =>
+      present === null ? null : { ...present, replicas: [{ node: "attic", pool: "main" }] },
+    );
+
+  /** The other node says where it stands. */
+  const attic = (condition: "following" | "filling", appliedLsn: number): void => {
+    const report = {
+      node: "attic",
+      host: "attic",
+      condition,
+      reason: "",
+      appliedLsn,
+      checkpointLsn: 0,
+      epoch: 1,
+      sizeBytes,
+      allocatedBytes: 0,
+      roomBytes: 0,
+    };
+    bus.serve(replicaReadSubject(record("a").id, "attic"), async () =>
+      encodeMessage({ type: "state", report }),
+    );
+  };
+
+  test("keeps its files until another node is proved to have what is in them", async () => {
+    const { set, map, notes } = await node();
+    const log = await place(map, "a");
+    await place(map, "b");
+    await set.reconcile();
+    log.write(0, 7);
+    await ask("a", read(2));
+    await elsewhere(map);
+    for (const prepare of [() => undefined, () => attic("following", 1), () => attic("filling", 9)]) {
+      prepare();
+      await set.reconcile();
+      expect(await store.list("/pool/volumes")).toEqual(["a", "b"]);
+    }
+    expect(set.reports()).toMatchObject([{ volume: "b" }]);
+    expect(notes.filter((text) => text.includes("files of a stay"))).toHaveLength(1);
+    attic("following", 2);
+    await set.reconcile();
+    expect(await store.list("/pool/volumes")).toEqual(["b"]);
+  });
+
+  test("whose removal ends in the middle is never opened again as what it was", async () => {
+    const { set, map } = await node();
+    const log = await place(map, "a");
+    await set.reconcile();
+    log.write(0, 7);
+    await ask("a", read(2));
+    await elsewhere(map);
+    attic("following", 2);
+    const removeTree = store.removeTree.bind(store);
+    store.removeTree = async () => Promise.reject(new VarveError("Broken", "Internal", "killed here"));
+    await set.reconcile();
+    expect(await store.list("/pool/volumes/a")).toEqual(["disk.raw"]);
+    store.removeTree = removeTree;
+    // Placed here again before it went on: it begins with the log.
+    await map.changePlacement(record("a").id, (present) =>
+      present === null ? null : { ...present, replicas: [{ node: "shelf", pool: "main" }] },
+    );
+    await set.reconcile();
+    expect(log.begun.at(-1)).toMatchObject({ line: "", appliedLsn: 0 });
+    expect(await ask("a", read(2))).toMatchObject({ fill: 7 });
+  });
+
+  test("of another volume of that name is left alone", async () => {
+    const { set, map } = await node();
+    await place(map, "a");
+    await set.reconcile();
+    await closers.pop()?.();
+    const next = await node();
+    const other = { ...record("a"), id: "00c0ffee00c0ffee" };
+    await catalog.remove(record("a").id);
+    await catalog.put(other);
+    const replicas = [{ node: "attic", pool: "main" }];
+    await next.map.changePlacement(other.id, () => ({ volumeId: other.id, beginBytes: sizeBytes, replicas }));
+    await next.set.reconcile();
+    expect(await store.list("/pool/volumes")).toEqual(["a"]);
+  });
+});
+
+describe("a replica whose log was released", () => {
+  test("halts where nobody can be copied, and is filled as soon as somebody can", async () => {
+    const { set, map } = await node();
+    const log = await place(map, "a");
+    log.write(0, 7);
+    log.failure = new VarveError("LogReleased", "Invalid", "LSN 1 is no longer in the log");
+    await set.reconcile();
+    await expect.poll(() => set.reports()[0]).toMatchObject({ condition: "halted" });
+    await map.changePlacement(record("a").id, (present) =>
+      present === null
+        ? null
+        : { ...present, replicas: [...present.replicas, { node: "attic", pool: "main" }] },
+    );
+    await expect
+      .poll(() => set.reports()[0], { timeout: 8000 })
+      .toMatchObject({ condition: "filling", reason: expect.stringContaining("attic") });
+    expect(await store.list("/pool/volumes/a")).toContain("disk.raw.fill");
+    expect(await ask("a", read(1))).toMatchObject({ type: "refused", kind: "Retry" });
   });
 });

@@ -1,0 +1,77 @@
+/*
+ * Commands that change where a cluster's replicas are, and compare them. Entries of the command table; cluster-commands.ts joins them.
+ */
+import { type Argument, type Command, type Flag, served, volumeName } from "./command.ts";
+
+const node = (summary: string): Flag => ({ name: "node", value: "NODE", summary });
+const nodeName: Argument = { name: "NODE", summary: "the storage node" };
+const load = async () => (await import("./commands/replica.ts")).replicaCommandModule;
+
+export const replicaCommands: readonly Command[] = [
+  {
+    path: ["replica", "add"],
+    summary: "put one more replica of a volume on a storage node",
+    detail: [
+      "The node fills it from the other replicas while the volume is in use. See: varve replica list.",
+    ],
+    args: [volumeName],
+    flags: [node("where (default: the node with the fewest volumes that has room)"), ...served],
+    load: async () => (await load()).add,
+  },
+  {
+    path: ["replica", "move"],
+    summary: "move a replica of a volume to another storage node",
+    detail: ["The new one is filled; the old one goes when every other one follows."],
+    args: [volumeName],
+    flags: [
+      { name: "from", value: "NODE", summary: "where it is (required)" },
+      { name: "to", value: "NODE", summary: "where it goes (default: the emptiest node)" },
+      ...served,
+    ],
+    load: async () => (await load()).move,
+  },
+  {
+    path: ["replica", "remove"],
+    summary: "take a replica of a volume away from a storage node",
+    detail: [
+      "Another replica must follow. A node that is gone for good is no obstacle: the log no longer waits for it.",
+    ],
+    args: [volumeName],
+    flags: [node("where it is (required)"), ...served],
+    load: async () => (await load()).remove,
+  },
+  {
+    path: ["replica", "repair"],
+    summary: "fill a replica again from the others",
+    detail: ["What it holds stays until the copy is whole."],
+    args: [volumeName],
+    flags: [node("where it is (required)"), ...served],
+    load: async () => (await load()).repair,
+  },
+  {
+    path: ["replica", "verify"],
+    summary: "compare a volume's replicas with each other at one LSN",
+    detail: ["Exit code 1 and the extents, where they differ. The volume may be in use."],
+    args: [volumeName],
+    flags: [{ name: "rate", value: "SIZE", summary: "bytes a second at most (default no limit)" }, ...served],
+    load: async () => (await load()).verify,
+  },
+  {
+    path: ["node", "drain"],
+    summary: "move every replica away from a storage node, and give it no new ones",
+    detail: [
+      "Says how far it is until nothing is left; to stop watching ends nothing. May be told again at any time.",
+    ],
+    args: [nodeName],
+    flags: [{ name: "no-wait", summary: "do not wait until it is empty" }, ...served],
+    load: async () => (await load()).drain,
+  },
+  {
+    path: ["node", "undrain"],
+    summary: "let a storage node have replicas again",
+    detail: ["Moves that were begun are ended."],
+    args: [nodeName],
+    flags: served,
+    load: async () => (await load()).undrain,
+  },
+];

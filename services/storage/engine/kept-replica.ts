@@ -1,0 +1,297 @@
+/*
+ * One replica that a placement gives this node, for as long as it does: makes or opens its image, follows the log with it, fills it from
+ * other nodes where the log no longer goes on, and answers whoever asks about it. Made by replica-set.ts; below it
+ * replica-follower.ts and replica-fill.ts, one at a time. Rules: docs/specs/replica-fill.md.
+ *
+ *   opening ─► following ─log released, repair─► filling ─► opening      any ─can't─► failed ─2 s, peers─► opening
+ */
+import type { ReplicaPlace } from "#shared/domain/cluster.ts";
+import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
+import { checkpointPathOf, fillPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
+import { type ErrorKind, toVarveError, type VarveError } from "#shared/domain/errors.ts";
+import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
+import type { Clock, Timer } from "#shared/ports/clock.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
+import type { LogFollower } from "#shared/ports/log-follower.ts";
+import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import type { OpenPool } from "./open-pool.ts";
+import { answerCopy } from "./replica-copies.ts";
+import { orderFill, ReplicaFill } from "./replica-fill.ts";
+import { ReplicaFollower } from "./replica-follower.ts";
+import { answerRead, type ReadSlots } from "./replica-reads.ts";
+
+export interface KeptReplicaOptions {
+  readonly node: string;
+  readonly host: string;
+  readonly record: VolumeRecord;
+  readonly pool: OpenPool;
+  readonly paths: VolumePaths;
+  /** Size of the disk before entry 1. */
+  readonly beginBytes: number;
+  readonly store: FileStore;
+  readonly clock: Clock;
+  readonly bus: MessageBus;
+  readonly log: LogFollower;
+  readonly readSlots: ReadSlots;
+  readonly copySlots: ReadSlots;
+  readonly fillBytesPerSecond: number | null;
+  /** Other nodes that keep a replica now. */
+  readonly peers: () => readonly ReplicaPlace[];
+  readonly onChange: () => void;
+  /** A line for the operator. */
+  readonly onNote: (text: string) => void;
+}
+
+const retryMs = 2000;
+
+export class KeptReplica {
+  readonly #options: KeptReplicaOptions;
+  readonly #served: readonly Subscription[];
+  readonly #stop = new AbortController();
+  #follower: ReplicaFollower | null = null;
+  #fill: ReplicaFill | null = null;
+  /** Why neither of them runs. */
+  #failure: VarveError | null = null;
+  #turn: Promise<void>;
+  #retryTimer: Timer | null = null;
+
+  constructor(options: KeptReplicaOptions) {
+    this.#options = options;
+    const { bus, node, record } = options;
+    this.#served = [
+      bus.serve(replicaReadSubject(record.id, node), async (data) => this.#answerRead(data)),
+      bus.serve(replicaCopySubject(record.id, node), async (data) => this.#answerCopy(data)),
+    ];
+    this.#turn = this.#begin();
+  }
+
+  /** Resolves when it was opened, or has a failure. Never rejects. */
+  async opened(): Promise<void> {
+    await this.#turn;
+  }
+
+  get record(): VolumeRecord {
+    return this.#options.record;
+  }
+
+  get place(): ReplicaPlace {
+    return { node: this.#options.node, pool: this.#options.pool.name };
+  }
+
+  /** Why it is not open. */
+  get failure(): VarveError | null {
+    return this.#failure;
+  }
+
+  report(): ReplicaReport {
+    if (this.#follower !== null) return this.#follower.report();
+    const { node, host, pool, record } = this.#options;
+    return {
+      node,
+      host,
+      condition: this.#failure !== null && this.#failure.kind !== "Retry" ? "halted" : "filling",
+      reason: this.#failure?.message ?? this.#fill?.progress ?? "",
+      appliedLsn: 0,
+      checkpointLsn: 0,
+      epoch: 0,
+      sizeBytes: record.sizeBytes,
+      allocatedBytes: this.#fill?.copiedBytes ?? 0,
+      roomBytes: Math.max(0, Math.floor(pool.roomBytes())),
+    };
+  }
+
+  /** Checkpoints and detaches the image; a fill is left to be begun again. Never rejects. */
+  async close(): Promise<void> {
+    for (const served of this.#served) served.close();
+    this.#stop.abort();
+    this.#retryTimer?.cancel();
+    await this.#turn;
+    await this.#closeFollower();
+  }
+
+  /** One step after the other; the next one begins only when this one has ended. */
+  #next(step: () => Promise<void>): Promise<void> {
+    this.#turn = this.#turn.then(step);
+    return this.#turn;
+  }
+
+  async #begin(): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    const { store, paths, record, onNote } = this.#options;
+    try {
+      if ((await store.facts(fillPathOf(paths.image))) === null) await this.#open(0);
+      else this.#startFill();
+    } catch (cause) {
+      const error = toVarveError(cause, `open the replica of ${record.name}`);
+      if (error.message !== this.#failure?.message) {
+        onNote(`warning: the replica of ${record.name} is not open: ${error.message}`);
+      }
+      this.#failed(error);
+    }
+  }
+
+  async #open(exactFromLsn: number): Promise<void> {
+    const { node, host, record, pool, paths, beginBytes, store, clock, log } = this.#options;
+    if ((await store.readWhole(checkpointPathOf(paths.image))) === null) {
+      await store.makeDirectory(paths.directory);
+      await pool.replicas.create({ ...record, sizeBytes: beginBytes }, paths);
+    }
+    const image = await pool.replicas.attach(record, paths);
+    this.#failure = null;
+    const follower = new ReplicaFollower({
+      node,
+      host,
+      image,
+      log,
+      clock,
+      exactFromLsn,
+      feed: (attached, handlers) => pool.replicas.feed(attached, handlers),
+      roomBytes: () => pool.roomBytes(),
+      onChange: () => {
+        this.#options.onChange();
+        if (follower.failure?._tag === "LogReleased") this.#fillSoon();
+      },
+    });
+    this.#follower = follower;
+    follower.start();
+    this.#options.onChange();
+  }
+
+  /** The log no longer goes on behind this replica; once there are others, they are copied. */
+  #fillSoon(): void {
+    if (this.#retryTimer !== null || this.#stop.signal.aborted) return;
+    const look = (): void => {
+      this.#retryTimer = null;
+      if (this.#follower?.failure?._tag !== "LogReleased") return;
+      if (this.#options.peers().length === 0) this.#fillSoon();
+      // What keeps it from beginning (a full disk) may pass.
+      else this.refill().catch(() => this.#fillSoon());
+    };
+    this.#retryTimer = this.#options.clock.after(this.#options.peers().length > 0 ? 0 : retryMs, look);
+  }
+
+  /** Fills it again from the others, whatever it holds; that stays until the copy is whole. Rejects where the wish could not be kept. */
+  async refill(): Promise<void> {
+    const { store, paths } = this.#options;
+    if (this.#fill !== null) return;
+    await orderFill(store, paths);
+    await this.#next(async () => {
+      if (this.#fill !== null || this.#stop.signal.aborted) return;
+      await this.#closeFollower();
+      this.#startFill();
+    });
+  }
+
+  /** Goes on by itself; close() waits for its end. */
+  #startFill(): void {
+    const { record, paths, store, clock, bus, log, pool, fillBytesPerSecond, onNote } = this.#options;
+    const peers = this.#options.peers().map(({ node }) => node);
+    this.#retryTimer?.cancel();
+    this.#retryTimer = null;
+    const fill = new ReplicaFill(
+      {
+        volumeId: record.id,
+        paths,
+        peers,
+        store,
+        clock,
+        bus,
+        log,
+        roomBytes: () => pool.roomBytes(),
+        bytesPerSecond: fillBytesPerSecond,
+        onChange: () => this.#options.onChange(),
+      },
+      this.#stop.signal,
+    );
+    this.#fill = fill;
+    if (this.#failure === null) onNote(`the replica of ${record.name} is filled from ${peers.join(", ")}`);
+    const running = fill.run();
+    // Not part of this step: whoever waits for opened() does not wait for the copy.
+    void this.#afterFill(running);
+  }
+
+  async #afterFill(running: Promise<number>): Promise<void> {
+    const { record, onNote } = this.#options;
+    const ended = running.then(
+      (exactFromLsn) => ({ exactFromLsn }),
+      (cause: unknown) => ({ error: toVarveError(cause, `fill the replica of ${record.name}`) }),
+    );
+    await this.#next(async () => {
+      const end = await ended;
+      this.#fill = null;
+      if ("error" in end) {
+        if (end.error.message !== this.#failure?.message && !this.#stop.signal.aborted) {
+          onNote(`warning: the replica of ${record.name} is not filled: ${end.error.message}`);
+        }
+        this.#failed(end.error);
+        return;
+      }
+      onNote(`the replica of ${record.name} is filled`);
+      if (this.#stop.signal.aborted) return;
+      await this.#open(end.exactFromLsn).catch((cause: unknown) =>
+        this.#failed(toVarveError(cause, "open the filled replica")),
+      );
+    });
+  }
+
+  #failed(error: VarveError): void {
+    this.#failure = error;
+    this.#options.onChange();
+    if (this.#stop.signal.aborted || this.#retryTimer !== null) return;
+    this.#retryTimer = this.#options.clock.after(retryMs, () => {
+      this.#retryTimer = null;
+      void this.#next(async () => {
+        if (this.#follower === null && this.#fill === null) await this.#begin();
+      });
+    });
+  }
+
+  async #closeFollower(): Promise<void> {
+    const follower = this.#follower;
+    this.#follower = null;
+    if (follower === null) return;
+    await follower.close();
+    const { failure } = follower;
+    if (failure !== null) this.#options.onNote(`warning: ${this.record.name}: ${failure.message}`);
+  }
+
+  async #answerRead(data: Uint8Array): Promise<Uint8Array | null> {
+    if (this.#follower !== null) return answerRead(data, this.#follower, this.#options.readSlots);
+    const decoded = decodeMessage(data);
+    if (isBadMessage(decoded)) return null;
+    if (decoded.message.type === "ask") return encodeMessage({ type: "state", report: this.report() });
+    return decoded.message.type === "read" ? this.#notOpen() : null;
+  }
+
+  async #answerCopy(data: Uint8Array): Promise<Uint8Array | null> {
+    const decoded = decodeMessage(data);
+    if (isBadMessage(decoded)) return null;
+    const { message } = decoded;
+    if (message.type === "repair") return this.#answerRepair();
+    if (this.#follower === null) return this.#notOpen();
+    return answerCopy(message, this.#follower, this.#options.copySlots);
+  }
+
+  async #answerRepair(): Promise<Uint8Array> {
+    try {
+      await this.refill();
+      return encodeMessage({ type: "state", report: this.report() });
+    } catch (cause) {
+      const { kind, _tag, message } = toVarveError(cause, "repair");
+      return refusal(kind, _tag, message);
+    }
+  }
+
+  #notOpen(): Uint8Array {
+    if (this.#failure === null || this.#fill !== null) {
+      return refusal("Retry", "ReplicaFilling", "the replica is being filled");
+    }
+    return refusal("Retry", "ReplicaHalted", `the replica is not open: ${this.#failure.message}`);
+  }
+}
+
+function refusal(kind: ErrorKind, tag: string, message: string): Uint8Array {
+  return encodeMessage({ type: "refused", kind, tag, message, epoch: 0 });
+}
