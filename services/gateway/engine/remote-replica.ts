@@ -9,7 +9,12 @@ import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
-import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  isBadMessage,
+  type ReadRequest,
+} from "#shared/formats/replica-message.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
@@ -36,8 +41,9 @@ interface Heard {
 }
 
 const answerMs = 1000;
-/** A replica that is behind may wait so long for what is asked. */
+/** A replica that is behind may wait so long for what is asked; the last one that there is to ask, longer: a refusal brings nobody further. */
 const behindWaitMs = 200;
+const lastBehindWaitMs = 800;
 const againMs = 50;
 
 export class RemoteReplica implements ReplicaImage {
@@ -223,8 +229,7 @@ export class RemoteReplica implements ReplicaImage {
     while (!this.#closed && clock.monotonicMs() < endMs) {
       this.#requireUnfenced();
       const leastLsn = this.#leastLsn;
-      const request = encodeMessage({ type: "read", offset, length, leastLsn, waitMs: behindWaitMs });
-      const result = await this.#askInTurn(request, length);
+      const result = await this.#askInTurn({ type: "read", offset, length, leastLsn });
       this.#requireUnfenced();
       if (result instanceof Uint8Array) {
         slab.bytes.set(result, start);
@@ -240,7 +245,7 @@ export class RemoteReplica implements ReplicaImage {
   }
 
   /** The first good answer; a node that is slow is not waited for alone. Else the last failure. */
-  #askInTurn(request: Uint8Array, length: number): Promise<Uint8Array | VarveError | null> {
+  #askInTurn(request: Omit<ReadRequest, "waitMs">): Promise<Uint8Array | VarveError | null> {
     const { clock } = this.#options;
     const nodes = this.#order();
     return new Promise((resolve) => {
@@ -253,7 +258,8 @@ export class RemoteReplica implements ReplicaImage {
         waiting += 1;
         if (next > 1) this.counters.hedgedReads += 1;
         const hedge = clock.after(limits.replicaHedgeMs, askNext);
-        this.#ask(node, request, length).then(
+        const waitMs = next === nodes.length ? lastBehindWaitMs : behindWaitMs;
+        this.#ask(node, { ...request, waitMs }).then(
           (bytes) => {
             hedge.cancel();
             next = nodes.length;
@@ -272,10 +278,10 @@ export class RemoteReplica implements ReplicaImage {
     });
   }
 
-  async #ask(node: string, request: Uint8Array, length: number): Promise<Uint8Array> {
+  async #ask(node: string, request: ReadRequest): Promise<Uint8Array> {
     const { bus, volumeId, clock } = this.#options;
     try {
-      const data = await bus.request(replicaReadSubject(volumeId, node), request, answerMs);
+      const data = await bus.request(replicaReadSubject(volumeId, node), encodeMessage(request), answerMs);
       const decoded = decodeMessage(data);
       if (isBadMessage(decoded)) throw badAnswer(node, decoded.detail);
       const { message, payload } = decoded;
@@ -283,7 +289,7 @@ export class RemoteReplica implements ReplicaImage {
         this.#judgeEpoch(message.epoch);
         throw new VarveError(message.tag, message.kind, `${node}: ${message.message}`);
       }
-      if (message.type !== "bytes" || payload.length !== length) throw badAnswer(node, message.type);
+      if (message.type !== "bytes" || payload.length !== request.length) throw badAnswer(node, message.type);
       this.#judgeEpoch(message.epoch);
       this.#failedAtMs.delete(node);
       return payload;

@@ -188,6 +188,19 @@ describe("reads", () => {
     expect(b.asked.every(({ leastLsn }) => leastLsn === 20)).toBe(true);
   });
 
+  test("the last one to be asked is given the time to catch up while another one is silent", async () => {
+    const { nodes, replica } = world(["a", "b"]);
+    const [a, b] = nodes as [PlayedNode, PlayedNode];
+    await replica.follow(10, 3);
+    b.silent = true;
+    await bytesRead(replica);
+    const [first, last] = [b.asked[0], a.asked.at(-1)];
+    // Longer than until the silent one is given up for this turn, but not longer than an answer is waited for.
+    expect(last?.waitMs).toBeGreaterThan(2 * limits.replicaHedgeMs);
+    expect(last?.waitMs).toBeLessThan(1000);
+    expect(first?.waitMs ?? 0).toBeLessThan(limits.replicaHedgeMs);
+  });
+
   test("a newer writer's epoch in an answer or a state ends reading for good", async () => {
     const { nodes, replica, fenced } = world(["b"]);
     const [b] = nodes as [PlayedNode];
