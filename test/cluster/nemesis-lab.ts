@@ -49,6 +49,11 @@ export class NemesisLab {
     }
   }
 
+  /** One more, with a replica on each node that has one of the first. */
+  async createVolume(name: string, sizeBytes: number): Promise<void> {
+    await this.#lab.createVolume(name, sizeBytes, nodeNames);
+  }
+
   node(name: NodeName): ClusterProcess {
     const found = this.#nodes.get(name);
     if (found === undefined) throw new Error(`no storage node ${name}`);

@@ -6,6 +6,7 @@ import { sleep } from "../tools/cluster-process.ts";
 import type { NbdClient } from "../tools/nbd-client.ts";
 import { SeededRandom } from "../tools/seeded-random.ts";
 import { type Fault, otherGate, processFaults } from "./nemesis-faults.ts";
+import { NemesisFio } from "./nemesis-fio.ts";
 import { type GateName, NemesisLab, nodeNames } from "./nemesis-lab.ts";
 import { partitionFaults } from "./nemesis-partitions.ts";
 
@@ -22,18 +23,31 @@ const sizeBytes = 24 * 1024 * 1024;
 const depth = 6;
 const attachTriesMax = 5;
 
+export interface NemesisOptions {
+  readonly seed: number;
+  /** Faults by the beginning of their names; all where it is empty. */
+  readonly only: string;
+  /** fio works beside the block checker on a volume of its own; then only faults that no connection ends by. */
+  readonly withFio: boolean;
+}
+
 export class NemesisRun {
   readonly #random: SeededRandom;
   readonly #checker: BlockChecker;
   readonly #lab: NemesisLab;
   readonly #faults: readonly Fault[];
+  readonly #withFio: boolean;
+  #fio: NemesisFio | null = null;
   #order: Fault[] = [];
   #gate: GateName = "gate-1";
   #client: NbdClient | null = null;
 
-  private constructor(lab: NemesisLab, seed: number, only: string) {
+  private constructor(lab: NemesisLab, { seed, only, withFio }: NemesisOptions) {
     this.#lab = lab;
-    this.#faults = [...processFaults, ...partitionFaults].filter(({ name }) => name.startsWith(only));
+    this.#withFio = withFio;
+    this.#faults = [...processFaults, ...partitionFaults].filter(
+      ({ name, client }) => name.startsWith(only) && (client === "stays" || !withFio),
+    );
     if (this.#faults.length === 0) throw new Error(`no fault is called "${only}"`);
     this.#random = new SeededRandom(seed);
     this.#checker = new BlockChecker({
@@ -44,9 +58,8 @@ export class NemesisRun {
     });
   }
 
-  /** `only`: faults by the beginning of their names; all where it is empty. */
-  static async open(seed: number, only: string): Promise<NemesisRun> {
-    return new NemesisRun(await NemesisLab.open(sizeBytes), seed, only);
+  static async open(options: NemesisOptions): Promise<NemesisRun> {
+    return new NemesisRun(await NemesisLab.open(sizeBytes), options);
   }
 
   /** One after the other in an order that changes, so that each comes about equally often. */
@@ -58,6 +71,7 @@ export class NemesisRun {
       await this.#attach();
       failures.push(...(await this.#look("restart")));
     }
+    if (this.#withFio) this.#fio ??= await NemesisFio.start(this.#lab, this.#gate, sizeBytes);
     await fault.prepare?.(this.#lab, this.#random, this.#gate);
     const load = this.#load();
     await sleep(this.#random.between(300, 900));
@@ -66,11 +80,13 @@ export class NemesisRun {
       fault.client !== "stays"
         ? await this.#moved(fault, load, faultMs, failures)
         : await this.#stayed(fault, load, failures);
+    failures.push(...(this.#fio?.failures() ?? []));
     return { round, fault: fault.name, acknowledged: load.acknowledged(), waitedMs, failures };
   }
 
   /** Ends in good order; what is wrong with the images then. */
   async close(): Promise<readonly string[]> {
+    await this.#fio?.stop();
     await this.#client?.disconnect();
     await this.#lab.stop();
     const failures = nodeNames.flatMap((node) =>

@@ -1,4 +1,4 @@
-// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S] [--fault "gateway paused"]
+// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S] [--fault "gateway paused"] [--fio]
 // One line per round, a table of what each fault made clients wait, exit code 1 when anything acknowledged was lost, anything stale was read,
 // or the replicas differ. Last line: `N passed, N failed`.
 import { parseArgs } from "node:util";
@@ -10,6 +10,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "20" },
     seed: { type: "string" },
     fault: { type: "string", default: "" },
+    fio: { type: "boolean", default: false },
   },
 });
 const rounds = Number(values.rounds);
@@ -24,7 +25,7 @@ console.log(
 );
 const reports: NemesisReport[] = [];
 const failures: string[] = [];
-const run = await NemesisRun.open(seed, values.fault);
+const run = await NemesisRun.open({ seed, only: values.fault, withFio: values.fio });
 try {
   for (let round = 1; round <= rounds && failures.length === 0; round += 1) {
     const report = await run.round(round);
