@@ -28,20 +28,20 @@ const sizeOf = (size: string | number): number =>
 
 const volumeRoutes = (subject: ApiSubject) => {
   const body = (view: VolumeView) => volumeBody(view, subject.urisOf(view.name));
-  const { volumes, past } = subject;
-  /** What can be refused while a client is attached comes first, so that a refusal changes nothing. */
-  const set = async (name: string, wanted: typeof bodies.SetVolume.Type): Promise<VolumeView> => {
-    const policy = policyFrom(wanted);
-    if (wanted.durability === undefined && Object.keys(policy).length === 0) throw nothingToSet();
-    if (wanted.durability !== undefined) await volumes.setDurability(name, wanted.durability);
-    return Object.keys(policy).length === 0 ? volumes.show(name) : await past.setPolicy(name, policy);
-  };
+  const { volumes } = subject;
   const create = async (wanted: typeof bodies.CreateVolume.Type): Promise<VolumeView> => {
-    const { name, replicas = 1 } = wanted;
+    const { name, replicas = 1, reads } = wanted;
     if (replicas !== 1 && subject.cluster === undefined) throw notACluster();
     const durability = wanted.durability ?? "write";
     const policy = policyFrom(wanted);
-    return await volumes.create({ name, sizeBytes: sizeOf(wanted.size), durability, replicas, policy });
+    return await volumes.create({
+      name,
+      sizeBytes: sizeOf(wanted.size),
+      durability,
+      reads,
+      replicas,
+      policy,
+    });
   };
   return HttpApiBuilder.group(varveApi, "volumes", (handlers) =>
     handlers
@@ -62,7 +62,7 @@ const volumeRoutes = (subject: ApiSubject) => {
         answered(
           Effect.gen(function* () {
             const wanted = yield* readBody(request, bodies.SetVolume);
-            return body(yield* fromPort("set a volume", async () => set(params.name, wanted)));
+            return body(yield* fromPort("set a volume", async () => setVolume(subject, params.name, wanted)));
           }),
         ),
       )
@@ -93,9 +93,24 @@ const volumeRoutes = (subject: ApiSubject) => {
   );
 };
 
+/** What can be refused while a client is attached comes first, so that a refusal changes nothing. */
+async function setVolume(
+  { volumes, past }: ApiSubject,
+  name: string,
+  wanted: typeof bodies.SetVolume.Type,
+): Promise<VolumeView> {
+  const policy = policyFrom(wanted);
+  const { durability, reads } = wanted;
+  const others = Object.keys(policy).length > 0;
+  if (durability === undefined && reads === undefined && !others) throw nothingToSet();
+  if (durability !== undefined) await volumes.setDurability(name, durability);
+  if (reads !== undefined) await volumes.setReads(name, reads);
+  return others ? await past.setPolicy(name, policy) : volumes.show(name);
+}
+
 function nothingToSet(): VarveError {
   return new VarveError("RequestBodyError", "Invalid", "the request body is wrong: it sets nothing", {
-    hint: "Give durability, history, residency, coldAfter or bucketAway. Nothing was changed.",
+    hint: "Give durability, reads, history, residency, coldAfter or bucketAway. Nothing was changed.",
   });
 }
 

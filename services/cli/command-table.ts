@@ -108,6 +108,12 @@ const up: Command = {
   load: async () => (await import("./commands/up.ts")).up,
 };
 
+const reads: Flag = {
+  name: "reads",
+  value: "available|strict",
+  summary: "of a gateway that is cut off: its last state (available, default in a cluster), or nothing",
+};
+
 export const commands: readonly Command[] = [
   up,
   volumeCommand(
@@ -126,6 +132,7 @@ export const commands: readonly Command[] = [
         value: "write|flush",
         summary: "when a write counts as safe: at its reply (write, default), or at flush",
       },
+      reads,
       { name: "replicas", value: "N", summary: "images on so many storage nodes, in a cluster (default 1)" },
       ...policyFlags,
       detach,
@@ -146,7 +153,11 @@ export const commands: readonly Command[] = [
     "set",
     "change a volume's settings",
     [volumeName],
-    [{ name: "durability", value: "write|flush", summary: "when a write counts as safe" }, ...policyFlags],
+    [
+      { name: "durability", value: "write|flush", summary: "when a write counts as safe" },
+      reads,
+      ...policyFlags,
+    ],
     ["Durability is refused while a client is attached; the rest takes effect at once."],
   ),
   volumeCommand(

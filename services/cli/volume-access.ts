@@ -5,7 +5,7 @@
 import type { ApiConnection, ApiImageReport, ApiPolicy, ApiVolume } from "#shared/api/http-api.ts";
 import { policyFrom } from "#shared/api/past-body.ts";
 import { volumeBody } from "#shared/api/volume-body.ts";
-import type { VolumeDurability } from "#shared/domain/volume.ts";
+import type { ReadPolicy, VolumeDurability } from "#shared/domain/volume.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
 import type { VolumeAdministration } from "#shared/ports/volume-administration.ts";
 import { ApiClient, defaultApi } from "./api-client.ts";
@@ -15,8 +15,16 @@ export interface WantedVolume {
   readonly name: string;
   readonly sizeBytes: number;
   readonly durability: VolumeDurability;
+  readonly reads: ReadPolicy | null;
   /** Null: as many as the server makes by itself. */
   readonly replicas: number | null;
+  readonly policy: ApiPolicy;
+}
+
+/** Null: stays as it is. */
+export interface VolumeChange {
+  readonly durability: VolumeDurability | null;
+  readonly reads: ReadPolicy | null;
   readonly policy: ApiPolicy;
 }
 
@@ -25,7 +33,7 @@ export interface VolumeAccess {
   show(name: string): Promise<ApiVolume>;
   connections(name: string): Promise<readonly ApiConnection[]>;
   create(volume: WantedVolume): Promise<ApiVolume>;
-  set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume>;
+  set(name: string, change: VolumeChange): Promise<ApiVolume>;
   resize(name: string, sizeBytes: number, shrink: boolean): Promise<ApiVolume>;
   delete(name: string): Promise<void>;
   image(operation: "check" | "adopt" | "discard", name: string): Promise<ApiImageReport>;
@@ -75,14 +83,15 @@ class ServerAccess implements VolumeAccess {
   }
 
   async create(volume: WantedVolume): Promise<ApiVolume> {
-    const { name, sizeBytes: size, durability, replicas, policy } = volume;
-    const wanted = replicas === null ? {} : { replicas };
+    const { name, sizeBytes: size, durability, reads, replicas, policy } = volume;
+    const wanted = { ...(reads === null ? {} : { reads }), ...(replicas === null ? {} : { replicas }) };
     return await this.client.call("POST", "/v1/volumes", { name, size, durability, ...wanted, ...policy });
   }
 
-  async set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume> {
+  async set(name: string, { durability, reads, policy }: VolumeChange): Promise<ApiVolume> {
     return await this.client.call("PATCH", pathOf(name), {
       ...(durability === null ? {} : { durability }),
+      ...(reads === null ? {} : { reads }),
       ...policy,
     });
   }
@@ -120,18 +129,22 @@ class FileAccess implements VolumeAccess {
   }
 
   async create(volume: WantedVolume): Promise<ApiVolume> {
-    const { replicas, ...rest } = volume;
+    const { replicas, reads, ...rest } = volume;
     if (replicas !== null && replicas !== 1) {
       throw new UsageError(
         ["--replicas and --data exclude each other"],
         "A data directory is one machine's.",
       );
     }
-    return volumeBody(await this.host.create({ ...rest, policy: policyFrom(volume.policy) }), []);
+    return volumeBody(
+      await this.host.create({ ...rest, reads: reads ?? undefined, policy: policyFrom(volume.policy) }),
+      [],
+    );
   }
 
-  async set(name: string, durability: VolumeDurability | null, policy: ApiPolicy): Promise<ApiVolume> {
+  async set(name: string, { durability, reads, policy }: VolumeChange): Promise<ApiVolume> {
     const change = policyFrom(policy);
+    if (reads !== null) await this.host.setReads(name, reads);
     if (durability !== null) await this.host.setDurability(name, durability);
     if (Object.keys(change).length > 0) await this.host.past.setPolicy(name, change);
     return volumeBody(this.host.show(name), []);

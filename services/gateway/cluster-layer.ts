@@ -3,6 +3,7 @@
  * opens it. Here the engines meet their adapters (engine/cluster-exports.ts, remote-replica.ts).
  */
 import { hostname } from "node:os";
+import { BootClock } from "#shared/adapters/clock/boot.ts";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
@@ -53,7 +54,7 @@ export async function openClusterGateway(
   const random = new SystemRandom();
   const store = new NativeFileStore();
   const cluster = await openCluster(config.nats, `varve gateway ${config.name}`, clock, onNote);
-  const leases = new KeyTableLeases({ table: cluster.leaseTable, clock, random });
+  const leases = new KeyTableLeases({ table: cluster.leaseTable, clock: new BootClock(), random });
   const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
   const pool = new SlabPool(store, clock, config.payloadBytesMax);
   const parts: GatewayParts = { config, clock, random, pool, cluster, failpoint, images: new Set() };
@@ -83,6 +84,7 @@ export async function openClusterGateway(
       catalog: cluster.catalog,
       only: config.only,
       openSession: async (record, lease, onHalted) => openSession(parts, record, lease, onHalted),
+      isStrict: (id) => cluster.catalog.get(id)?.reads === "strict",
       disconnect: (name) => server?.disconnectExport(name),
       onNote,
     });
@@ -110,11 +112,13 @@ export async function openClusterGateway(
 
 function readinessOf({ config, cluster }: GatewayParts, exports: ClusterExports): Readiness {
   const away = cluster.missing();
-  const volumes = [...exports.served()].map(([volumeId, { session, leaseRemainingMs }]) => ({
+  const volumes = [...exports.served()].map(([volumeId, { session, leaseRemainingMs, unprovenReads }]) => ({
     volumeId,
     name: session.name,
     state: session.state,
-    // Reads go on as of the last acknowledged state, writes wait, while this is not above 0.
+    reads: cluster.catalog.get(volumeId)?.reads ?? "available",
+    unprovenReads,
+    // While this is not above 0 writes wait; reads go on as of the last acknowledged state, or, strict, wait, too.
     leaseRemainingMs,
     attachedClients: session.attachedClients,
     epoch: session.log.epoch,

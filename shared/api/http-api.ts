@@ -13,7 +13,7 @@ import { bucket, bucketBodies } from "./bucket-api.ts";
 import { cluster } from "./cluster-api.ts";
 import { jobs, past, pastBodies, policyFields } from "./past-api.ts";
 import { replicaBodies, replicas } from "./replica-api.ts";
-import { Durability, errors, Fields, Size, Volume } from "./volume-schema.ts";
+import { Durability, errors, Fields, Reads, Size, Volume } from "./volume-schema.ts";
 
 const Connection = Schema.Struct({
   volume: Schema.NullOr(Schema.String).annotate({ description: "null while the client negotiates" }),
@@ -47,13 +47,18 @@ const CreateVolume = Schema.Struct({
   name: Schema.String,
   size: Size,
   durability: Schema.optionalKey(Durability),
+  reads: Schema.optionalKey(Reads),
   replicas: Schema.optionalKey(Schema.Int).annotate({
     description: "storage nodes with an image; in a cluster",
   }),
   ...policyFields,
 });
 const ResizeVolume = Schema.Struct({ size: Size, shrink: Schema.optionalKey(Schema.Boolean) });
-const SetVolume = Schema.Struct({ durability: Schema.optionalKey(Durability), ...policyFields });
+const SetVolume = Schema.Struct({
+  durability: Schema.optionalKey(Durability),
+  reads: Schema.optionalKey(Reads),
+  ...policyFields,
+});
 
 /** Bodies that the server checks by itself (services/api/request-body.ts), so that every mistake is named at once. */
 export const bodies = {

@@ -13,6 +13,7 @@ export function volumeBody(view: VolumeView, uris: readonly string[]): ApiVolume
     name: view.name,
     sizeBytes: view.sizeBytes,
     durability: view.durability,
+    reads: view.reads,
     createdAt: new Date(view.createdAtMs).toISOString(),
     condition: view.condition,
     failure: view.failure === null ? null : errorBody(view.failure),

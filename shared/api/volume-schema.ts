@@ -31,6 +31,11 @@ export const Durability = Schema.Literals(["write", "flush"]).annotate({
   description: "write: a reply means durable. flush: FLUSH and FUA mean durable.",
 });
 
+export const Reads = Schema.Literals(["available", "strict"]).annotate({
+  description:
+    "what a gateway that can't prove that it still serves the volume answers: its last state, or nothing",
+});
+
 export const Size = Schema.Union([Schema.String, Schema.Int]).annotate({
   description: 'bytes as a number, or binary units as a text: "10G" is 10 GiB',
 });
@@ -74,6 +79,7 @@ export const Volume = Schema.Struct({
   name: Schema.String,
   sizeBytes: Schema.Int,
   durability: Durability,
+  reads: Reads,
   createdAt: Schema.String.annotate({ description: "RFC 3339" }),
   condition: Schema.Literals(["serving", "halted", "failed", "busy", "closed"]),
   failure: NullableError,

@@ -316,6 +316,10 @@ export const limits = {
   /** How long a lease lasts, and how often it is renewed: three renewals in one lease. */
   leaseMsDefault: 3_000,
   leaseRenewalsPerLease: 3,
+  /** A strict read is not answered in the last of a lease: 2 % of it, far above what two clocks differ by in 3 s (0.05 %). */
+  leaseMarginMs: 60,
+  /** A strict read waits so long for proof, then gets EIO: as long as a write for its log. */
+  strictReadPatienceMs: 30_000,
   nameLengthMax: 63,
   /** "host pid" of an epoch entry: a host name has at most 253 characters, but what people need to find it fits here. */
   writerLengthMax: 128,

@@ -13,9 +13,17 @@ export type VolumeDurability = (typeof durabilities)[number];
 /**
  * creating: files may be missing or half made, nobody was told that the volume exists; a start removes it.
  * active: exists. deleting: the user was promised that it goes; a start removes what is left.
+ * moved: a cluster has it now; its files stay, nobody serves them (docs/specs/move-in.md).
  */
-export const volumeStates = ["creating", "active", "deleting"] as const;
+export const volumeStates = ["creating", "active", "deleting", "moved"] as const;
 export type VolumeState = (typeof volumeStates)[number];
+
+/**
+ * What a gateway of a cluster answers while it can't prove that it still holds the volume's lease: `available`: the last state
+ * that it acknowledged; `strict`: nothing, the read waits, then gets EIO (docs/specs/cluster.md#reads-and-the-lease).
+ */
+export const readPolicies = ["available", "strict"] as const;
+export type ReadPolicy = (typeof readPolicies)[number];
 
 export interface VolumeRecord {
   /** 16 lower-case hex digits, never reused. */
@@ -28,6 +36,8 @@ export interface VolumeRecord {
   /** Wall clock, milliseconds since 1970. */
   readonly createdAtMs: number;
   readonly state: VolumeState;
+  /** Not there: available. One machine's reads are always strict, whatever stands here. */
+  readonly reads?: ReadPolicy;
 }
 
 const namePattern = /^[a-z0-9][a-z0-9._-]*$/;
@@ -60,6 +70,10 @@ export function isVolumeId(text: string): boolean {
 
 export function isDurability(text: string): text is VolumeDurability {
   return (durabilities as readonly string[]).includes(text);
+}
+
+export function isReadPolicy(text: string): text is ReadPolicy {
+  return (readPolicies as readonly string[]).includes(text);
 }
 
 /** The rules above as an error, for whoever takes a name and a size from outside. */

@@ -6,7 +6,9 @@ import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import {
   isDurability,
+  isReadPolicy,
   isVolumeId,
+  type ReadPolicy,
   type VolumeRecord,
   volumeNameMistake,
   volumeSizeMistake,
@@ -15,7 +17,8 @@ import {
 import { checksumOf } from "./checksum.ts";
 
 const formatName = "varve-catalog";
-export const catalogVersion = 1;
+/** Version 2 has `reads` and the state moved; it is written only where one of them is used, so that older programs read the rest. */
+const catalogVersions: readonly unknown[] = [1, 2];
 /** 1024 volumes of at most 260 bytes each and the frame; more is refused unread. */
 export const catalogBytesMax = 1024 * 1024;
 /** The last lines: the checksum of all bytes before them. */
@@ -29,9 +32,11 @@ export function encodeCatalog(records: readonly VolumeRecord[]): Buffer {
   const mistakes = checkVolumes(records);
   if (mistakes.length > 0) throw refused("catalogue", "Invalid", mistakes);
   const sorted = [...records].sort((one, other) => (one.name < other.name ? -1 : 1));
-  const lines = sorted.map((record) => `    ${JSON.stringify(inOrder(record))}`).join(",\n");
+  const version = records.some(({ reads, state }) => reads === "strict" || state === "moved") ? 2 : 1;
+  const ordered = sorted.map((record) => inOrder(record, version === 1 ? undefined : "available"));
+  const lines = ordered.map((record) => `    ${JSON.stringify(record)}`).join(",\n");
   const volumes = lines === "" ? "[]" : `[\n${lines}\n  ]`;
-  const covered = `{\n  "format": "${formatName}",\n  "version": ${catalogVersion},\n  "volumes": ${volumes},\n`;
+  const covered = `{\n  "format": "${formatName}",\n  "version": ${version},\n  "volumes": ${volumes},\n`;
   return Buffer.from(covered + closingLines(sumOf(Buffer.from(covered))));
 }
 
@@ -50,7 +55,7 @@ export function decodeCatalog(bytes: Buffer, place: string): readonly VolumeReco
   }
   const document = parse(text, place);
   if (document["format"] !== formatName) throw damaged(place, `its format is not "${formatName}"`);
-  if (document["version"] !== catalogVersion) {
+  if (!catalogVersions.includes(document["version"])) {
     const found = JSON.stringify(document["version"]);
     throw new VarveError(
       "CatalogVersionError",
@@ -64,7 +69,7 @@ export function decodeCatalog(bytes: Buffer, place: string): readonly VolumeReco
   }
   const mistakes = checkVolumes(document["volumes"]);
   if (mistakes.length > 0) throw refused(place, "Corrupt", mistakes);
-  const records = (document["volumes"] as VolumeRecord[]).map(inOrder);
+  const records = (document["volumes"] as VolumeRecord[]).map((record) => inOrder(record));
   if (!encodeCatalog(records).equals(bytes)) throw damaged(place, "it is not in the form that Varve writes");
   return records;
 }
@@ -109,12 +114,20 @@ const rules: Readonly<Record<keyof VolumeRecord, (value: unknown) => string | nu
   createdAtMs: (value) =>
     Number.isSafeInteger(value) && (value as number) >= 0 ? null : "is not a time in ms",
   state: (value) =>
-    (volumeStates as readonly unknown[]).includes(value) ? null : 'is not "creating", "active" or "deleting"',
+    (volumeStates as readonly unknown[]).includes(value)
+      ? null
+      : 'is not "creating", "active", "deleting" or "moved"',
+  reads: (value) =>
+    value === undefined || (typeof value === "string" && isReadPolicy(value))
+      ? null
+      : 'is neither "available" nor "strict"',
 };
 
-function inOrder(record: VolumeRecord): VolumeRecord {
+/** `usual`: what is written where the record does not say how it is read; undefined: nothing. */
+function inOrder(record: VolumeRecord, usual?: ReadPolicy): VolumeRecord {
   const { id, name, sizeBytes, durability, createdAtMs, state } = record;
-  return { id, name, sizeBytes, durability, createdAtMs, state };
+  const reads = record.reads === "strict" ? record.reads : usual;
+  return { id, name, sizeBytes, durability, createdAtMs, state, ...(reads === undefined ? {} : { reads }) };
 }
 
 function sumOf(bytes: Uint8Array): string {

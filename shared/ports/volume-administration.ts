@@ -6,7 +6,7 @@
 import type { VolumeOrigin } from "#shared/domain/archive.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { HistoryPolicy } from "#shared/domain/history-record.ts";
-import type { VolumeDurability } from "#shared/domain/volume.ts";
+import type { ReadPolicy, VolumeDurability } from "#shared/domain/volume.ts";
 
 /**
  * serving: clients may attach. halted: log or image failed while serving; reads go on, writes fail. failed: could not be
@@ -59,6 +59,8 @@ export interface VolumeView {
   readonly description: string;
   readonly sizeBytes: number;
   readonly durability: VolumeDurability;
+  /** One machine's is always strict. */
+  readonly reads: ReadPolicy;
   readonly createdAtMs: number;
   readonly condition: VolumeCondition;
   /** Why it halted or failed. */
@@ -75,6 +77,8 @@ export interface NewVolume {
   readonly name: string;
   readonly sizeBytes: number;
   readonly durability: VolumeDurability;
+  /** Not there: what the server does by itself, available in a cluster, strict on one machine. */
+  readonly reads?: ReadPolicy | undefined;
   /** Images on as many storage nodes, in a cluster; else 1. */
   readonly replicas?: number;
   readonly policy?: Partial<HistoryPolicy>;
@@ -105,6 +109,11 @@ export interface VolumeAdministration {
   resize(name: string, sizeBytes: number, shrink: boolean): Promise<VolumeView>;
   /** Refused while a client is attached. */
   setDurability(name: string, durability: VolumeDurability): Promise<VolumeView>;
+  /**
+   * Holds for clients that are attached, too. A gateway that does not reach the others goes by what it knew. Rejects Invalid where
+   * the server can't read so.
+   */
+  setReads(name: string, reads: ReadPolicy): Promise<VolumeView>;
   checkImage(name: string): Promise<ImageReport>;
   /** Keeps a change that somebody else made to the image: appends it to the log. */
   adoptImage(name: string): Promise<ImageReport>;

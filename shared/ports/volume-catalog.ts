@@ -16,6 +16,7 @@ export interface VolumeCatalog {
   /** All records as of the last finished change, sorted by name. A snapshot: later changes do not show in it. */
   list(): readonly VolumeRecord[];
   find(name: string): VolumeRecord | null;
+  get(id: string): VolumeRecord | null;
   /**
    * Adds a record, or replaces the one with the same id. Durable when it resolves; after a failure or a crash the
    * catalogue holds either the old or the new state. Changes are made one after the other in the order of calls. Rejects

@@ -86,6 +86,7 @@ describe("an operator", () => {
     expect((await varve("volume", "create", "one", "--size", "16M")).code).toBe(0);
     expect(await json("node", "list")).toMatchObject([{ volumes: ["disk0", "one"] }, { volumes: ["disk0"] }]);
 
+    expect(await json("volume", "set", "one", "--reads", "strict")).toMatchObject({ reads: "strict" });
     const gate = await lab.gateway("gate-1");
     const client = await attach(gate.port);
     await client.write(0, Buffer.alloc(4096, 5));

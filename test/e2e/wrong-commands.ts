@@ -105,6 +105,18 @@ export const wrongCommands: readonly WrongCommand[] = [
     "write: a reply means durable. flush: FLUSH and FUA mean durable, as with any disk's cache.",
   ),
   usage(
+    "cli-reads",
+    "volume set kept --reads fast --data {D}",
+    '--reads: "fast" is neither available nor strict',
+    "What a gateway that can't prove that it still serves the volume answers: its last state, or nothing.",
+  ),
+  usage(
+    "volume-reads",
+    "volume set kept --reads available --data {D}",
+    "volume kept: reads of one machine are always strict",
+    "reads: available is for a cluster, whose gateways may be cut off. Nothing was changed.",
+  ),
+  usage(
     "cli-api-and-data",
     "volume list --api http://127.0.0.1:1 --data {D}",
     "--api and --data exclude each other",
@@ -232,7 +244,7 @@ export const wrongCommands: readonly WrongCommand[] = [
   usage(
     "volume-set-nothing",
     "volume set kept --data {D}",
-    "varve volume set kept sets nothing: give --durability, --history, --residency, --cold-after or --bucket-away",
+    "varve volume set kept sets nothing: give --durability, --reads, --history, --residency, --cold-after or --bucket-away",
     "See: varve help volume set.",
   ),
   usage(

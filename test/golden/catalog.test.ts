@@ -46,6 +46,19 @@ describe("catalogue", () => {
     expect(decodeCatalog(bytes, "catalog.json")).toEqual(records.toReversed());
   });
 
+  test("version 2 is written where a volume needs it, and only there", () => {
+    const [disk0, backup] = records as [VolumeRecord, VolumeRecord];
+    const strict = { ...disk0, reads: "strict" } as const;
+    const { durability } = disk0;
+    const moved = { ...backup, name: "old", durability, state: "moved" } as const;
+    const page = textExample("catalog.md", "json-2");
+    expect(encodeCatalog([strict, moved]).toString()).toBe(page.toString());
+    expect(decodeCatalog(page, "catalog.json")).toEqual([strict, moved]);
+    expect(undetectedFlips(page, accepts)).toEqual([]);
+    const usual = [{ ...disk0, reads: "available" }, backup] as const;
+    expect(encodeCatalog(usual).toString()).toBe(bytes.toString());
+  });
+
   test("they are JSON as they stand", () => {
     expect(JSON.parse(bytes.toString())).toMatchObject({ format: "varve-catalog", version: 1 });
   });

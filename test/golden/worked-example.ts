@@ -34,9 +34,9 @@ export function hexExample(page: string, fence = "hex"): Buffer {
   return Buffer.from(bytes);
 }
 
-/** The page's only fenced JSON text. */
-export function textExample(page: string): Buffer {
-  return Buffer.from(fenced(page, "json"));
+/** The page's only fenced JSON text, or the only one that is fenced with another word. */
+export function textExample(page: string, fence = "json"): Buffer {
+  return Buffer.from(fenced(page, fence));
 }
 
 /** Offsets of bits whose flip `accepts` still takes; [] for a format that finds every one. */

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import type { PlacementRecord } from "#shared/domain/cluster.ts";
+import type { ReadPolicy } from "#shared/domain/volume.ts";
 import { openCluster } from "#shared/shell/cluster-connection.ts";
 import { freePort } from "./free-port.ts";
 import { type LabNetwork, loopback } from "./lab-network.ts";
@@ -174,13 +175,18 @@ export class Lab {
   }
 
   /** A volume with replicas on these nodes, as the api would place it. */
-  async createVolume(name: string, sizeBytes: number, nodes: readonly string[]): Promise<string> {
+  async createVolume(
+    name: string,
+    sizeBytes: number,
+    nodes: readonly string[],
+    reads: ReadPolicy = "available",
+  ): Promise<string> {
     const { addresses, monitors } = this.#servers;
     const nats = { servers: addresses, monitors, replicas: this.#servers.nodes.length };
     const cluster = await openCluster(nats, "test", new SystemClock(), () => undefined);
     try {
       const id = new SystemRandom().hex(8);
-      const record = { id, name, sizeBytes, durability: "write", createdAtMs: Date.now() } as const;
+      const record = { id, name, sizeBytes, durability: "write", createdAtMs: Date.now(), reads } as const;
       const replicas = nodes.map((node) => ({ node, pool: "main" }));
       const placement: PlacementRecord = { volumeId: id, beginBytes: sizeBytes, replicas };
       await cluster.map.changePlacement(id, () => placement);

@@ -13,6 +13,7 @@ import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 import {
   checkVolumeName,
   checkVolumeSize,
+  type ReadPolicy,
   type VolumeDurability,
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
@@ -92,6 +93,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       durability: volume.durability,
       createdAtMs: clock.wallTimeMs(),
       state: "creating",
+      ...(volume.reads === "strict" ? { reads: "strict" } : {}),
     };
     const places = placeReplicas({ sizeBytes: record.sizeBytes, replicas, tags: [] }, this.ground());
     await catalog.put(record);
@@ -138,6 +140,11 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
     await this.#options.catalog.put({ ...record, durability });
+    return this.show(name);
+  }
+
+  async setReads(name: string, reads: ReadPolicy): Promise<VolumeView> {
+    await this.#options.catalog.put({ ...this.require(name), reads });
     return this.show(name);
   }
 
@@ -258,6 +265,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       description: lease === null ? "not in use" : `served by gateway ${lease.holder}`,
       sizeBytes: record.sizeBytes,
       durability: record.durability,
+      reads: record.reads ?? "available",
       createdAtMs: record.createdAtMs,
       condition: lease === null ? "closed" : "serving",
       failure: null,

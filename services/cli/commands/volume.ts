@@ -4,7 +4,14 @@
  */
 import type { ApiConnection, ApiVolume } from "#shared/api/http-api.ts";
 import { byteSizeFrom, exactByteSize, readableByteSize } from "#shared/domain/byte-size.ts";
-import { durabilities, isDurability, type VolumeDurability } from "#shared/domain/volume.ts";
+import {
+  durabilities,
+  isDurability,
+  isReadPolicy,
+  type ReadPolicy,
+  readPolicies,
+  type VolumeDurability,
+} from "#shared/domain/volume.ts";
 import { type CommandLine, UsageError } from "../command-line.ts";
 import { pairs, printJson, printLine, table } from "../output.ts";
 import { PastAccess } from "../past-access.ts";
@@ -22,7 +29,8 @@ async function create(line: CommandLine): Promise<number> {
   const durability = durabilityOf(line) ?? "write";
   const sizeBytes = byteSizeFrom(size, "--size");
   const replicas = replicasOf(line);
-  const volume = { name: nameOf(line), sizeBytes, durability, replicas, policy: policyOf(line) };
+  const [name, reads, policy] = [nameOf(line), readsOf(line), policyOf(line)];
+  const volume = { name, sizeBytes, durability, reads, replicas, policy };
   const created = await withVolumes(line, async (volumes) => volumes.create(volume));
   printChanged(line, created, `created ${summary(created)}`);
   return 0;
@@ -89,18 +97,21 @@ async function show(line: CommandLine): Promise<number> {
 }
 
 async function set(line: CommandLine): Promise<number> {
-  const durability = durabilityOf(line);
+  const [durability, reads] = [durabilityOf(line), readsOf(line)];
   const policy = policyOf(line);
-  if (durability === null && Object.keys(policy).length === 0) {
+  if (durability === null && reads === null && Object.keys(policy).length === 0) {
     throw new UsageError(
       [
-        `varve volume set ${nameOf(line)} sets nothing: give --durability, --history, --residency, --cold-after or --bucket-away`,
+        `varve volume set ${nameOf(line)} sets nothing: give --durability, --reads, --history, --residency, --cold-after or --bucket-away`,
       ],
       "See: varve help volume set.",
     );
   }
-  const changed = await withVolumes(line, async (volumes) => volumes.set(nameOf(line), durability, policy));
-  printChanged(line, changed, `${changed.name} has durability ${changed.durability}${policyText(changed)}`);
+  const changed = await withVolumes(line, async (volumes) =>
+    volumes.set(nameOf(line), { durability, reads, policy }),
+  );
+  const text = `${changed.name} has durability ${changed.durability}, reads ${changed.reads}${policyText(changed)}`;
+  printChanged(line, changed, text);
   return 0;
 }
 
@@ -139,6 +150,16 @@ function durabilityOf(line: CommandLine): VolumeDurability | null {
   throw new UsageError(
     [`--durability: "${value}" is neither ${durabilities.join(" nor ")}`],
     "write: a reply means durable. flush: FLUSH and FUA mean durable, as with any disk's cache.",
+  );
+}
+
+function readsOf(line: CommandLine): ReadPolicy | null {
+  const value = line.values.get("reads")?.[0];
+  if (value === undefined) return null;
+  if (isReadPolicy(value)) return value;
+  throw new UsageError(
+    [`--reads: "${value}" is neither ${readPolicies.join(" nor ")}`],
+    "What a gateway that can't prove that it still serves the volume answers: its last state, or nothing.",
   );
 }
 
@@ -211,6 +232,7 @@ function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
     ["id", volume.id],
     ["size", `${exactByteSize(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     ["durability", volume.durability],
+    ["reads", volume.reads],
     ["created", volume.createdAt],
     ["state", volume.condition],
     ["failure", failure === null ? null : failure.message],

@@ -10,6 +10,7 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { Lease, Leases } from "#shared/ports/lease.ts";
+import { StrictReads } from "./strict-reads.ts";
 import type { VolumeSession, VolumeSessionStatus } from "./volume-session.ts";
 
 /** What is needed of a session. */
@@ -30,6 +31,8 @@ export interface ClusterVolumeSetting {
     lease: Lease,
     onHalted: (error: VarveError) => void,
   ): Promise<ClusterSession>;
+  /** Whether reads of a volume are strict now. */
+  isStrict(volumeId: string): boolean;
   /** Cuts the connections to the volume's export. */
   disconnect(name: string): void;
   onNote(text: string): void;
@@ -38,6 +41,14 @@ export interface ClusterVolumeSetting {
 interface Serving {
   readonly lease: Lease;
   readonly session: ClusterSession;
+  readonly strictReads: StrictReads;
+}
+
+export interface ClusterVolumeStatus {
+  readonly session: VolumeSessionStatus;
+  readonly leaseRemainingMs: number;
+  /** Strict reads that had to wait for proof. */
+  readonly unprovenReads: number;
 }
 
 /** A session that nobody uses is closed after this, so that the volume can move. */
@@ -64,16 +75,17 @@ export class ClusterVolume {
   async open(): Promise<BlockExport> {
     if (this.#ending !== null) throw ending(this.#record.name, this.#failure);
     this.#opening ??= this.#begin();
-    const { session } = await this.#opening;
+    const { session, strictReads } = await this.#opening;
     if (this.#ending !== null) throw ending(this.#record.name, this.#failure);
     this.#watchIdle();
-    return session.openExport(`served by gateway ${this.#setting.gateway}`);
+    return session.openExport(`served by gateway ${this.#setting.gateway}`, undefined, strictReads);
   }
 
-  status(): { readonly session: VolumeSessionStatus; readonly leaseRemainingMs: number } | null {
+  status(): ClusterVolumeStatus | null {
     if (this.#serving === null) return null;
-    const { session, lease } = this.#serving;
-    return { session: session.status(), leaseRemainingMs: Math.round(lease.remainingMs()) };
+    const { session, lease, strictReads } = this.#serving;
+    const leaseRemainingMs = Math.round(lease.remainingMs());
+    return { session: session.status(), leaseRemainingMs, ...strictReads.counters };
   }
 
   /** Closes the session, then lets the lease go. Never rejects. */
@@ -83,7 +95,7 @@ export class ClusterVolume {
   }
 
   async #begin(): Promise<Serving> {
-    const { leases, gateway, address } = this.#setting;
+    const { leases, gateway, address, clock } = this.#setting;
     let lease: Lease | null = null;
     try {
       lease = await leases
@@ -92,7 +104,8 @@ export class ClusterVolume {
           throw servedElsewhere(this.#record.name, cause);
         });
       const session = await this.#setting.openSession(this.#record, lease, (error) => this.#halted(error));
-      const serving = { lease, session };
+      const wanted = (): boolean => this.#setting.isStrict(this.#record.id);
+      const serving = { lease, session, strictReads: new StrictReads({ clock, lease, wanted }) };
       this.#serving = serving;
       // A lease that was lost meanwhile tells at once.
       lease.onLost((error) => {
@@ -117,6 +130,7 @@ export class ClusterVolume {
     if (this.#serving === null) return;
     // Somebody else serves it now, or soon: clients that are cut off before an error reaches them ask there again.
     if (error.kind === "Fenced") this.#setting.disconnect(this.#record.name);
+    this.#serving.strictReads.fail(error);
     void this.#end(error);
   }
 

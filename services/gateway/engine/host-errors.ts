@@ -6,6 +6,7 @@
 import { VarveError } from "#shared/domain/errors.ts";
 import type { HistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
+import type { ReadPolicy } from "#shared/domain/volume.ts";
 
 export function unknownVolume(name: string, names: readonly string[]): VarveError {
   return new VarveError("UnknownVolumeError", "Invalid", `there is no volume named ${JSON.stringify(name)}`, {
@@ -98,6 +99,19 @@ export function volumeBusy(name: string): VarveError {
     hint: "Try again in a moment.",
     fields: { name },
   });
+}
+
+export function requireStrictReads(name: string, reads: ReadPolicy | undefined): void {
+  if (reads !== "available") return;
+  throw new VarveError(
+    "ReadsAreStrict",
+    "Invalid",
+    `volume ${name}: reads of one machine are always strict`,
+    {
+      hint: "reads: available is for a cluster, whose gateways may be cut off. Nothing was changed.",
+      fields: { name },
+    },
+  );
 }
 
 export function bucketNeeded(name: string, remote: number, extents: number): VarveError {

@@ -293,6 +293,7 @@ export class HostedVolume {
       description: this.description,
       sizeBytes: record.sizeBytes,
       durability: record.durability,
+      reads: "strict",
       createdAtMs: record.createdAtMs,
       condition: this.condition(status),
       failure: status?.error ?? this.failure,

@@ -7,6 +7,7 @@ import type { BlockExport, Completion, WriteSlot } from "#shared/ports/block-exp
 import type { ByteRange } from "#shared/ports/history.ts";
 import type { AllocationRun } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
+import type { StrictReads } from "./strict-reads.ts";
 import type { VolumeReader } from "./volume-reader.ts";
 import type { VolumeWriter } from "./volume-writer.ts";
 
@@ -19,11 +20,14 @@ export interface VolumeExportOptions {
   readonly writer: VolumeWriter;
   readonly onRoom: (callback: () => void) => void;
   readonly onClose: (closed: VolumeExport) => void;
+  /** Not there where nobody else could have written meanwhile. */
+  readonly strictReads: StrictReads | undefined;
   readonly isLocal: ((extent: number) => boolean) | undefined;
   /** Where the volume differs from a point; see BlockExport.changesSince. */
   readonly changesSince: ChangesSince | undefined;
 }
 
+export type { StrictReads };
 export type ChangesSince = (point: string) => Promise<readonly ByteRange[]>;
 
 export class VolumeExport implements BlockExport {
@@ -36,6 +40,7 @@ export class VolumeExport implements BlockExport {
   readonly changesSince?: ChangesSince;
   private readonly options: VolumeExportOptions;
   private readonly reader: VolumeReader;
+  private readonly strictReads: StrictReads | undefined;
   private readonly writer: VolumeWriter;
   private closed = false;
 
@@ -48,10 +53,14 @@ export class VolumeExport implements BlockExport {
     if (options.changesSince !== undefined) this.changesSince = options.changesSince;
     this.options = options;
     this.reader = options.reader;
+    this.strictReads = options.strictReads;
     this.writer = options.writer;
   }
 
   read(offset: number, length: number, slab: Slab, start: number, done: Completion): boolean {
+    if (this.strictReads?.wanted === true) {
+      return this.strictReads.read(this.reader, offset, length, slab, start, done);
+    }
     return this.reader.read(offset, length, slab, start, done);
   }
 

@@ -12,10 +12,11 @@ import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-rec
 import {
   checkVolumeName,
   checkVolumeSize,
+  type ReadPolicy,
   type VolumeDurability,
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
-import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
+import type { ExportDirectory } from "#shared/ports/block-export.ts";
 import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
 import type {
@@ -29,6 +30,7 @@ import { HistoryFile } from "./history-file.ts";
 import {
   directoryTaken,
   hostClosing,
+  requireStrictReads,
   shrinkNotAllowed,
   unknownVolume,
   volumeExists,
@@ -145,17 +147,12 @@ export class VolumeHost implements VolumeAdministration {
   }
 
   /** Directories in volumes/ that the catalogue does not know. */
-  async strangers(): Promise<readonly string[]> {
-    return await this.directory.strangers([...this.volumes.keys()]);
-  }
-
-  async open(name: string): Promise<BlockExport | null> {
-    return await this.exports.open(name);
-  }
+  strangers = async (): Promise<readonly string[]> => this.directory.strangers([...this.volumes.keys()]);
 
   async create(volume: NewVolume): Promise<VolumeView> {
     checkVolumeName(volume.name);
     checkVolumeSize(volume.sizeBytes);
+    requireStrictReads(volume.name, volume.reads);
     return await this.change(async () => {
       await this.requireFreeName(volume.name);
       const record: VolumeRecord = {
@@ -229,6 +226,11 @@ export class VolumeHost implements VolumeAdministration {
       await this.whileClosed(volume, "changed", async () => this.record(volume, { durability }));
       return volume.view();
     });
+  }
+
+  async setReads(name: string, reads: ReadPolicy): Promise<VolumeView> {
+    requireStrictReads(name, reads);
+    return this.show(name);
   }
 
   async checkImage(name: string): Promise<ImageReport> {
@@ -319,15 +321,13 @@ export class VolumeHost implements VolumeAdministration {
   private async requireHeld(volume: HostedVolume): Promise<void> {
     const { id, name } = volume.record;
     const clones = [...this.volumes.values()].filter((one) => one.past.history?.origin?.volumeId === id);
-    if (clones.length === 0 || (await volume.past.heldAll())) return;
-    throw volumeNotHeld(name, clones.map((one) => one.name).join(", "));
+    const held = clones.length === 0 || (await volume.past.heldAll());
+    if (!held) throw volumeNotHeld(name, clones.map((one) => one.name).join(", "));
   }
 
-  private requireNotNeeded(volume: HostedVolume): void {
-    const { id } = volume.record;
-    const clones = [...this.volumes.values()].filter((one) => one !== volume && one.readsFrom(id));
-    if (clones.length === 0) return;
-    throw volumeNeeded(volume.name, clones.map((one) => one.name).join(", "));
+  private requireNotNeeded({ name, record }: HostedVolume): void {
+    const clones = [...this.volumes.values()].filter((one) => one.name !== name && one.readsFrom(record.id));
+    if (clones.length > 0) throw volumeNeeded(name, clones.map((one) => one.name).join(", "));
   }
 
   /** Files first, then the entry: a crash between finds the entry again and ends the work. */

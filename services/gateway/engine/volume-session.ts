@@ -25,7 +25,7 @@ import { Overlay } from "./overlay.ts";
 import { PendingBatch } from "./pending-batch.ts";
 import { SessionExtents } from "./session-extents.ts";
 import type { VolumeSessionStatus } from "./session-status.ts";
-import { type ChangesSince, VolumeExport } from "./volume-export.ts";
+import { type ChangesSince, type StrictReads, VolumeExport } from "./volume-export.ts";
 import { VolumeReader } from "./volume-reader.ts";
 import { VolumeWriter } from "./volume-writer.ts";
 import type { WritePatience } from "./write-patience.ts";
@@ -120,7 +120,7 @@ export class VolumeSession {
     return this.exports.size;
   }
 
-  openExport(description: string, changesSince?: ChangesSince): BlockExport {
+  openExport(description: string, changesSince?: ChangesSince, strictReads?: StrictReads): BlockExport {
     invariant(this.volumeWriter !== null, "an export is opened on a started session");
     if (this.closing !== null) {
       throw new VarveError("VolumeClosing", "Retry", `volume ${this.options.name} is closing`);
@@ -139,6 +139,7 @@ export class VolumeSession {
       },
       isLocal: extents === undefined ? undefined : (extent) => extents.isLocal(extent),
       changesSince,
+      strictReads,
     });
     this.exports.add(opened);
     return opened;

@@ -41,6 +41,10 @@ export abstract class CatalogRecords implements VolumeCatalog {
     return null;
   }
 
+  get(id: string): VolumeRecord | null {
+    return this.records.get(id) ?? null;
+  }
+
   async put(record: VolumeRecord): Promise<void> {
     await this.change((records) => {
       checkVolumeName(record.name);

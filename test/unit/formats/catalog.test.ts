@@ -70,7 +70,8 @@ describe("every mistake is named", () => {
     [[{ ...record, sizeBytes: 1000 }], ["volumes[0].sizeBytes is not a multiple of 512 bytes"]],
     [[{ ...record, durability: "never" }], ['volumes[0].durability is neither "write" nor "flush"']],
     [[{ ...record, createdAtMs: -1 }], ["volumes[0].createdAtMs is not a time in ms"]],
-    [[{ ...record, state: "gone" }], ['volumes[0].state is not "creating", "active" or "deleting"']],
+    [[{ ...record, state: "gone" }], ['volumes[0].state is not "creating", "active", "deleting" or "moved"']],
+    [[{ ...record, reads: "any" }], ['volumes[0].reads is neither "available" nor "strict"']],
     [[{ ...record, color: "red" }], ['volumes[0]."color" is not known']],
     [
       [record, record],
@@ -115,7 +116,7 @@ describe("kinds of refusal", () => {
       "Corrupt",
       "format",
     ],
-    ["a newer version", () => documentOf(2, "[]"), "CatalogVersionError", "Invalid", "version 2"],
+    ["a newer version", () => documentOf(3, "[]"), "CatalogVersionError", "Invalid", "version 3"],
     ["another form", () => documentOf(1, "[ ]"), "CatalogDamagedError", "Corrupt", "form"],
     ["a field twice", () => documentOf(1, '[],\n  "volumes": []'), "CatalogDamagedError", "Corrupt", "form"],
     ["too large", () => Buffer.alloc(catalogBytesMax + 1, 32), "CatalogDamagedError", "Corrupt", "bytes"],

@@ -164,7 +164,7 @@ describe("create", () => {
       condition: "serving",
       imagePath: "/data/volumes/disk0/disk.raw",
     });
-    expect((await host.open("disk0"))?.description).toBe("4K durability=write");
+    expect((await host.exports.open("disk0"))?.description).toBe("4K durability=write");
     await host.close();
     expect(parts.session("disk0").closed).toBe(true);
     const again = await open({ create: false });
@@ -215,12 +215,12 @@ describe("create", () => {
 describe("delete", () => {
   test("is refused while a client is attached, and removes everything after", async () => {
     const host = await serving("a");
-    await host.open("a");
+    await host.exports.open("a");
     expect(await tagOf(host.delete("a"))).toBe("VolumeAttachedError");
     expect(stored()).toEqual(["a active"]);
     parts.session("a").attachedClients = 0;
     await host.delete("a");
-    expect(await host.open("a")).toBeNull();
+    expect(await host.exports.open("a")).toBeNull();
     expect(stored()).toEqual([]);
     expect(await store.list("/data/volumes")).toEqual([]);
     expect(await tagOf(host.delete("a"))).toBe("UnknownVolumeError");
@@ -229,7 +229,7 @@ describe("delete", () => {
   test("a client that comes meanwhile is told to come again", async () => {
     const host = await serving("a");
     const deleting = host.delete("a");
-    const attach = tagOf(Promise.resolve().then(async () => host.open("a")));
+    const attach = tagOf(Promise.resolve().then(async () => host.exports.open("a")));
     expect(await attach).toBe("VolumeBusyError");
     await deleting;
   });
@@ -260,7 +260,7 @@ describe("delete", () => {
 describe("resize", () => {
   test("grows while clients are attached", async () => {
     const host = await serving("a");
-    await host.open("a");
+    await host.exports.open("a");
     expect((await host.resize("a", 8192, false)).sizeBytes).toBe(8192);
     expect(content.records?.[0]?.sizeBytes).toBe(8192);
   });
@@ -268,7 +268,7 @@ describe("resize", () => {
   test("shrinks only when told to, with nobody attached", async () => {
     const host = await serving("a");
     expect(await tagOf(host.resize("a", 512, false))).toBe("ShrinkNotAllowedError");
-    await host.open("a");
+    await host.exports.open("a");
     expect(await tagOf(host.resize("a", 512, true))).toBe("VolumeAttachedError");
     parts.session("a").attachedClients = 0;
     expect((await host.resize("a", 512, true)).sizeBytes).toBe(512);
@@ -306,7 +306,7 @@ describe("set and image work", () => {
     expect((await host.setDurability("a", "flush")).durability).toBe("flush");
     expect(parts.calls).toEqual(["open a flush"]);
     expect(content.records?.[0]?.durability).toBe("flush");
-    await host.open("a");
+    await host.exports.open("a");
     expect(await tagOf(host.setDurability("a", "write"))).toBe("VolumeAttachedError");
     expect((await host.setDurability("a", "flush")).condition).toBe("serving");
   });
@@ -319,7 +319,7 @@ describe("set and image work", () => {
     await host.discardImage("a");
     expect(parts.calls).toEqual(["check", "adopt", "discard"].flatMap((one) => [`${one} a`, "open a write"]));
     expect(host.show("a").condition).toBe("serving");
-    await host.open("a");
+    await host.exports.open("a");
     expect(await tagOf(host.checkImage("a"))).toBe("VolumeAttachedError");
   });
 
@@ -329,7 +329,7 @@ describe("set and image work", () => {
     parts.broken.add("open a");
     await host.serve();
     expect(host.list().map((view) => view.condition)).toEqual(["failed", "serving"]);
-    expect(await tagOf(host.open("a"))).toBe("BrokenError");
+    expect(await tagOf(host.exports.open("a"))).toBe("BrokenError");
     expect(await tagOf(host.resize("a", 8192, false))).toBe("BrokenError");
     parts.broken.clear();
     await host.adoptImage("a");
