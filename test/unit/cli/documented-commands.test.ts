@@ -22,7 +22,7 @@ function commandsOf(page: string): string[][] {
     });
 }
 
-describe.each(["README.md", ...recipes])("%s", (page) => {
+describe.each(["README.md", "docs/runbook.md", ...recipes])("%s", (page) => {
   test("shows commands that exist", () => {
     const shown = commandsOf(page);
     expect(shown.length).toBeGreaterThan(0);
