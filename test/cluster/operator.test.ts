@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { Lab, sleep } from "../tools/cluster-process.ts";
+import { type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
 import { freePort } from "../tools/free-port.ts";
 import { NatsServers } from "../tools/nats-server.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
@@ -15,19 +15,24 @@ const run = promisify(execFile);
 let servers: NatsServers;
 let lab: Lab;
 let api = "";
+let front: ClusterProcess;
 
 beforeEach(async () => {
   servers = await NatsServers.start();
   lab = new Lab(servers);
   const http = `127.0.0.1:${await freePort()}`;
   api = `http://${http}`;
-  await lab.start("api", "front", { http, health: "off" });
+  front = await startApi();
 });
 
 afterEach(async () => {
   await lab.close();
   await servers.stop();
 });
+
+async function startApi(): Promise<ClusterProcess> {
+  return await lab.start("api", "front", { http: api.replace("http://", ""), health: "off" });
+}
 
 interface Ran {
   readonly code: number;
@@ -111,6 +116,38 @@ describe("an operator", () => {
     const fresh = await attach((await lab.gateway("gate-2")).port);
     expect((await fresh.read(0, 4096)).every((byte) => byte === 0)).toBe(true);
     await fresh.disconnect();
+  });
+
+  test("puts the catalogue back from a cold copy: the volumes of then, with their bytes", async () => {
+    const shelf = await lab.storage("shelf");
+    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);
+    await varve("volume", "create", "disk0", "--size", "16M");
+    const gate = await lab.gateway("gate-1");
+    const client = await attach(gate.port);
+    await client.write(0, Buffer.alloc(4096, 8));
+    await client.disconnect();
+    await gate.process.stop();
+    await shelf.stop();
+    const server = servers.node(0);
+    await server.stop();
+    await server.copyStore();
+    await server.start();
+    const create = async (): Promise<unknown> => {
+      await varve("volume", "create", "later", "--size", "16M");
+      return await json("volume", "list");
+    };
+    await expect.poll(create, { timeout: 15_000 }).toMatchObject([{ name: "disk0" }, { name: "later" }]);
+    await front.stop();
+    await server.stop();
+    await server.putBackStore();
+    await server.start();
+    await startApi();
+    await lab.storage("shelf");
+    await expect.poll(async () => json("volume", "list")).toMatchObject([{ name: "disk0" }]);
+    const again = await attach((await lab.gateway("gate-2")).port);
+    expect((await again.read(0, 4096)).every((byte) => byte === 8)).toBe(true);
+    await again.write(0, Buffer.alloc(4096, 9));
+    await again.disconnect();
   });
 
   test("takes a volume away from a gateway: its clients are cut off, another one serves all that was acknowledged", async () => {
