@@ -43,9 +43,11 @@ export async function openClusterApi(
     () => undefined,
     (error) => onNote(`warning: ${error.message}`),
   );
-  const { catalog, map, bus, connection } = cluster;
+  const { catalog, map, bus, past, connection } = cluster;
   const removeLog = async (id: string): Promise<void> => removeLogStream(connection, id);
-  const volumes = new ClusterVolumes({ catalog, map, leases, bus, clock, random, removeLog });
+  const archived = config.bucket !== null;
+  const parts = { catalog, map, leases, bus, past, archived, clock, random };
+  const volumes = new ClusterVolumes({ ...parts, removeLog });
   const placing = new ReplicaPlacing({
     map,
     bus,

@@ -1,5 +1,5 @@
 /*
- * Commands of a cluster: its processes (gateway, storage, api) with their settings, and what is done to it from outside. Entries of
+ * Commands of a cluster: its processes (gateway, storage, archiver, api) with their settings, and what is done to it from outside. Entries of
  * the command table (command-table.ts). Each setting is a flag, an environment variable and a name in the file of --config.
  */
 import { type Command, type Flag, json, served, volumeName } from "./command.ts";
@@ -39,6 +39,11 @@ const service = (health: string): readonly Flag[] => [
   setting("health", "ADDR|off", `serve /healthz and /readyz on HOST:PORT (default ${health})`),
 ];
 
+const bucket = setting(
+  "bucket",
+  "URL",
+  "file:///DIR on storage that all machines share, or s3://BUCKET/PREFIX?endpoint=http://HOST:PORT",
+);
 const only = setting("only", "VOLUME", "serve this volume and no other");
 const ends =
   "SIGTERM or SIGINT: finishes what is under way, closes cleanly, exits 0. A second one exits at once.";
@@ -96,6 +101,18 @@ export const clusterCommands: readonly Command[] = [
     load: async () => (await import("./commands/storage.ts")).storage,
   },
   {
+    path: ["archiver"],
+    summary: "keep the past of a cluster's volumes in a bucket, as one of its archivers",
+    detail: [
+      "Follows the logs of all volumes that no other archiver has, and stores them; log goes when the bucket holds it.",
+      "S3 credentials come from the environment, as for varve up.",
+      ends,
+    ],
+    args: [],
+    flags: [...service("127.0.0.1:8084"), { ...bucket, summary: `${bucket.summary} (required)` }, only, json],
+    load: async () => (await import("./commands/archiver.ts")).archiver,
+  },
+  {
     path: ["api"],
     summary: "serve the HTTP API of a cluster",
     detail: ["Creates and deletes volumes, shows nodes, replicas and who serves what.", ends],
@@ -103,6 +120,7 @@ export const clusterCommands: readonly Command[] = [
     flags: [
       ...service("127.0.0.1:8083"),
       setting("http", "ADDR", "listen for the HTTP API on HOST:PORT (default 127.0.0.1:8080)"),
+      { ...bucket, summary: `the archivers' bucket: new volumes keep their past, and it is read from there` },
       json,
     ],
     load: async () => (await import("./commands/api.ts")).api,

@@ -14,6 +14,7 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { TakeoverFailpoint } from "#shared/ports/failpoint.ts";
 import type { Lease } from "#shared/ports/lease.ts";
+import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { GatewayConfig } from "#shared/shell/cluster-config.ts";
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
@@ -204,9 +205,11 @@ async function tryOpenSession(
     patience,
     feed: (handlers) => new RemoteFeed(image, handlers),
     writer: writerName(`${config.name} on ${hostname()} pid ${process.pid}`),
+    archived: cluster.past.historyOf(record.id) !== null,
     tenure: { epoch: lease.epoch, renewEpoch: async (above) => renewEpoch(lease, image, above) },
     onHalted,
   });
+  followArchive(cluster.past, record.id, session);
   failpoint("takeover-serve");
   return session;
 }
@@ -216,6 +219,22 @@ async function renewEpoch(lease: Lease, image: RemoteReplica, above: number): Pr
   const epoch = await lease.raiseEpoch(above);
   if (epoch !== null) image.raiseEpoch(epoch);
   return epoch;
+}
+
+/** Log goes when the bucket holds it, as the volume's archiver says: of this log, whichever archiver that is. */
+function followArchive(past: PastRecords, volumeId: string, session: VolumeSession): void {
+  const { line } = session.hotLog();
+  const look = (): void => {
+    if (past.historyOf(volumeId) === null) return;
+    const archive = past.archiveOf(volumeId);
+    session.held(archive?.line === line ? archive.heldLsn : 0);
+  };
+  const unfollow = past.onChange((changed) => {
+    if (changed !== volumeId) return;
+    if (session.status().state === "serving") look();
+    else unfollow();
+  });
+  look();
 }
 
 function notPlaced(name: string): VarveError {

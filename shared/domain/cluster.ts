@@ -62,6 +62,27 @@ export interface LeaseRecord {
   readonly state: LeaseState;
 }
 
+/** What the archiver of a volume says: how far it is, and under which epoch it may say so. */
+export interface ArchiveRecord {
+  /** Name of the archiver process. */
+  readonly archiver: string;
+  /** Of its tenure: a record of a later one is never replaced by one of an earlier. */
+  readonly archiverEpoch: number;
+  /** Of the log that it archives. */
+  readonly line: string;
+  readonly archivedLsn: number;
+  /** The log up to here may be released. */
+  readonly heldLsn: number;
+  /** `s` of the newest base; 0: none. */
+  readonly lastBaseLsn: number;
+  readonly state: ArchiveState;
+  /** What keeps it from archiving; empty: nothing. */
+  readonly error: string;
+}
+
+export const archiveStates = ["running", "waiting for the bucket", "stopped"] as const;
+export type ArchiveState = (typeof archiveStates)[number];
+
 const machineNamePattern = /^[a-z0-9][a-z0-9-]*$/;
 
 /** Names of nodes, pools, gateways and tags stand in subjects and keys: no dots. A sentence to stand behind the name, or null. */

@@ -192,6 +192,12 @@ export const limits = {
   /** A volume is served without its archive after this; a failed one is opened again after that. */
   archiveOpenMs: 5_000,
   archiveRetryMs: 30_000,
+  /** An archiver process asks how full a log is, and where it begins, so often: at 100 MB/s it is half a GB behind, 5 % of 10 GiB. */
+  archiveLogLookMs: 5_000,
+  /** What it says of each volume goes to the shared table at most so often, and log is released no later than that. */
+  archiveReportMs: 500,
+  /** Before the first archiver of a volume begins: every gateway has heard by then that its log is kept from now on. */
+  archiveNoticeMs: 5_000,
   /** A command that needs the bucket waits so long for it. */
   bucketCommandMs: 30_000,
   /** Whoever waits until something is held looks so often; a settle time is minutes. */

@@ -1,8 +1,11 @@
 /*
- * Records of the shared key tables (docs/formats/cluster-records.md): nodes, drains, placements and leases as one line of JSON and a
- * checksum line. What is damaged or written by a newer Varve is refused; the callers are the adapters over key tables.
+/*
+ * Records of the shared key tables (docs/formats/cluster-records.md): nodes, drains, placements, leases and archives as one line of JSON
+ * and a checksum line. What is damaged or written by a newer Varve is refused; the callers are the adapters over key tables.
  */
 import {
+  type ArchiveRecord,
+  archiveStates,
   type DrainRecord,
   type LeaseRecord,
   leaseStates,
@@ -30,6 +33,7 @@ export interface ClusterRecords {
   readonly placement: PlacementRecord;
   readonly drain: DrainRecord;
   readonly lease: LeaseRecord;
+  readonly archive: ArchiveRecord;
 }
 
 const name = text(machineNameMistake);
@@ -72,6 +76,16 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
     renewal: integer(),
     leaseMs: integer(100, 600_000),
     state: oneOf(leaseStates),
+  }),
+  archive: fields<ArchiveRecord>({
+    archiver: name,
+    archiverEpoch: integer(1),
+    line: text(idPattern),
+    archivedLsn: integer(),
+    heldLsn: integer(),
+    lastBaseLsn: integer(),
+    state: oneOf(archiveStates),
+    error: plain,
   }),
 };
 

@@ -1,6 +1,6 @@
 /*
- * Messages between gateways, storage nodes and the api (docs/formats/replica-message.md): a packed header and raw payload behind it.
- * The gateway's remote replica, the storage node's replica service, its fills and the api's comparison encode and decode them; a
+ * Messages between gateways, archivers, storage nodes and the api (docs/formats/replica-message.md): a packed header and raw payload
+ * behind it. The gateway's remote replica, the storage node's replica service, its fills and the api's comparison encode and decode them; a
  * message bus carries them. Reading trusts nothing: garbage gives a typed result and never throws.
  */
 import type { ErrorKind } from "#shared/domain/errors.ts";
@@ -36,6 +36,41 @@ export interface ReadRequest {
 /** A gateway asks where a replica stands; a state message answers. */
 export interface StateRequest {
   readonly type: "ask";
+}
+
+/** An archiver asks for bytes of an extent, for a base: only where they are in the node's own file. */
+export interface ExtentRequest {
+  readonly type: "extent";
+  readonly offset: number;
+  readonly length: number;
+  readonly leastLsn: number;
+  readonly waitMs: number;
+}
+
+/** An archiver asks which of so many extents from `first` on may hold anything but zeroes. */
+export interface SurveyRequest {
+  readonly type: "survey";
+  readonly first: number;
+  readonly count: number;
+  readonly leastLsn: number;
+  readonly waitMs: number;
+}
+
+/** The bytes of an extent. */
+export interface ExtentAnswer extends BaseAnswer {
+  readonly type: "extentBytes";
+}
+
+/** A bit for each extent that was asked of (least significant first; 1: may hold bytes). */
+export interface SurveyAnswer extends BaseAnswer {
+  readonly type: "surveyed";
+}
+
+interface BaseAnswer {
+  /** Entries up to here had been applied before anything was read. */
+  readonly appliedLsn: number;
+  /** The greatest LSN whose apply had begun when all was read. */
+  readonly begunLsn: number;
 }
 
 /** The bytes, and where the replica stood when they were read. */
@@ -130,6 +165,10 @@ export type ReplicaMessage =
   | ReadAnswer
   | ReplicaRefusal
   | StateMessage
+  | ExtentRequest
+  | SurveyRequest
+  | ExtentAnswer
+  | SurveyAnswer
   | PlaceRequest
   | PlaceAnswer
   | CopyRequest
@@ -140,7 +179,16 @@ export type ReplicaMessage =
   | HashAnswer
   | RepairRequest;
 
-const withPayload: readonly ReplicaMessage["type"][] = ["bytes", "piece", "hashes"];
+/** Extents of one survey: 64 KiB of bits, 2 TiB of a volume. */
+export const surveyExtentsMax = 512 * 1024;
+
+const withPayload: readonly ReplicaMessage["type"][] = [
+  "bytes",
+  "extentBytes",
+  "surveyed",
+  "piece",
+  "hashes",
+];
 
 /** `payload`: a view of the message's memory. */
 export type DecodedMessage = { readonly message: ReplicaMessage; readonly payload: Buffer };
@@ -203,9 +251,16 @@ export function isBadMessage(value: DecodedMessage | BadMessage): value is BadMe
 function valuesOf(message: ReplicaMessage): PackedValue[] {
   const { type } = message;
   switch (type) {
+    case "survey":
+      invariant(message.count >= 1 && message.count <= surveyExtentsMax, "a survey fits a message");
+      return [type, message.first, message.count, message.leastLsn, message.waitMs];
     case "read":
+    case "extent":
       invariant(message.length >= 1 && message.length <= limits.replicaReadBytesMax, "a read fits a message");
       return [type, message.offset, message.length, message.leastLsn, message.waitMs];
+    case "extentBytes":
+    case "surveyed":
+      return [type, message.appliedLsn, message.begunLsn];
     case "bytes":
       return [type, message.appliedLsn, message.epoch];
     case "state":
@@ -266,6 +321,10 @@ const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   hash: 3,
   hashes: 2,
   repair: 1,
+  extent: 5,
+  survey: 5,
+  extentBytes: 3,
+  surveyed: 3,
 };
 
 function messageOf(reader: PackedReader): ReplicaMessage | null {
@@ -284,7 +343,14 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   }
   const [a = 0, b = 0, c = 0, d = 0] = Array.from({ length: count - 1 }, () => reader.number());
   switch (type) {
+    case "extentBytes":
+    case "surveyed":
+      return { type, appliedLsn: a, begunLsn: b };
+    case "survey":
+      if (b < 1 || b > surveyExtentsMax) return null;
+      return { type, first: a, count: b, leastLsn: c, waitMs: d };
     case "read":
+    case "extent":
       if (b < 1 || b > limits.replicaReadBytesMax) return null;
       return { type, offset: a, length: b, leastLsn: c, waitMs: d };
     case "bytes":

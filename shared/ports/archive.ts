@@ -11,7 +11,6 @@ import type {
   VolumeManifest,
   VolumeOrigin,
 } from "#shared/domain/archive.ts";
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { HotLog } from "./history.ts";
@@ -37,6 +36,26 @@ export interface BaseImage {
   allocation(offset: number, length: number, runsMax: number): readonly AllocationRun[];
   /** True where every extent's bytes are in the local file. A base is read from such images only, or extent by extent. */
   isLocal(extent: number): boolean;
+  /**
+   * For images on other machines: finds out what allocation() will answer, from a replica that applied at least `lsn`, and has all
+   * reads that follow come from such ones. Before each base; rejects Retry where there is none.
+   */
+  survey?(lsn: number): Promise<void>;
+}
+
+/** A batch that became durable, as a writer's own draft or as read from the log. Its record is valid during the call only. */
+export interface DurableBatch {
+  readonly firstLsn: number;
+  readonly lastLsn: number;
+  readonly entryCount: number;
+  readonly kinds: readonly number[];
+  /** Entries that are no ranges (epoch, mark, resize, rebase); only how many counts. */
+  readonly values: { readonly size: number };
+  /** The record is at the begin of the slab. */
+  readonly slab: { readonly bytes: Uint8Array };
+  readonly recordBytes: number;
+  readonly previousChecksum: bigint;
+  readonly checksum: bigint;
 }
 
 /** The hot log as the archiver follows it. */
@@ -45,7 +64,7 @@ export interface ArchivedLog extends HotLog {
    * `listener` is told of each batch that became durable, in order, on the event loop, while the batch's slab still holds its
    * record: it does next to nothing. Until the returned function is called.
    */
-  follow(listener: (batch: BatchDraft) => void): () => void;
+  follow(listener: (batch: DurableBatch) => void): () => void;
   /** Bytes that the log takes on its disk, and how many it may. */
   room(): { readonly diskBytes: number; readonly limitBytes: number };
 }
@@ -110,6 +129,8 @@ export interface VolumeArchive {
   amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest>;
   /** Takes a base now (before a rollback, for a long-lived snapshot); resolves with it when published. */
   takeBase(): Promise<{ readonly s: number; readonly e: number }>;
+  /** Ends at once, with nothing more archived: somebody else does it now. */
+  stop(error: VarveError): void;
   /** Finishes uploads under way, archives the rest where the bucket answers within the limit, stops. Idempotent. */
   close(): Promise<void>;
 }

@@ -27,6 +27,12 @@ export interface LogEnd {
   readonly epoch: number;
   readonly oldestLsn: number;
   readonly lastLsn: number;
+  /** Of the batch that ends at lastLsn; with `line`, lastLsn and sequence a place to follow from. */
+  readonly checksum: bigint;
+  readonly sequence: number;
+  /** Bytes that the log takes on each of its servers, and how many it may. */
+  readonly diskBytes: number;
+  readonly limitBytes: number;
 }
 
 export interface LogFollower {
@@ -36,6 +42,11 @@ export interface LogFollower {
    * continuation of `from` or ends before it, Invalid (LogReleased) where it begins behind it: the replica must be filled. Away servers are waited for.
    */
   follow(from: FollowFrom, signal: AbortSignal): AsyncIterable<FollowedBatch>;
+  /**
+   * Batches from the one that holds `fromLsn` to the one that holds `untilLsn`, which is durable; ends early when `signal` aborts.
+   * Throws as follow(); LogReleased where the log begins behind `fromLsn`.
+   */
+  read(fromLsn: number, untilLsn: number, signal: AbortSignal): AsyncIterable<LoggedBatch>;
   /** What the log holds now, as its stream's leader knows it; null: there is no log. Rejects Retry while nobody answers. */
   end(): Promise<LogEnd | null>;
 }

@@ -1,9 +1,10 @@
 /*
- * What a user may set for the processes of a cluster: gateway, storage, api (docs/specs/cluster.md). Values come from flags,
+ * What a user may set for the processes of a cluster: gateway, storage, archiver, api (docs/specs/cluster.md). Values come from flags,
  * environment and file (config-file.ts); every mistake is reported, all together. Next: services/cli/commands/.
  */
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { parseBucketUrl } from "#shared/domain/bucket-url.ts";
 import { parseByteSize } from "#shared/domain/byte-size.ts";
 import { machineNameMistake } from "#shared/domain/cluster.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -56,8 +57,15 @@ export interface StorageConfig extends ServiceConfig {
   readonly fillBytesPerSecond: number | null;
 }
 
+export interface ArchiverConfig extends ServiceConfig {
+  readonly bucket: string;
+  readonly only: string | null;
+}
+
 export interface ApiConfig extends ServiceConfig {
   readonly http: HttpAddress;
+  /** Null: new volumes keep no past. */
+  readonly bucket: string | null;
 }
 
 export function readGatewayConfig(filed: FiledConfig): GatewayConfig {
@@ -88,13 +96,26 @@ export function readStorageConfig(filed: FiledConfig): StorageConfig {
   return config;
 }
 
+export function readArchiverConfig(filed: FiledConfig): ArchiverConfig {
+  const reader = new ClusterConfigReader(filed, "archiver");
+  const service = reader.service("127.0.0.1:8084");
+  const bucket = reader.sharedBucket();
+  if (bucket === null) {
+    reader.mistake("bucket", "is missing; say where history goes: --bucket s3://BUCKET/PREFIX?endpoint=...");
+  }
+  const config = { ...service, bucket: bucket ?? "", only: reader.only() };
+  reader.finish();
+  return config;
+}
+
 export function readApiConfig(filed: FiledConfig): ApiConfig {
   const reader = new ClusterConfigReader(filed, "api");
   const service = reader.service("127.0.0.1:8083");
   const http = reader.http();
+  const bucket = reader.sharedBucket();
   if (http === null) reader.mistake("http", "an api process without an address does nothing");
   reader.finish();
-  return { ...service, http: http ?? { kind: "tcp", host: "127.0.0.1", port: 8080 } };
+  return { ...service, bucket, http: http ?? { kind: "tcp", host: "127.0.0.1", port: 8080 } };
 }
 
 class ClusterConfigReader extends ConfigReader {
@@ -112,6 +133,15 @@ class ClusterConfigReader extends ConfigReader {
     const mistake = volumeNameMistake(name);
     if (mistake !== null) this.mistake("only", `the volume name "${name}" ${mistake}`);
     return name;
+  }
+
+  /** The bucket that all processes of the cluster reach; null: none. */
+  sharedBucket(): string | null {
+    const text = this.one("bucket");
+    if (text === undefined || text === "none") return null;
+    const address = parseBucketUrl(text);
+    if (typeof address === "string") this.mistake("bucket", `its URL ${address}`);
+    return text;
   }
 
   advertise(nbd: readonly ListenAddress[]): string {

@@ -1,12 +1,13 @@
 /*
  * What every process of a cluster has: its connection to NATS, the shared tables on it, catalogue, map and message bus. Opened by the
- * layers of gateway, storage and api (services/); see docs/specs/cluster.md.
+ * layers of gateway, storage, archiver and api (services/); see docs/specs/cluster.md.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { KeyTableMap } from "#shared/adapters/cluster-map/key-table.ts";
 import { JetStreamKeyTable } from "#shared/adapters/key-table/jetstream-kv.ts";
 import { NatsMessageBus } from "#shared/adapters/message-bus/nats.ts";
 import { connectNats } from "#shared/adapters/nats/connect.ts";
+import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
 import { KeyTableCatalog } from "#shared/adapters/volume-catalog/key-table.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { Clock } from "#shared/ports/clock.ts";
@@ -19,6 +20,7 @@ export interface ClusterConnection {
   readonly bus: MessageBus;
   readonly catalog: KeyTableCatalog;
   readonly map: KeyTableMap;
+  readonly past: KeyTablePastRecords;
   readonly leaseTable: KeyTable;
   /** Null while the connection is up, else what to tell who asks why nothing works. */
   missing(): string | null;
@@ -59,17 +61,21 @@ export async function openCluster(
     await patiently(clock, async () => catalog.load());
     const map = new KeyTableMap(catalogTable, clock);
     await map.ready();
-    map.onError((error) => onNote(`warning: ${error.message}`));
+    const past = new KeyTablePastRecords(catalogTable);
+    await past.ready();
+    for (const records of [map, past]) records.onError((error) => onNote(`warning: ${error.message}`));
     return {
       connection,
       bus: new NatsMessageBus(connection),
       catalog,
       map,
+      past,
       leaseTable,
       missing: () => (connection.isClosed() ? "the connection to NATS is closed" : null),
       close: async () => {
         catalog.close();
         map.close();
+        past.close();
         await closeConnection(connection);
       },
     };

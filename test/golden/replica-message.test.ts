@@ -15,6 +15,10 @@ const messages: readonly ReplicaMessage[] = [
   { type: "read", offset: 2 ** 50 - 4096, length: 4096, leastLsn: 2 ** 40, waitMs: 250 },
   { type: "bytes", appliedLsn: 4711, epoch: 3 },
   { type: "ask" },
+  { type: "extent", offset: 2 ** 40, length: 2 ** 19, leastLsn: 12, waitMs: 1000 },
+  { type: "extentBytes", appliedLsn: 2 ** 40, begunLsn: 2 ** 40 + 7 },
+  { type: "survey", first: 2 ** 19, count: 2 ** 19, leastLsn: 12, waitMs: 1000 },
+  { type: "surveyed", appliedLsn: 0, begunLsn: 3 },
   { type: "refused", kind: "Retry", tag: "ReplicaBehind", message: "at LSN 12", epoch: 3 },
   {
     type: "state",

@@ -2,11 +2,12 @@
  * The volumes, nodes and leases of a cluster, as its api process shows and changes them: placements are chosen here, images are made by
  * the nodes, logs by the gateways. The HTTP routes call it through its ports. See docs/specs/cluster.md.
  *
- *   create: creating ─placed─► active        delete: deleting ─each node removes its files and place─► log and record removed
+ *   create: creating ─placed─► active        delete: deleting ─nodes remove files and places, the archiver buries it─► log and record removed
  */
 import type { LeaseRecord } from "#shared/domain/cluster.ts";
 import { replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
 import { VarveError } from "#shared/domain/errors.ts";
+import { newHistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { placeReplicas } from "#shared/domain/placement.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
@@ -28,6 +29,7 @@ import type {
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
 import type { Leases } from "#shared/ports/lease.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
+import type { PastRecords } from "#shared/ports/past-records.ts";
 import type {
   ImageReport,
   NewVolume,
@@ -43,6 +45,9 @@ export interface ClusterVolumesOptions {
   readonly bus: MessageBus;
   readonly clock: Clock;
   readonly random: Random;
+  readonly past: PastRecords;
+  /** New volumes keep their past from their first entry on: an archiver has to hold the log before it goes. */
+  readonly archived: boolean;
   /** Removes the log of a volume whose images are gone. */
   readonly removeLog: (volumeId: string) => Promise<void>;
 }
@@ -80,7 +85,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   async create(volume: NewVolume): Promise<VolumeView> {
-    const { catalog, map, clock, random } = this.#options;
+    const { catalog, map, clock, random, past, archived } = this.#options;
     checkVolumeName(volume.name);
     checkVolumeSize(volume.sizeBytes);
     if (volume.durability !== "write") throw writeOnly(volume.name);
@@ -100,6 +105,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     try {
       const placement = { volumeId: record.id, beginBytes: record.sizeBytes, replicas: places };
       await map.changePlacement(record.id, () => placement);
+      if (archived) await past.changeHistory(record.id, () => newHistoryRecord(record.id, record.sizeBytes));
       await catalog.put({ ...record, state: "active" });
     } catch (cause) {
       // Nobody was told that it exists. Where even this fails, finishDeletions() ends the work.
@@ -210,12 +216,15 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   async #finishDeletion(id: string): Promise<boolean> {
     const placement = this.#options.map.placementOf(id);
     if (placement !== null && placement.replicas.length > 0) return false;
+    // Its archiver says in the bucket that it is gone, and needs the log for the rest of its past.
+    if (this.#options.past.historyOf(id) !== null) return false;
     await this.#options.removeLog(id);
     await this.#forget(id);
     return true;
   }
 
   async #forget(id: string): Promise<void> {
+    await this.#options.past.forget(id);
     await this.#options.map.changePlacement(id, () => null);
     await this.#options.catalog.remove(id);
   }

@@ -3,8 +3,8 @@
  * past the page cache, and to read it again would cost the writers half of their disk. Owned by log-sealer.ts, which reads from the log
  * what is not here. Holds a slot for each segment (limits.archiveLiveSegmentsMax for all volumes); without one it lets go.
  */
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
+import type { DurableBatch } from "#shared/ports/archive.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import { GatheredLog } from "./gathered-log.ts";
 
@@ -35,7 +35,7 @@ export class LiveLog {
   }
 
   /** A batch became durable. `begins`: it may be the first here. */
-  follow(batch: BatchDraft, begins: boolean): void {
+  follow(batch: DurableBatch, begins: boolean): void {
     const last = this.fillings.at(-1);
     if (last === undefined ? !begins : last.gathered.nextLsn !== batch.firstLsn) return;
     let target = last;
@@ -68,7 +68,7 @@ export class LiveLog {
     this.fillings = [];
   }
 
-  private start(batch: BatchDraft): Filling | undefined {
+  private start(batch: DurableBatch): Filling | undefined {
     const { parts, owner } = this.options;
     const release = parts.liveSlots.takeNow();
     if (release === null) return undefined;

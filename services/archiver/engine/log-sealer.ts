@@ -6,10 +6,9 @@
  *
  *   durable ─8 MiB, 60 s or demand─► gathered ─archive thread─► sealed ─PUT─► uploaded ─takeReady(), in order─► published
  */
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import type { SegmentStream } from "#shared/formats/segment-object.ts";
-import type { ArchivedLog } from "#shared/ports/archive.ts";
+import type { ArchivedLog, DurableBatch } from "#shared/ports/archive.ts";
 import type { SealedSegment } from "#shared/ports/archive-worker.ts";
 import type { Timer } from "#shared/ports/clock.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
@@ -89,7 +88,7 @@ export class LogSealer {
   }
 
   /** A batch became durable. */
-  follow(batch: BatchDraft): void {
+  follow(batch: DurableBatch): void {
     if (batch.firstLsn < this.countedFromLsn) return;
     this.countedBytes += batch.recordBytes;
     // Behind a backlog too: what lies between is read from the log, up to here.
@@ -208,7 +207,7 @@ export class LogSealer {
   }
 
   /** The writers' way goes through here: what is wrong is found, and told, when the log itself is read. */
-  private followLive(batch: BatchDraft): void {
+  private followLive(batch: DurableBatch): void {
     try {
       this.live.follow(batch, this.busy);
     } catch {

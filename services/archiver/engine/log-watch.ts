@@ -3,8 +3,7 @@
  * dropped where the volume's policy says so. With the policy "stop" the log's own limit refuses writes. Asked with each durable
  * batch, looks once per hundredth of the limit.
  */
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
-import type { ArchiveSubject } from "#shared/ports/archive.ts";
+import type { ArchiveSubject, DurableBatch } from "#shared/ports/archive.ts";
 
 export interface LogWatchOptions {
   readonly subject: Pick<ArchiveSubject, "log" | "facts" | "onNote">;
@@ -27,7 +26,7 @@ export class LogWatch {
     this.lookEveryBytes = options.subject.log.room().limitBytes / 100;
   }
 
-  follow(batch: BatchDraft): void {
+  follow(batch: DurableBatch): void {
     this.bytesToLook -= batch.recordBytes;
     if (this.bytesToLook > 0) return;
     this.bytesToLook = this.lookEveryBytes;

@@ -5,12 +5,17 @@
  *   opening ─manifest found, log continues it─► running ⇄ waiting for the bucket      any ─rescued elsewhere, damage, close()─► stopped
  */
 import type { BaseRef, VolumeManifest } from "#shared/domain/archive.ts";
-import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
-import type { ArchiveStatus, ArchiveSubject, BaseObjects, VolumeArchive } from "#shared/ports/archive.ts";
+import type {
+  ArchiveStatus,
+  ArchiveSubject,
+  BaseObjects,
+  DurableBatch,
+  VolumeArchive,
+} from "#shared/ports/archive.ts";
 import type { StoreCapabilities } from "#shared/ports/object-store.ts";
 import { ArchiveGap, findJoint, type LogJoint } from "./archive-gap.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
@@ -256,7 +261,7 @@ export class VolumeArchiver implements VolumeArchive {
     this.giveUp(start.gap);
   }
 
-  private follow(batch: BatchDraft): void {
+  private follow(batch: DurableBatch): void {
     if (this.stopped !== null) return;
     if (batch.values.size > 0) {
       const place = batch.kinds.lastIndexOf(entryKind.rebase);
@@ -372,7 +377,7 @@ export class VolumeArchiver implements VolumeArchive {
     });
   }
 
-  private stop(error: VarveError): void {
+  stop(error: VarveError): void {
     this.stopped ??= error;
     this.unfollow();
     this.leaveChunks();

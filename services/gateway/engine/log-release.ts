@@ -37,7 +37,9 @@ export class LogRelease {
     this.advance(true);
   }
 
+  /** Where nothing archived the volume when it was opened, the first word of an archiver (0: it only begins) keeps the log from then on. */
   held(lsn: number): void {
+    if (this.heldLsn === Number.POSITIVE_INFINITY) this.heldLsn = this.releasedLsn;
     if (lsn <= this.heldLsn) return;
     this.heldLsn = lsn;
     this.advance(false);

@@ -1,20 +1,26 @@
 /*
- * Answers gateways from one replica: where it stands, and reads that are at least as new as they ask, in messages of at most limits.replicaReadBytesMax.
+ * Answers gateways and archivers from one replica: where it stands, reads that are at least as new as they ask, in messages of at most
+ * limits.replicaReadBytesMax, and which extents are holes.
  * Called by kept-replica.ts for the follower (replica-follower.ts) whose image it reads; the messages are
  * docs/formats/replica-message.md.
  */
-import { type ErrorKind, toVarveError } from "#shared/domain/errors.ts";
+import { type ErrorKind, toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import {
   decodeMessage,
+  type ExtentRequest,
   encodeMessage,
   encodeWith,
   isBadMessage,
   type ReadRequest,
+  type SurveyRequest,
   sealMessage,
 } from "#shared/formats/replica-message.ts";
+import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
+
+const { extentBytes } = limits;
 
 /** Memory for reads under way; replica-set.ts shares one among all replicas of a node, and another one for copies. */
 export class ReadSlots {
@@ -57,8 +63,8 @@ export async function answerRead(
   const decoded = decodeMessage(data);
   if (isBadMessage(decoded)) return null;
   if (decoded.message.type === "ask") return encodeMessage({ type: "state", report: follower.report() });
-  if (decoded.message.type !== "read") return null;
   const request = decoded.message;
+  if (request.type !== "read" && request.type !== "extent" && request.type !== "survey") return null;
   const refuse = (kind: ErrorKind, tag: string, message: string): Uint8Array => {
     const { epoch } = follower.image.logPosition();
     return encodeMessage({ type: "refused", kind, tag, message, epoch });
@@ -66,12 +72,18 @@ export async function answerRead(
   if (follower.failure !== null) {
     return refuse("Retry", "ReplicaHalted", `the replica halted: ${follower.failure.message}`);
   }
+  // What a replay after a crash or a copy has still to write again may be in the image already.
+  if (request.type !== "read" && !follower.exact) {
+    return refuse("Retry", "ReplicaFilling", "the replica has not caught up yet");
+  }
   if (!(await follower.reached(request.leastLsn, request.waitMs))) {
     const { appliedLsn } = follower.image.state();
     return refuse("Retry", "ReplicaBehind", `the replica is at LSN ${appliedLsn}, not ${request.leastLsn}`);
   }
   const slab = await slots.take();
   try {
+    if (request.type === "survey") return survey(request, follower);
+    if (request.type === "extent") return await readForBase(slab, request, follower);
     return await readInto(slab, request, follower);
   } catch (cause) {
     const error = toVarveError(cause, "read");
@@ -95,6 +107,51 @@ async function readInto(
   const newest = Math.max(epoch, image.logPosition().epoch);
   const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn, epoch: newest }, length);
   slab.bytes.copy(bytes, payloadAt, 0, length);
+  sealMessage(bytes);
+  return bytes;
+}
+
+/** Bytes for a base are the file's own: what is remote is named by the base before, or not to be had here. */
+async function readForBase(
+  slab: Slab,
+  { offset, length }: ExtentRequest,
+  follower: ReplicaFollower,
+): Promise<Uint8Array> {
+  const { image } = follower;
+  const { appliedLsn } = image.state();
+  requireLocal(image, offset, length);
+  await image.read(slab, 0, length, offset);
+  // A rollback meanwhile makes extents remote: what was read may be anything.
+  requireLocal(image, offset, length);
+  const { begunLsn } = image.state();
+  const { bytes, payloadAt } = encodeWith({ type: "extentBytes", appliedLsn, begunLsn }, length);
+  slab.bytes.copy(bytes, payloadAt, 0, length);
+  sealMessage(bytes);
+  return bytes;
+}
+
+function requireLocal(image: ReplicaImage, offset: number, length: number): void {
+  if (image.extents?.isRangeLocal(offset, length) !== false) return;
+  throw new VarveError("ExtentNotLocal", "Retry", `bytes at ${offset} are in the bucket only`);
+}
+
+/** In one go, on the event loop: no entry begins to be applied meanwhile. */
+function survey({ first, count }: SurveyRequest, { image }: ReplicaFollower): Uint8Array {
+  const { appliedLsn, begunLsn, sizeBytes } = image.state();
+  const { bytes, payloadAt } = encodeWith({ type: "surveyed", appliedLsn, begunLsn }, Math.ceil(count / 8));
+  bytes.fill(0, payloadAt);
+  const end = Math.min(sizeBytes, (first + count) * extentBytes);
+  for (let offset = first * extentBytes; offset < end; ) {
+    const run = image.allocation(offset, end - offset, 1)[0];
+    const runEnd = run === undefined ? end : run.offset + run.length;
+    // An extent that is not a hole from end to end may hold bytes.
+    if (run?.allocated !== false || runEnd < Math.min(end, offset + extentBytes)) {
+      const extent = offset / extentBytes - first;
+      const at = payloadAt + Math.floor(extent / 8);
+      bytes.writeUInt8(bytes.readUInt8(at) | (1 << (extent % 8)), at);
+      offset += extentBytes;
+    } else offset = runEnd >= end ? end : Math.floor(runEnd / extentBytes) * extentBytes;
+  }
   sealMessage(bytes);
   return bytes;
 }

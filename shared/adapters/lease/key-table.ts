@@ -17,6 +17,8 @@ export interface LeaseOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly leaseMs?: number;
+  /** Of the keys that are watched, and can be taken; without it the leases of writers. */
+  readonly prefix?: string;
 }
 
 /** A key as this process last saw it. */
@@ -43,7 +45,10 @@ export class KeyTableLeases implements Leases {
     this.#ready = new Promise((resolve) => {
       caughtUp = resolve;
     });
-    this.#watch = options.table.watch("volume.", { row: (row) => this.#note(row), caughtUp });
+    this.#watch = options.table.watch(options.prefix ?? "volume.", {
+      row: (row) => this.#note(row),
+      caughtUp,
+    });
   }
 
   async ready(): Promise<void> {

@@ -3,10 +3,12 @@
  * brought in (shared/domain/tenure-filter.ts). Storage nodes and the archiver follow a volume with JetStreamLogFollower; the
  * writer's own read() uses the same loop. Below: jetstream-reader.ts.
  */
+import { lastLsnOf } from "#shared/domain/batch.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { type FilterPosition, isMismatch, TenureFilter } from "#shared/domain/tenure-filter.ts";
 import { MessageReader } from "#shared/formats/log-message.ts";
+import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
 import { damagedMessage, missingStream } from "./jetstream-errors.ts";
 import { type JetStreamLogParts, type JetStreamLogSetup, jetStreamLogSetup } from "./jetstream-parts.ts";
@@ -50,9 +52,35 @@ export class JetStreamLogFollower implements LogFollower {
   async end(): Promise<LogEnd | null> {
     const tail = await readTail(this.#setup.stream);
     if (tail === null || tail.last === null) return null;
-    const { line, epoch, lastLsn } = tail.last;
+    const { line, epoch, lastLsn, checksum, sequence } = tail.last;
     const oldestLsn = (await this.#setup.oldestLsn(tail.view)) ?? lastLsn + 1;
-    return { line, epoch, oldestLsn, lastLsn };
+    const { bytes: diskBytes, settings } = tail.view;
+    return {
+      line,
+      epoch,
+      oldestLsn,
+      lastLsn,
+      checksum,
+      sequence,
+      diskBytes,
+      limitBytes: settings.max_bytes,
+    };
+  }
+
+  async *read(
+    fromLsn: number,
+    untilLsn: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<LoggedBatch, void, undefined> {
+    if (fromLsn > untilLsn) return;
+    const { stream, clock } = this.#setup;
+    const sequence = await findPlace(stream, fromLsn);
+    if (sequence === 0) throw notRetained(fromLsn, (await this.end())?.oldestLsn ?? fromLsn + 1);
+    for await (const { batch } of followBatches({ stream, clock, signal }, { sequence, position: null })) {
+      const lastLsn = lastLsnOf(batch);
+      if (lastLsn >= fromLsn) yield batch;
+      if (lastLsn >= untilLsn) return;
+    }
   }
 
   /** Waits for servers that are away; null: the signal came first. */

@@ -8,8 +8,10 @@ import { Histories } from "#shared/adapters/history/histories.ts";
 import { openSimulatedObjectStore } from "#shared/adapters/object-store/simulated.ts";
 import { FileVolumeCatalog } from "#shared/adapters/volume-catalog/file.ts";
 import { EmbeddedFileLog } from "#shared/adapters/write-log/embedded-file.ts";
+import { BatchDraft } from "#shared/domain/batch-draft.ts";
 import type { VolumePaths } from "#shared/domain/data-layout.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
+import { invariant } from "#shared/domain/invariant.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { openFrame } from "#shared/formats/object-frame.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
@@ -263,7 +265,10 @@ async function openSession(
   }
   ledger.judgeReopened(events.answeredMustBeThere(), durableLsn);
   ledger.beginSession();
-  log.follow((batch) => ledger.takeDraft(batch, scheduler.nowMs));
+  log.follow((batch) => {
+    invariant(batch instanceof BatchDraft, "a session tells of its writer's drafts");
+    ledger.takeDraft(batch, scheduler.nowMs);
+  });
   world.throwFailure();
   return { name: record.name, ledger, session, archive: null, closed: false };
 }

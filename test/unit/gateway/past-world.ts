@@ -310,6 +310,7 @@ export class PastWorld {
       heldBase: () => null,
       isBaseHeld: () => this.basesAreHeld,
       watchBase: () => undefined,
+      stop: () => undefined,
       manifest: () => ({ ...empty, ...this.of(name).manifest }) as unknown as VolumeManifest,
       archive: async (lsn) => this.step(`archive ${name} ${lsn}`),
       factsChanged: async () => {

@@ -17,6 +17,7 @@ import {
   isBadMessage,
   type ReplicaMessage,
 } from "#shared/formats/replica-message.ts";
+import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
 import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
 import { RawReplicas } from "../../../services/storage/layer.ts";
@@ -63,7 +64,17 @@ class PlayedLog implements LogFollower {
   async end(): Promise<LogEnd | null> {
     const last = this.batches.at(-1);
     if (last === undefined) return null;
-    return { line, epoch: 1, oldestLsn: 1, lastLsn: last.firstLsn + last.entries.length - 1 };
+    const lastLsn = last.firstLsn + last.entries.length - 1;
+    const place = { line, epoch: 1, oldestLsn: 1, lastLsn, checksum: last.checksum, sequence: 0 };
+    return { ...place, diskBytes: 0, limitBytes: 2 ** 30 };
+  }
+
+  async *read(fromLsn: number, untilLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
+    for (const batch of this.batches) {
+      if (batch.firstLsn >= fromLsn && batch.firstLsn <= untilLsn) {
+        yield { ...batch, record: new Uint8Array() };
+      }
+    }
   }
 }
 

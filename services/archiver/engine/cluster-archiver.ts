@@ -1,0 +1,131 @@
+/*
+ * All volumes that an archiver process may archive: begins with those that the catalogue has, ends with those that go, and says how far
+ * each is. Several processes share a cluster's volumes: each volume's lease says whose it is. Made by the archiver's cluster layer;
+ * below it archived-volume.ts.
+ */
+import type { ArchiveRecord } from "#shared/domain/cluster.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { Timer } from "#shared/ports/clock.ts";
+import { ArchivedVolume, type ArchivedVolumeSetting } from "./archived-volume.ts";
+
+export interface ClusterArchiverOptions extends ArchivedVolumeSetting {
+  /** Only this volume; null: all. */
+  readonly only: string | null;
+}
+
+export class ClusterArchiver {
+  readonly #options: ClusterArchiverOptions;
+  readonly #volumes = new Map<string, ArchivedVolume>();
+  readonly #burials = new Map<string, Promise<void>>();
+  readonly #unfollow: () => void;
+  #timer: Timer | null = null;
+  #closing = false;
+
+  constructor(options: ClusterArchiverOptions) {
+    this.#options = options;
+    this.#unfollow = options.past.onChange((volumeId) => this.#volumes.get(volumeId)?.factsChanged());
+    this.#reportLater();
+  }
+
+  /** Begins and ends what the catalogue says now. */
+  reconcile(): void {
+    if (this.#closing) return;
+    const { catalog, only } = this.#options;
+    const records = new Map(
+      catalog
+        .list()
+        .filter(({ name, state }) => state !== "creating" && (only === null || only === name))
+        .map((record) => [record.id, record]),
+    );
+    for (const record of records.values()) {
+      if (!this.#volumes.has(record.id) && this.#isWanted(record)) this.#begin(record);
+      if (record.state === "deleting") this.#bury(record);
+    }
+    for (const [id, volume] of this.#volumes) {
+      if (records.has(id)) continue;
+      this.#volumes.delete(id);
+      void volume.close();
+    }
+  }
+
+  /** Those that this process archives now. */
+  archived(): readonly ArchivedVolume[] {
+    return [...this.#volumes.values()].filter(({ tenure }) => tenure !== null);
+  }
+
+  /** What keeps volumes from being archived, by this process. */
+  failures(): readonly string[] {
+    return [...this.#volumes.values()].flatMap(({ record, failure }) =>
+      failure === null ? [] : [`volume ${record.name}: ${failure.message}`],
+    );
+  }
+
+  /** What every volume's archiver said last, whichever process that is. */
+  reports(): readonly (ArchiveRecord & { readonly volume: string })[] {
+    return this.#options.catalog.list().flatMap(({ id, name: volume }) => {
+      const report = this.#options.past.archiveOf(id);
+      return report === null ? [] : [{ volume, ...report }];
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#timer?.cancel();
+    this.#unfollow();
+    await Promise.all([...this.#volumes.values()].map(async (volume) => volume.close()));
+  }
+
+  /** One that goes and was never archived needs no archiver to go. */
+  #isWanted({ id, state }: VolumeRecord): boolean {
+    return state === "active" || this.#options.past.historyOf(id) !== null;
+  }
+
+  #begin(record: VolumeRecord): void {
+    const volume = new ArchivedVolume(record, this.#options);
+    this.#volumes.set(record.id, volume);
+    volume.start();
+  }
+
+  /** The bucket keeps what there is of a deleted volume for a while, and says so; then its records may go, and with them its log. */
+  #bury(record: VolumeRecord): void {
+    const { past } = this.#options;
+    if (this.#burials.has(record.id) || past.historyOf(record.id) === null) return;
+    const burial = this.#tryToBury(record)
+      .catch((cause: unknown) => toVarveError(cause, "bury"))
+      .then((error) => {
+        this.#burials.delete(record.id);
+        if (error instanceof VarveError && error.kind !== "Retry") {
+          this.#options.onNote(`warning: volume ${record.name}: ${error.message}`);
+        }
+      });
+    this.#burials.set(record.id, burial);
+  }
+
+  async #tryToBury({ id }: VolumeRecord): Promise<void> {
+    const { past, logOf } = this.#options;
+    const volume = this.#volumes.get(id);
+    if (volume === undefined) return;
+    // Nothing was ever written, or its log went already: there is nothing to add to what the bucket has.
+    if ((await logOf(id).end()) === null) {
+      await past.forget(id);
+      return;
+    }
+    if (volume.tenure === null) return;
+    await volume.bury();
+    this.#volumes.delete(id);
+    await volume.close();
+    await past.forget(id);
+  }
+
+  #reportLater(): void {
+    this.#timer = this.#options.clock.after(limits.archiveReportMs, () => {
+      for (const volume of this.#volumes.values()) volume.report();
+      for (const record of this.#options.catalog.list()) {
+        if (record.state === "deleting") this.#bury(record);
+      }
+      if (!this.#closing) this.#reportLater();
+    });
+  }
+}
