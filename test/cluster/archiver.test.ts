@@ -76,7 +76,7 @@ describe("an archiver", () => {
     expect((await readWhole(rescued, sizeBytes)).equals(disk)).toBe(true);
     await rescued.disconnect();
     await server.stop();
-  });
+  }, 240_000);
 
   test("killed at any of its failpoints under load, the next one goes on: the bucket has the disk, and no log went too early", async () => {
     await past.lab.storage("shelf");
