@@ -9,13 +9,7 @@ import { entryKind } from "#shared/domain/entry.ts";
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
-import type {
-  ArchiveStatus,
-  ArchiveSubject,
-  BaseObjects,
-  DurableBatch,
-  VolumeArchive,
-} from "#shared/ports/archive.ts";
+import type { ArchiveStatus, ArchiveSubject, BaseObjects, VolumeArchive } from "#shared/ports/archive.ts";
 import type { StoreCapabilities } from "#shared/ports/object-store.ts";
 import { ArchiveGap, findJoint, type LogJoint } from "./archive-gap.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
@@ -261,7 +255,7 @@ export class VolumeArchiver implements VolumeArchive {
     this.giveUp(start.gap);
   }
 
-  private follow(batch: DurableBatch): void {
+  private follow(batch: Parameters<LogSealer["follow"]>[0]): void {
     if (this.stopped !== null) return;
     if (batch.values.size > 0) {
       const place = batch.kinds.lastIndexOf(entryKind.rebase);
