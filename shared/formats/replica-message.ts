@@ -39,12 +39,8 @@ export interface StateRequest {
 }
 
 /** An archiver asks for bytes of an extent, for a base: only where they are in the node's own file. */
-export interface ExtentRequest {
+export interface ExtentRequest extends Omit<ReadRequest, "type"> {
   readonly type: "extent";
-  readonly offset: number;
-  readonly length: number;
-  readonly leastLsn: number;
-  readonly waitMs: number;
 }
 
 /** An archiver asks which of so many extents from `first` on may hold anything but zeroes. */
@@ -56,17 +52,9 @@ export interface SurveyRequest {
   readonly waitMs: number;
 }
 
-/** The bytes of an extent. */
-export interface ExtentAnswer extends BaseAnswer {
-  readonly type: "extentBytes";
-}
-
-/** A bit for each extent that was asked of (least significant first; 1: may hold bytes). */
-export interface SurveyAnswer extends BaseAnswer {
-  readonly type: "surveyed";
-}
-
-interface BaseAnswer {
+/** The bytes of an extent, or a bit for each extent that was asked of (least significant first; 1: may hold bytes). */
+export interface BaseAnswer<T extends "extentBytes" | "surveyed"> {
+  readonly type: T;
   /** Entries up to here had been applied before anything was read. */
   readonly appliedLsn: number;
   /** The greatest LSN whose apply had begun when all was read. */
@@ -167,8 +155,8 @@ export type ReplicaMessage =
   | StateMessage
   | ExtentRequest
   | SurveyRequest
-  | ExtentAnswer
-  | SurveyAnswer
+  | BaseAnswer<"extentBytes">
+  | BaseAnswer<"surveyed">
   | PlaceRequest
   | PlaceAnswer
   | CopyRequest
