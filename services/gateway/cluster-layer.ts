@@ -8,18 +8,21 @@ import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { JetStreamWriteLog } from "#shared/adapters/write-log/jetstream-log.ts";
+import { volumeHolderSubject } from "#shared/domain/cluster-subjects.ts";
 import { writerName } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { TakeoverFailpoint } from "#shared/ports/failpoint.ts";
 import type { Lease } from "#shared/ports/lease.ts";
+import type { Subscription } from "#shared/ports/message-bus.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { GatewayConfig } from "#shared/shell/cluster-config.ts";
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { ClusterExports } from "./engine/cluster-exports.ts";
+import { answerHolderCall } from "./engine/holder-calls.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
 import { RemoteAdmission, RemoteFeed } from "./engine/remote-feed.ts";
 import { RemoteReplica } from "./engine/remote-replica.ts";
@@ -162,6 +165,7 @@ async function tryOpenSession(
   if (placement === null || placement.replicas.length === 0) throw notPlaced(record.name);
   failpoint("takeover-lease");
   let session: VolumeSession | null = null;
+  let calls: Subscription | null = null;
   const image = new RemoteReplica({
     bus: cluster.bus,
     clock,
@@ -170,7 +174,10 @@ async function tryOpenSession(
     host: hostname(),
     onFenced: (error) => session?.fence(error),
     logShare: () => (session?.hotLog().room().diskBytes ?? 0) / config.logBytesMax,
-    onClosed: () => images.delete(known),
+    onClosed: () => {
+      images.delete(known);
+      calls?.close();
+    },
   });
   const known = { volumeId: record.id, image };
   images.add(known);
@@ -209,6 +216,8 @@ async function tryOpenSession(
     tenure: { epoch: lease.epoch, renewEpoch: async (above) => renewEpoch(lease, image, above) },
     onHalted,
   });
+  const opened = session;
+  calls = cluster.bus.serve(volumeHolderSubject(record.id), async (data) => answerHolderCall(data, opened));
   followArchive(cluster.past, record.id, session);
   failpoint("takeover-serve");
   return session;

@@ -16,3 +16,8 @@ export function replicaStateSubject(volumeId: string, node: string): string {
 export function replicaCopySubject(volumeId: string, node: string): string {
   return `varve.replica.${volumeId}.${node}.copy`;
 }
+
+/** What the api asks of the gateway that serves a volume. */
+export function volumeHolderSubject(volumeId: string): string {
+  return `varve.volume.${volumeId}.holder`;
+}

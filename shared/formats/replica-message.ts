@@ -14,6 +14,30 @@ import {
 import { type BadBytes, bad } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
 import { PackedReader, type PackedValue, packInto } from "./packed-header.ts";
+import type { PlaceAnswer, ReplicaMessage, StateMessage } from "./replica-message-kinds.ts";
+
+export type {
+  BaseAnswer,
+  CopyAnswer,
+  CopyRequest,
+  ExtentRequest,
+  HashAnswer,
+  HashRequest,
+  HeldAnswer,
+  HoldRequest,
+  PlaceAnswer,
+  PlaceRequest,
+  ReadAnswer,
+  ReadRequest,
+  RepairRequest,
+  ReplicaMessage,
+  ReplicaRefusal,
+  ResizedAnswer,
+  ResizeRequest,
+  StateMessage,
+  StateRequest,
+  SurveyRequest,
+} from "./replica-message-kinds.ts";
 
 /** "VMSG" as bytes. */
 export const messageMagic = 0x4753_4d56;
@@ -22,150 +46,6 @@ const headBytes = 16;
 /** Every field at its longest: four texts of 255 and eight numbers. */
 const headerBytesMax = 2048;
 const textMax = 255;
-
-/** A gateway asks for bytes as of an LSN or later. */
-export interface ReadRequest {
-  readonly type: "read";
-  readonly offset: number;
-  readonly length: number;
-  readonly leastLsn: number;
-  /** How long a replica that is behind may wait for it. */
-  readonly waitMs: number;
-}
-
-/** A gateway asks where a replica stands; a state message answers. */
-export interface StateRequest {
-  readonly type: "ask";
-}
-
-/** An archiver asks for bytes of an extent, for a base: only where they are in the node's own file. */
-export interface ExtentRequest extends Omit<ReadRequest, "type"> {
-  readonly type: "extent";
-}
-
-/** An archiver asks which of so many extents from `first` on may hold anything but zeroes. */
-export interface SurveyRequest {
-  readonly type: "survey";
-  readonly first: number;
-  readonly count: number;
-  readonly leastLsn: number;
-  readonly waitMs: number;
-}
-
-/** The bytes of an extent, or a bit for each extent that was asked of (least significant first; 1: may hold bytes). */
-export interface BaseAnswer<T extends "extentBytes" | "surveyed"> {
-  readonly type: T;
-  /** Entries up to here had been applied before anything was read. */
-  readonly appliedLsn: number;
-  /** The greatest LSN whose apply had begun when all was read. */
-  readonly begunLsn: number;
-}
-
-/** The bytes, and where the replica stood when they were read. */
-export interface ReadAnswer {
-  readonly type: "bytes";
-  readonly appliedLsn: number;
-  readonly epoch: number;
-}
-
-/** Why not. Behind: kind Retry, tag ReplicaBehind. */
-export interface ReplicaRefusal {
-  readonly type: "refused";
-  readonly kind: ErrorKind;
-  readonly tag: string;
-  readonly message: string;
-  readonly epoch: number;
-}
-
-export interface StateMessage {
-  readonly type: "state";
-  readonly report: ReplicaReport;
-}
-
-/** Who fills a replica asks another one where it stands in the log; a place answers. */
-export interface PlaceRequest {
-  readonly type: "where";
-}
-
-/** Where in the log a replica stands: what a copy of it begins with. */
-export interface PlaceAnswer {
-  readonly type: "place";
-  readonly line: string;
-  readonly epoch: number;
-  readonly appliedLsn: number;
-  /** Of the batch at appliedLsn. */
-  readonly checksum: bigint;
-  readonly sequence: number;
-  readonly sizeBytes: number;
-}
-
-/** Who fills a replica asks for what is in a range, as of an LSN or later. */
-export interface CopyRequest {
-  readonly type: "copy";
-  readonly offset: number;
-  readonly length: number;
-  readonly leastLsn: number;
-}
-
-/** A hole of skippedBytes from the offset on, then the payload's bytes; without payload the whole range is a hole. */
-export interface CopyAnswer {
-  readonly type: "piece";
-  readonly skippedBytes: number;
-  readonly appliedLsn: number;
-  /** Behind the read: entries up to it may be among the bytes. */
-  readonly begunLsn: number;
-}
-
-/** A replica applies up to `lsn`, or stays where it is when that is further, for so long. 0 ms: it goes on. */
-export interface HoldRequest {
-  readonly type: "hold";
-  readonly lsn: number;
-  readonly holdMs: number;
-}
-
-/** Where it stands now; it stays there. */
-export interface HeldAnswer {
-  readonly type: "held";
-  readonly appliedLsn: number;
-}
-
-/** Checksums of extents, the first at `offset`. */
-export interface HashRequest {
-  readonly type: "hash";
-  readonly offset: number;
-  readonly extents: number;
-}
-
-/** Eight bytes of payload for each extent: xxh64 of its bytes. */
-export interface HashAnswer {
-  readonly type: "hashes";
-  readonly appliedLsn: number;
-}
-
-/** Fills the replica again from the others; a state message answers. */
-export interface RepairRequest {
-  readonly type: "repair";
-}
-
-export type ReplicaMessage =
-  | ReadRequest
-  | StateRequest
-  | ReadAnswer
-  | ReplicaRefusal
-  | StateMessage
-  | ExtentRequest
-  | SurveyRequest
-  | BaseAnswer<"extentBytes">
-  | BaseAnswer<"surveyed">
-  | PlaceRequest
-  | PlaceAnswer
-  | CopyRequest
-  | CopyAnswer
-  | HoldRequest
-  | HeldAnswer
-  | HashRequest
-  | HashAnswer
-  | RepairRequest;
 
 /** Extents of one survey: 64 KiB of bits, 2 TiB of a volume. */
 export const surveyExtentsMax = 512 * 1024;
@@ -270,6 +150,9 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
     case "held":
     case "hashes":
       return [type, message.appliedLsn];
+    case "resize":
+    case "resized":
+      return [type, message.sizeBytes];
     case "ask":
     case "where":
     case "repair":
@@ -309,6 +192,8 @@ const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   hash: 3,
   hashes: 2,
   repair: 1,
+  resize: 2,
+  resized: 2,
   extent: 5,
   survey: 5,
   extentBytes: 3,
@@ -354,6 +239,9 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
     case "held":
     case "hashes":
       return { type, appliedLsn: a };
+    case "resize":
+    case "resized":
+      return { type, sizeBytes: a };
     case "ask":
     case "where":
     case "repair":

@@ -150,6 +150,28 @@ describe("an operator", () => {
     await again.disconnect();
   });
 
+  test("grows a volume that is served; clients see it when they connect again, and nothing shrinks", async () => {
+    await lab.storage("shelf");
+    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);
+    await varve("volume", "create", "disk0", "--size", "16M");
+    expect((await varve("volume", "resize", "disk0", "--size", "32M")).text).toContain("no gateway serves");
+    const gate = await lab.gateway("gate-1");
+    const before = await attach(gate.port);
+    await before.write(0, Buffer.alloc(4096, 5));
+    expect((await varve("volume", "resize", "disk0", "--size", "32M")).code).toBe(0);
+    expect((await varve("volume", "resize", "disk0", "--size", "32M")).code).toBe(0);
+    expect((await varve("volume", "resize", "disk0", "--size", "8M", "--shrink")).text).toContain(
+      "only grows",
+    );
+    expect(await json("volume", "list")).toMatchObject([{ name: "disk0", sizeBytes: 32 * 2 ** 20 }]);
+    const after = await attach(gate.port);
+    await after.write(32 * 2 ** 20 - 4096, Buffer.alloc(4096, 6));
+    expect((await after.read(32 * 2 ** 20 - 4096, 4096)).every((byte) => byte === 6)).toBe(true);
+    expect((await after.read(0, 4096)).every((byte) => byte === 5)).toBe(true);
+    await before.disconnect();
+    await after.disconnect();
+  });
+
   test("takes a volume away from a gateway: its clients are cut off, another one serves all that was acknowledged", async () => {
     await lab.storage("shelf");
     await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);

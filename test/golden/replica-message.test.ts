@@ -52,6 +52,8 @@ const messages: readonly ReplicaMessage[] = [
   { type: "hash", offset: 2 ** 22, extents: 16 },
   { type: "hashes", appliedLsn: 4711 },
   { type: "repair" },
+  { type: "resize", sizeBytes: 2 ** 40 },
+  { type: "resized", sizeBytes: 2 ** 40 },
 ];
 
 const fault = (bytes: Buffer): string | null => {

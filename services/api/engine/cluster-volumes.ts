@@ -5,7 +5,7 @@
  *   create: creating ─placed─► active        delete: deleting ─nodes remove files and places, the archiver buries it─► log and record removed
  */
 import type { LeaseRecord } from "#shared/domain/cluster.ts";
-import { replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
+import { replicaStateSubject, volumeHolderSubject } from "#shared/domain/cluster-subjects.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -18,7 +18,7 @@ import {
   type VolumeDurability,
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
-import { decodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
+import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type {
   AttachmentView,
@@ -55,6 +55,7 @@ export interface ClusterVolumesOptions {
 /** A deletion waits so long for its nodes; those that are away go on with it when they are back. */
 const deletedMs = 10_000;
 const lookMs = 100;
+const resizedMs = 30_000;
 
 export class ClusterVolumes implements VolumeAdministration, ClusterAdministration {
   readonly #options: ClusterVolumesOptions;
@@ -136,8 +137,21 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     }
   }
 
-  async resize(name: string): Promise<VolumeView> {
-    throw notYet(this.require(name).name, "resized");
+  /** The gateway that serves it appends the entry. A volume of a cluster only grows. */
+  async resize(name: string, sizeBytes: number): Promise<VolumeView> {
+    const record = this.require(name);
+    checkVolumeSize(sizeBytes);
+    if (this.#serving(record.id) === null) throw servedByNobody(name);
+    const request = encodeMessage({ type: "resize", sizeBytes });
+    const data = await this.#options.bus.request(volumeHolderSubject(record.id), request, resizedMs);
+    const answer = decodeMessage(data);
+    if (isBadMessage(answer)) throw new VarveError("HolderAnswerError", "Retry", answer.detail);
+    const { message } = answer;
+    if (message.type === "refused") {
+      throw new VarveError(message.tag, message.kind, message.message, { hint: "Nothing was changed." });
+    }
+    await this.#options.catalog.put({ ...record, sizeBytes });
+    return this.show(name);
   }
 
   async setDurability(name: string, durability: VolumeDurability): Promise<VolumeView> {
@@ -293,6 +307,13 @@ function keyOf(volumeId: string, node: string): string {
 
 function attachmentOf(volume: string, { holder, address, epoch }: LeaseRecord): AttachmentView {
   return { volume, gateway: holder, address, epoch };
+}
+
+function servedByNobody(name: string): VarveError {
+  return new VarveError("ResizeWantsHolder", "Retry", `no gateway serves volume ${name} now`, {
+    hint: "Connect a client to it, then resize: the gateway that serves it writes the new size. Nothing was changed.",
+    fields: { name },
+  });
 }
 
 function stillServed(name: string, { holder, address }: LeaseRecord): VarveError {

@@ -1,0 +1,34 @@
+/*
+ * What the api asks of the gateway that serves a volume: now a new size. Served for as long as the session is open (cluster-layer.ts);
+ * the entry is appended by the session (volume-session.ts). docs/specs/cluster.md, "A new size".
+ */
+import { readableByteSize } from "#shared/domain/byte-size.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
+import type { VolumeSession } from "./volume-session.ts";
+
+/** Null where the message is no call: then nobody is answered. Told again, it changes nothing more. */
+export async function answerHolderCall(
+  data: Uint8Array,
+  session: Pick<VolumeSession, "sizeBytes" | "resize">,
+): Promise<Uint8Array | null> {
+  const decoded = decodeMessage(data);
+  if (isBadMessage(decoded) || decoded.message.type !== "resize") return null;
+  const { sizeBytes } = decoded.message;
+  try {
+    if (sizeBytes < session.sizeBytes) throw wouldShrink(session.sizeBytes);
+    if (sizeBytes > session.sizeBytes) await session.resize(sizeBytes);
+    return encodeMessage({ type: "resized", sizeBytes });
+  } catch (cause) {
+    const { kind, _tag: tag, message } = toVarveError(cause, "resize");
+    return encodeMessage({ type: "refused", kind, tag, message, epoch: 0 });
+  }
+}
+
+function wouldShrink(sizeBytes: number): VarveError {
+  return new VarveError(
+    "ClusterShrinkRefused",
+    "Invalid",
+    `the volume has ${readableByteSize(sizeBytes)}, and a volume of a cluster only grows`,
+  );
+}
