@@ -41,7 +41,7 @@ const stages: readonly Step[] = [
   vitestStage("s3", minutes(5)),
   vitestStage("nats", minutes(8)),
   vitestStage("cluster", minutes(6)),
-  programStage("cluster rounds", minutes(6), "test/cluster/nemesis.ts", "--rounds", "12"),
+  programStage("cluster rounds", minutes(6), "test/cluster/nemesis.ts", "--rounds", "10"),
   vitestStage("conformance", minutes(8)),
   vitestStage("crash", minutes(8)),
   programStage("crash rounds", minutes(8), "test/crash/crash.ts", "--rounds", "6"),

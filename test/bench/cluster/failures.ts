@@ -132,6 +132,6 @@ ${all.map(lineOf).join("\n")}
 
 A NATS server that is killed leads a third of the time. Its followers wait 4 to 9 s, each for a time of its own, before one of them wants to
 lead: constants of the server (\`raft.go\`, election time-outs), which no setting changes; of two followers the first decides. A server
-that is stopped in good order hands its leadership over at once. What is above 9 s was not taken apart: the machine had other work meanwhile.
+that is stopped in good order hands its leadership over at once.
 `;
 }
