@@ -13,9 +13,8 @@ export type VolumeDurability = (typeof durabilities)[number];
 /**
  * creating: files may be missing or half made, nobody was told that the volume exists; a start removes it.
  * active: exists. deleting: the user was promised that it goes; a start removes what is left.
- * moved: a cluster has it now; its files stay, nobody serves them (docs/specs/move-in.md).
  */
-export const volumeStates = ["creating", "active", "deleting", "moved"] as const;
+export const volumeStates = ["creating", "active", "deleting"] as const;
 export type VolumeState = (typeof volumeStates)[number];
 
 /**

@@ -17,7 +17,7 @@ import {
 import { checksumOf } from "./checksum.ts";
 
 const formatName = "varve-catalog";
-/** Version 2 has `reads` and the state moved; it is written only where one of them is used, so that older programs read the rest. */
+/** Version 2 has `reads`; it is written only where a volume needs it, so that older programs read the rest. */
 const catalogVersions: readonly unknown[] = [1, 2];
 /** 1024 volumes of at most 260 bytes each and the frame; more is refused unread. */
 export const catalogBytesMax = 1024 * 1024;
@@ -32,7 +32,7 @@ export function encodeCatalog(records: readonly VolumeRecord[]): Buffer {
   const mistakes = checkVolumes(records);
   if (mistakes.length > 0) throw refused("catalogue", "Invalid", mistakes);
   const sorted = [...records].sort((one, other) => (one.name < other.name ? -1 : 1));
-  const version = records.some(({ reads, state }) => reads === "strict" || state === "moved") ? 2 : 1;
+  const version = records.some(({ reads }) => reads === "strict") ? 2 : 1;
   const ordered = sorted.map((record) => inOrder(record, version === 1 ? undefined : "available"));
   const lines = ordered.map((record) => `    ${JSON.stringify(record)}`).join(",\n");
   const volumes = lines === "" ? "[]" : `[\n${lines}\n  ]`;
@@ -114,9 +114,7 @@ const rules: Readonly<Record<keyof VolumeRecord, (value: unknown) => string | nu
   createdAtMs: (value) =>
     Number.isSafeInteger(value) && (value as number) >= 0 ? null : "is not a time in ms",
   state: (value) =>
-    (volumeStates as readonly unknown[]).includes(value)
-      ? null
-      : 'is not "creating", "active", "deleting" or "moved"',
+    (volumeStates as readonly unknown[]).includes(value) ? null : 'is not "creating", "active" or "deleting"',
   reads: (value) =>
     value === undefined || (typeof value === "string" && isReadPolicy(value))
       ? null

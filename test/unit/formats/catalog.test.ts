@@ -70,7 +70,7 @@ describe("every mistake is named", () => {
     [[{ ...record, sizeBytes: 1000 }], ["volumes[0].sizeBytes is not a multiple of 512 bytes"]],
     [[{ ...record, durability: "never" }], ['volumes[0].durability is neither "write" nor "flush"']],
     [[{ ...record, createdAtMs: -1 }], ["volumes[0].createdAtMs is not a time in ms"]],
-    [[{ ...record, state: "gone" }], ['volumes[0].state is not "creating", "active", "deleting" or "moved"']],
+    [[{ ...record, state: "gone" }], ['volumes[0].state is not "creating", "active" or "deleting"']],
     [[{ ...record, reads: "any" }], ['volumes[0].reads is neither "available" nor "strict"']],
     [[{ ...record, color: "red" }], ['volumes[0]."color" is not known']],
     [
