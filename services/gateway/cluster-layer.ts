@@ -22,6 +22,7 @@ import { type ClusterConnection, openCluster } from "#shared/shell/cluster-conne
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { ClusterExports } from "./engine/cluster-exports.ts";
+import { type DirectFiles, directFiles } from "./engine/direct-reads.ts";
 import { answerHolderCall } from "./engine/holder-calls.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
 import { RemoteAdmission, RemoteFeed } from "./engine/remote-feed.ts";
@@ -43,6 +44,7 @@ interface GatewayParts {
   readonly config: GatewayConfig;
   readonly clock: SystemClock;
   readonly random: SystemRandom;
+  readonly files: DirectFiles;
   readonly pool: SlabPool;
   readonly cluster: ClusterConnection;
   readonly failpoint: TakeoverFailpoint;
@@ -61,7 +63,9 @@ export async function openClusterGateway(
   const leases = new KeyTableLeases({ table: cluster.leaseTable, clock: new BootClock(), random });
   const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
   const pool = new SlabPool(store, clock, config.payloadBytesMax);
-  const parts: GatewayParts = { config, clock, random, pool, cluster, failpoint, images: new Set() };
+  const files = directFiles(store);
+  const images: GatewayParts["images"] = new Set();
+  const parts: GatewayParts = { config, clock, random, files, pool, cluster, failpoint, images };
   const closeAll = async (): Promise<void> => {
     leases.close();
     await cluster.close();
@@ -156,7 +160,7 @@ async function openSession(
 }
 
 async function tryOpenSession(
-  { config, clock, random, pool, cluster, failpoint, images }: GatewayParts,
+  { config, clock, random, files, pool, cluster, failpoint, images }: GatewayParts,
   record: VolumeRecord,
   lease: Lease,
   onHalted: (error: VarveError) => void,
@@ -172,6 +176,7 @@ async function tryOpenSession(
     volumeId: record.id,
     nodes: placement.replicas.map(({ node }) => node),
     host: hostname(),
+    files,
     onFenced: (error) => session?.fence(error),
     logShare: () => (session?.hotLog().room().diskBytes ?? 0) / config.logBytesMax,
     onClosed: () => {

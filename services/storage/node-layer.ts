@@ -142,6 +142,7 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
     pools,
     store,
     clock,
+    random,
     catalog,
     map,
     bus,

@@ -51,3 +51,8 @@ export function fillPathOf(imagePath: string): string {
 export function lastUsePathOf(imagePath: string): string {
   return `${imagePath}.last-use`;
 }
+
+/** Says whether a gateway on the same host may read the image directly (docs/formats/read-grant.md). */
+export function readGrantPathOf(imagePath: string): string {
+  return `${imagePath}.grant`;
+}

@@ -43,6 +43,19 @@ export interface BaseAnswer<T extends "extentBytes" | "surveyed"> {
   readonly begunLsn: number;
 }
 
+/** A gateway on the same host asks to read the image itself. */
+export interface GrantRequest {
+  readonly type: "grant";
+}
+
+/** It may: the image, and the token that its note shows for as long (docs/formats/read-grant.md). */
+export interface GrantAnswer {
+  readonly type: "granted";
+  readonly imagePath: string;
+  readonly token: string;
+  readonly epoch: number;
+}
+
 /** The bytes, and where the replica stood when they were read. */
 export interface ReadAnswer {
   readonly type: "bytes";
@@ -145,6 +158,8 @@ export type ReplicaMessage =
   | ResizedAnswer
   | ReadRequest
   | StateRequest
+  | GrantRequest
+  | GrantAnswer
   | ReadAnswer
   | ReplicaRefusal
   | StateMessage

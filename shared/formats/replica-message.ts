@@ -14,6 +14,7 @@ import {
 import { type BadBytes, bad } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
 import { PackedReader, type PackedValue, packInto } from "./packed-header.ts";
+import { readTokenPattern } from "./read-grant.ts";
 import type { PlaceAnswer, ReplicaMessage, StateMessage } from "./replica-message-kinds.ts";
 
 export type {
@@ -21,6 +22,8 @@ export type {
   CopyAnswer,
   CopyRequest,
   ExtentRequest,
+  GrantAnswer,
+  GrantRequest,
   HashAnswer,
   HashRequest,
   HeldAnswer,
@@ -135,6 +138,9 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
       return [type, ...reportValues(message.report)];
     case "refused":
       return [type, message.kind, message.tag, plainText(message.message), message.epoch];
+    case "granted":
+      invariant(isHeaderText(message.imagePath), "a granted image's path fits a header");
+      return [type, message.imagePath, message.token, message.epoch];
     case "place": {
       const { line, epoch, appliedLsn, checksum, sequence, sizeBytes } = message;
       return [type, line, epoch, appliedLsn, checksum.toString(16).padStart(16, "0"), sequence, sizeBytes];
@@ -154,6 +160,7 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
     case "resized":
       return [type, message.sizeBytes];
     case "ask":
+    case "grant":
     case "where":
     case "repair":
       break;
@@ -180,6 +187,8 @@ function reportValues(report: ReplicaReport): PackedValue[] {
 const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   read: 5,
   ask: 1,
+  grant: 1,
+  granted: 4,
   bytes: 3,
   refused: 5,
   state: 11,
@@ -208,6 +217,10 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   if (elements[type] !== count) return null;
   if (type === "state") return stateOf(reader);
   if (type === "place") return placeOf(reader);
+  if (type === "granted") {
+    const answer = { imagePath: reader.text(), token: reader.text(), epoch: reader.number() };
+    return readTokenPattern.test(answer.token) ? { type, ...answer } : null;
+  }
   if (type === "refused") {
     const kind = reader.text();
     if (!errorKinds.includes(kind)) return null;
@@ -243,6 +256,7 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
     case "resized":
       return { type, sizeBytes: a };
     case "ask":
+    case "grant":
     case "where":
     case "repair":
       break;
@@ -278,6 +292,11 @@ function stateOf(reader: PackedReader): StateMessage | null {
       roomBytes: reader.number(),
     },
   };
+}
+
+/** Whether a header can hold it as it is. */
+export function isHeaderText(text: string): boolean {
+  return text === plainText(text);
 }
 
 /** What a header can hold: ASCII, not too long. */

@@ -64,6 +64,10 @@ describe("fail-over", () => {
     const last = await lab.gateway("gate-4");
     const client = await attach(last);
     expect(words(await checker.verify(client, "restart"))).toEqual([]);
+    // Node and gateway share this host: the image was read itself, also while gateways came and went.
+    const { detail } = await lab.readiness(last.health);
+    expect(detail).toMatchObject({ volumes: [{ counters: { directReads: expect.any(Number) } }] });
+    expect(JSON.stringify(detail)).not.toMatch(/"directReads":0\b/);
     await client.disconnect();
     expect(await last.process.stop()).toEqual({ code: 0, signal: null });
     expect(await node.stop()).toEqual({ code: 0, signal: null });

@@ -15,6 +15,13 @@ const messages: readonly ReplicaMessage[] = [
   { type: "read", offset: 2 ** 50 - 4096, length: 4096, leastLsn: 2 ** 40, waitMs: 250 },
   { type: "bytes", appliedLsn: 4711, epoch: 3 },
   { type: "ask" },
+  { type: "grant" },
+  {
+    type: "granted",
+    imagePath: "/srv/varve/volumes/disk0/disk.raw",
+    token: "0123456789abcdef".repeat(2),
+    epoch: 3,
+  },
   { type: "extent", offset: 2 ** 40, length: 2 ** 19, leastLsn: 12, waitMs: 1000 },
   { type: "extentBytes", appliedLsn: 2 ** 40, begunLsn: 2 ** 40 + 7 },
   { type: "survey", first: 2 ** 19, count: 2 ** 19, leastLsn: 12, waitMs: 1000 },

@@ -19,6 +19,7 @@ import type { Clock } from "#shared/ports/clock.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
+import { type DirectFiles, DirectReads } from "./direct-reads.ts";
 
 export interface RemoteReplicaOptions {
   readonly bus: MessageBus;
@@ -28,6 +29,8 @@ export interface RemoteReplicaOptions {
   readonly nodes: readonly string[];
   /** This machine's name: a node on it is asked first. */
   readonly host: string;
+  /** For reads of the image itself on this machine; without it every read is asked for. */
+  readonly files?: DirectFiles;
   /** A replica has applied a newer writer's batches. */
   readonly onFenced: (error: VarveError) => void;
   /** How much of its room the log uses, 0 to 1: what only a lost replica needs is not kept for ever. */
@@ -54,6 +57,8 @@ export class RemoteReplica implements ReplicaImage {
   /** Nodes that failed to answer lately go to the end of the order. */
   readonly #failedAtMs = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
+  /** Of the node on this machine, once it was heard of. */
+  #direct: { readonly node: string; readonly reads: DirectReads } | null = null;
   readonly #subscription: Subscription;
   readonly #asked: Promise<unknown>;
   /** Own epoch, once the log is open. */
@@ -62,7 +67,7 @@ export class RemoteReplica implements ReplicaImage {
   #leastLsn = 0;
   #fenced: VarveError | null = null;
   #closed = false;
-  readonly counters = { remoteReads: 0, remoteReadBytes: 0, hedgedReads: 0, failedAsks: 0 };
+  readonly counters = { directReads: 0, remoteReads: 0, remoteReadBytes: 0, hedgedReads: 0, failedAsks: 0 };
 
   constructor(options: RemoteReplicaOptions) {
     this.#options = options;
@@ -158,11 +163,13 @@ export class RemoteReplica implements ReplicaImage {
     this.#leastLsn = Math.max(this.#leastLsn, lsn);
   }
 
-  readInline(): number {
-    return -1;
+  readInline(slab: Slab, start: number, length: number, offset: number): number {
+    return this.#directReads()?.readInline(slab, start, length, offset, this.#leastLsn) ?? -1;
   }
 
   async read(slab: Slab, start: number, length: number, offset: number): Promise<void> {
+    const direct = this.#directReads();
+    if (direct !== null && (await direct.read(slab, start, length, offset, this.#leastLsn))) return;
     this.counters.remoteReads += 1;
     this.counters.remoteReadBytes += length;
     const pieces: Promise<void>[] = [];
@@ -198,6 +205,7 @@ export class RemoteReplica implements ReplicaImage {
     if (!this.#closed) this.#options.onClosed?.();
     this.#closed = true;
     this.#subscription.close();
+    this.#direct?.reads.close();
     for (const listener of this.#listeners) listener();
     this.#listeners.clear();
   }
@@ -209,7 +217,26 @@ export class RemoteReplica implements ReplicaImage {
     if (this.#closed || !this.#nodes.includes(report.node)) return;
     this.#heard.set(report.node, { report, atMs: this.#options.clock.monotonicMs() });
     this.#judgeEpoch(report.epoch);
+    if (report.host === this.#options.host) this.#hearNeighbour(report.node);
     for (const listener of this.#listeners) listener();
+  }
+
+  #hearNeighbour(node: string): void {
+    const { counters } = this;
+    const { files, bus, clock, volumeId } = this.#options;
+    if (files === undefined) return;
+    const subject = replicaReadSubject(volumeId, node);
+    const onEpoch = (epoch: number): void => this.#judgeEpoch(epoch);
+    this.#direct ??= { node, reads: new DirectReads({ files, bus, clock, subject, onEpoch, counters }) };
+    if (this.#direct.node === node) this.#direct.reads.heard();
+  }
+
+  /** While its node gives signs of life and no newer writer is known. */
+  #directReads(): DirectReads | null {
+    if (this.#direct === null || this.#fenced !== null || this.#closed) return null;
+    const heard = this.#heard.get(this.#direct.node);
+    const silentMs = this.#options.clock.monotonicMs() - (heard?.atMs ?? Number.NEGATIVE_INFINITY);
+    return silentMs <= limits.replicaSilentMs ? this.#direct.reads : null;
   }
 
   /** Sooner than the next sign of life. */

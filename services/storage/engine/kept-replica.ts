@@ -17,6 +17,7 @@ import type { FileStore } from "#shared/ports/file-store.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 import type { OpenPool } from "./open-pool.ts";
+import type { ReadGrant } from "./read-grant.ts";
 import { answerCopy } from "./replica-copies.ts";
 import { orderFill, ReplicaFill } from "./replica-fill.ts";
 import { ReplicaFollower } from "./replica-follower.ts";
@@ -39,6 +40,8 @@ export interface KeptReplicaOptions {
   readonly fillBytesPerSecond: number | null;
   /** Other nodes that keep a replica now. */
   readonly peers: () => readonly ReplicaPlace[];
+  /** By which gateways on this host read the image at that path; null: they ask for each read. */
+  readonly openGrant: (imagePath: string) => Promise<ReadGrant | null>;
   readonly onChange: () => void;
   /** A line for the operator. */
   readonly onNote: (text: string) => void;
@@ -138,7 +141,12 @@ export class KeptReplica {
       await store.makeDirectory(paths.directory);
       await pool.replicas.create({ ...record, sizeBytes: beginBytes }, paths);
     }
-    const image = await pool.replicas.attach(record, paths);
+    // Before the image changes: what was granted before a crash is void.
+    const grant = await this.#options.openGrant(paths.image);
+    const image = await pool.replicas.attach(record, paths).catch(async (cause: unknown) => {
+      await grant?.close();
+      throw cause;
+    });
     this.#failure = null;
     const follower = new ReplicaFollower({
       node,
@@ -147,6 +155,7 @@ export class KeptReplica {
       log,
       clock,
       exactFromLsn,
+      grant,
       feed: (attached, handlers) => pool.replicas.feed(attached, handlers),
       roomBytes: () => pool.roomBytes(),
       onChange: () => {

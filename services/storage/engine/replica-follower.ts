@@ -14,6 +14,7 @@ import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { FollowedBatch, LogFollower } from "#shared/ports/log-follower.ts";
 import type { FedBatch, ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { LocalReplica } from "#shared/ports/replica-image.ts";
+import type { ReadGrant } from "./read-grant.ts";
 
 /** A batch that was read from the log, with a payload of its own. */
 export type OwnedBatch = Batch & { readonly payloadBytes: number };
@@ -31,6 +32,8 @@ export interface ReplicaFollowerOptions {
   readonly roomBytes: () => number;
   /** Before it has applied this, parts of later entries may be in the image: a copy's, while writes went on. */
   readonly exactFromLsn: number;
+  /** Lets gateways on this host read the image directly; null: they ask for each read. */
+  readonly grant: ReadGrant | null;
   /** Something that a report shows changed. */
   readonly onChange: () => void;
 }
@@ -51,6 +54,8 @@ export class ReplicaFollower {
   /** Asked once since it was opened: what a crash left begun is not behind it. */
   #endKnown = false;
   #caughtUpOnce = false;
+  /** The newest that a batch was taken of, applied or not. */
+  #newestEpoch = 0;
   /** Since when it is behind; null: it is not. */
   #behindSinceMs: number | null = null;
   #failure: VarveError | null = null;
@@ -108,6 +113,16 @@ export class ReplicaFollower {
       allocatedBytes,
       roomBytes: Math.max(0, Math.floor(roomBytes())),
     };
+  }
+
+  /** See ReadGrant; null while nobody may. A newer writer's batches must not be on their way, and every byte must be in the file. */
+  grantReads(): { readonly imagePath: string; readonly token: string; readonly epoch: number } | null {
+    const { grant, image } = this.#options;
+    const { epoch, appliedLsn } = image.logPosition();
+    if (grant === null || this.#closing !== null || this.#condition() !== "following") return null;
+    if (!this.exact || this.#newestEpoch > epoch) return null;
+    if (!(image.extents?.isRangeLocal(0, image.state().sizeBytes) ?? true)) return null;
+    return { imagePath: grant.imagePath, token: grant.give(appliedLsn), epoch };
   }
 
   /** Resolves with true when `lsn` is applied, with false after `waitMs` or when it never will be. */
@@ -194,6 +209,11 @@ export class ReplicaFollower {
       this.#heldBatch = null;
     }
     if (this.#failure !== null) throw this.#failure;
+    if (batch.epoch > this.#newestEpoch) {
+      // Before its bytes come into the image: the gateway that reads it directly may be the former writer's.
+      this.#options.grant?.revoke();
+      this.#newestEpoch = batch.epoch;
+    }
     const payload = Buffer.from(batch.payload);
     const { record: _record, ...plain } = batch;
     this.#queuedBytes += payload.byteLength;
@@ -207,6 +227,7 @@ export class ReplicaFollower {
   #applied(batches: readonly OwnedBatch[]): void {
     for (const batch of batches) this.#queuedBytes -= batch.payloadBytes;
     const { appliedLsn } = this.#options.image.state();
+    this.#options.grant?.applied(appliedLsn);
     for (const waiter of this.#waiters) if (waiter.lsn <= appliedLsn) waiter.wake();
     this.#judge();
     this.#options.onChange();
@@ -254,16 +275,27 @@ export class ReplicaFollower {
     this.#failure = error;
     this.#stop.abort();
     this.#letGo();
+    this.#revoke();
     for (const waiter of this.#waiters) waiter.wake();
     this.#options.onChange();
   }
 
+  #revoke(): void {
+    try {
+      this.#options.grant?.revoke();
+    } catch (cause) {
+      // Then the image is not given out of hand as detached.
+      this.#halt(toVarveError(cause, "revoke direct reads"));
+    }
+  }
+
   async #shutDown(): Promise<void> {
-    const { image } = this.#options;
+    const { image, grant } = this.#options;
     this.#stop.abort();
     this.#endTimer?.cancel();
     this.#holdTimer?.cancel();
     this.#letGo();
+    this.#revoke();
     for (const waiter of this.#waiters) waiter.wake();
     await this.#running;
     await this.#feed.close().catch((cause: unknown) => this.#halt(toVarveError(cause, "close")));
@@ -274,6 +306,7 @@ export class ReplicaFollower {
         await image.abandon();
       });
     } else await image.abandon();
+    await grant?.close().catch(() => undefined); // nothing is granted any more
   }
 }
 

@@ -12,6 +12,7 @@ import {
   encodeMessage,
   encodeWith,
   isBadMessage,
+  isHeaderText,
   type ReadRequest,
   type SurveyRequest,
   sealMessage,
@@ -63,6 +64,7 @@ export async function answerRead(
   const decoded = decodeMessage(data);
   if (isBadMessage(decoded)) return null;
   if (decoded.message.type === "ask") return encodeMessage({ type: "state", report: follower.report() });
+  if (decoded.message.type === "grant") return answerGrant(follower);
   const request = decoded.message;
   if (request.type !== "read" && request.type !== "extent" && request.type !== "survey") return null;
   const refuse = (kind: ErrorKind, tag: string, message: string): Uint8Array => {
@@ -91,6 +93,16 @@ export async function answerRead(
   } finally {
     slots.give(slab);
   }
+}
+
+function answerGrant(follower: ReplicaFollower): Uint8Array {
+  const granted = follower.grantReads();
+  if (granted !== null && isHeaderText(granted.imagePath)) {
+    return encodeMessage({ type: "granted", ...granted });
+  }
+  const { epoch } = follower.image.logPosition();
+  const message = "direct reads are not granted now";
+  return encodeMessage({ type: "refused", kind: "Retry", tag: "ReadsNotGranted", message, epoch });
 }
 
 /** The place is noted before the bytes are read: they are at least as new as it says. */

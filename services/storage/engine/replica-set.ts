@@ -11,14 +11,16 @@ import { limits } from "#shared/domain/limits.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { encodeMessage } from "#shared/formats/replica-message.ts";
-import type { Clock, Timer } from "#shared/ports/clock.ts";
+import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
+import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { KeptReplica } from "./kept-replica.ts";
 import type { OpenPool } from "./open-pool.ts";
+import { ReadGrant } from "./read-grant.ts";
 import { ReadSlots } from "./replica-reads.ts";
 import { removeUnplaced } from "./unplaced-files.ts";
 
@@ -30,6 +32,8 @@ export interface ReplicaSetOptions {
   readonly pools: readonly OpenPool[];
   readonly store: FileStore;
   readonly clock: Clock;
+  /** For direct reads by gateways on this host; without it they ask for each read. */
+  readonly random?: Random;
   readonly catalog: Pick<VolumeCatalog, "list">;
   readonly map: Pick<ClusterMap, "placementOf" | "changePlacement">;
   readonly bus: MessageBus;
@@ -50,6 +54,7 @@ export class ReplicaSet {
   readonly #options: ReplicaSetOptions;
   readonly #readSlots: ReadSlots;
   readonly #copySlots: ReadSlots;
+  readonly #noteSlab: Slab;
   readonly #kept = new Map<string, KeptReplica>();
   readonly #statesQueued = new Set<KeptReplica>();
   /** What could not be placed or removed, and why; tried again at each change and now and then. */
@@ -65,6 +70,7 @@ export class ReplicaSet {
     this.#options = options;
     this.#readSlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaReadsMax);
     this.#copySlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaCopiesMax);
+    this.#noteSlab = options.store.allocateSlab(limits.blockBytes);
     this.#tellAllLater();
   }
 
@@ -154,6 +160,7 @@ export class ReplicaSet {
         peers: () => (map.placementOf(record.id)?.replicas ?? []).filter((one) => one.node !== node),
         onChange: () => this.#changed(record.id),
         onNote,
+        openGrant: (path) => this.#openGrant(path),
       });
       this.#kept.set(record.id, replica);
       await replica.opened();
@@ -162,6 +169,11 @@ export class ReplicaSet {
       this.#failures.set(record.id, error);
       onNote(`warning: the replica of ${record.name} is not open: ${error.message}`);
     }
+  }
+
+  async #openGrant(imagePath: string): Promise<ReadGrant | null> {
+    const { store, random } = this.#options;
+    return random === undefined ? null : await ReadGrant.open(store, random, imagePath, this.#noteSlab);
   }
 
   #poolOf(place: ReplicaPlace): OpenPool {

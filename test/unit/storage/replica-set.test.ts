@@ -11,6 +11,7 @@ import type { Batch } from "#shared/domain/batch.ts";
 import { replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { decodeReadGrant } from "#shared/formats/read-grant.ts";
 import {
   decodeMessage,
   encodeMessage,
@@ -122,6 +123,7 @@ async function node(only: string | null = null): Promise<Node> {
     pools: [pool],
     store,
     clock,
+    random: new SteppedRandom(7),
     catalog,
     map,
     bus,
@@ -255,6 +257,69 @@ describe("replicas of a node", () => {
   });
 });
 
+describe("direct reads", () => {
+  const note = async () =>
+    decodeReadGrant((await store.readWhole("/pool/volumes/a/disk.raw.grant")) ?? Buffer.alloc(0));
+  const granted = async (): Promise<ReplicaMessage> => {
+    await expect.poll(async () => ask("a", { type: "grant" })).toMatchObject({ type: "granted" });
+    return ask("a", { type: "grant" });
+  };
+
+  test("are granted when the replica follows, and the note tells what is applied", async () => {
+    const { set, map } = await node();
+    const log = await place(map, "a");
+    await set.reconcile();
+    expect(await ask("a", { type: "grant" })).toMatchObject({ type: "refused", tag: "ReadsNotGranted" });
+    log.write(0, 7);
+    const grant = await granted();
+    expect(grant).toMatchObject({ imagePath: "/pool/volumes/a/disk.raw", epoch: 1 });
+    log.write(0, 8);
+    await ask("a", read(3));
+    expect(await note()).toEqual({ token: "token" in grant ? grant.token : "", appliedLsn: 3 });
+  });
+
+  test("are revoked before a newer writer's bytes come into the image, and given again for its epoch", async () => {
+    const { set, map } = await node();
+    const log = await place(map, "a");
+    await set.reconcile();
+    log.write(0, 7);
+    const before = await granted();
+    // Whenever a byte of the newer epoch can be seen in the image, the token can't.
+    const open = store.open.bind(store);
+    const image = await open("/pool/volumes/a/disk.raw", { readOnly: true, access: "buffered" });
+    const slab = store.allocateSlab(4096);
+    const { batch: newer } = log.maker.epoch(2);
+    log.batches.push(newer, { ...log.maker.write(0, Buffer.alloc(4096, 9)).batch, epoch: 2 });
+    for (let seen = 0; seen !== 9; await new Promise((resolve) => setImmediate(resolve))) {
+      image.readInline(slab, 0, 4096, 0);
+      seen = slab.bytes[0] ?? 0;
+      const shown = await note();
+      if (seen === 9) expect(shown).not.toMatchObject({ token: "token" in before ? before.token : "" });
+    }
+    const after = await granted();
+    expect(after).toMatchObject({ epoch: 2 });
+    expect("token" in after && "token" in before && after.token !== before.token).toBe(true);
+  });
+
+  test("end with a halt, with the node's life, and before what a crash left is replayed", async () => {
+    const { set, map } = await node();
+    const log = await place(map, "a");
+    await set.reconcile();
+    log.write(0, 7);
+    await granted();
+    log.failure = new VarveError("LogDamaged", "Corrupt", "a flipped bit");
+    await expect.poll(note).toEqual({ token: null, appliedLsn: 0 });
+    expect(await ask("a", { type: "grant" })).toMatchObject({ tag: "ReadsNotGranted" });
+    log.failure = null;
+    await closers.pop()?.();
+    const second = await node();
+    await second.set.reconcile();
+    await granted();
+    await closers.pop()?.();
+    expect(await note()).toEqual({ token: null, appliedLsn: 0 });
+  });
+});
+
 describe("a deleted volume", () => {
   test("goes from the node with its files, then its place; others stay", async () => {
     const { set, map } = await node();
@@ -362,7 +427,7 @@ describe("a replica that is placed here no more", () => {
     const removeTree = store.removeTree.bind(store);
     store.removeTree = async () => Promise.reject(new VarveError("Broken", "Internal", "killed here"));
     await set.reconcile();
-    expect(await store.list("/pool/volumes/a")).toEqual(["disk.raw"]);
+    expect(await store.list("/pool/volumes/a")).toEqual(["disk.raw", "disk.raw.grant"]);
     store.removeTree = removeTree;
     // Placed here again before it went on: it begins with the log.
     await map.changePlacement(record("a").id, (present) =>
