@@ -66,6 +66,19 @@ export class NamespaceNetwork implements LabNetwork {
     );
   }
 
+  /** Links of 1 Gb/s and 0.15 ms each way for what they send; the milliseconds, 0 where the kernel has no netem. */
+  async homeLinks(parts: readonly string[]): Promise<number> {
+    const link = ["qdisc", "replace", "dev", "eth0", "root"];
+    let delayMs = 0.15;
+    for (const part of parts) {
+      await this.#inside(part, "tc", ...link, "netem", "delay", "150us", "rate", "1gbit").catch(async () => {
+        delayMs = 0;
+        await this.#inside(part, "tc", ...link, "tbf", "rate", "1gbit", "burst", "128kb", "latency", "50ms");
+      });
+    }
+    return delayMs;
+  }
+
   /** Everything is let through again. */
   async heal(): Promise<void> {
     const parts = labParts.filter((part) => part !== "client");

@@ -147,7 +147,7 @@ async function openVolume(load: Load, connection: NatsConnection) {
 }
 
 /** Keeps `depth` of them under way for the load's time; the first half second does not count. */
-async function rateOf(load: Load, one: () => Promise<void>): Promise<Rate> {
+export async function rateOf(load: Load, one: () => Promise<void>): Promise<Rate> {
   const warmMs = 500;
   const startMs = performance.now();
   const endMs = startMs + warmMs + load.seconds * 1000;
