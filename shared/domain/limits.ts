@@ -266,7 +266,7 @@ export const limits = {
   /** Neighbouring frames that one GET brings: a quarter of a second at 8 MiB/s. */
   historyRunBytes: 2 * MiB,
   historyReadAheadBytes: 8 * MiB,
-  /** A read of this length is asked by somebody who fetches ahead himself: no read-ahead, nothing is kept. */
+  /** A read of this length is asked by somebody who fetches ahead himself: no read-ahead, and little is kept. */
   historyBulkReadBytes: 1 * MiB,
   /** Footers under way at once when a point opens: 60 KB each, so 512 segments (4 GiB of log) take 64 rounds. */
   historyFooterReadsMax: 8,

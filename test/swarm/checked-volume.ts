@@ -84,7 +84,9 @@ export class CheckedVolume {
     const check = this.checker.ledger.pointCheck(asked);
     counts.snapshots += 1;
     const exported = `${this.name}@${name}`;
-    const hash = await this.read(context, exported, (offset, bytes) => check.add(offset, bytes));
+    const hash = await context.reading(async () =>
+      this.read(context, exported, (offset, bytes) => check.add(offset, bytes)),
+    );
     this.tell(context, exported, check.finish());
     counts.pointsVerified += 1;
     this.kept.push({ name, lsn, hash });
@@ -100,7 +102,7 @@ export class CheckedVolume {
   }
 
   private async again(context: SwarmContext, kept: Kept, exported: string): Promise<void> {
-    const hash = await this.read(context, exported, () => undefined);
+    const hash = await context.reading(async () => this.read(context, exported, () => undefined));
     if (hash !== kept.hash) context.fail(exported, "read again, it holds other bytes than at first");
     context.counts.pointsReread += 1;
   }

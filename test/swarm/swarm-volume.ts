@@ -1,6 +1,7 @@
 // What a volume of the swarm does, told to one place: counts, times, failures. checked-volume.ts and file-system-volume.ts are the loads;
 // swarm-run.ts runs many of them on one server and judges.
 
+import { WorkSlots } from "../../services/archiver/engine/work-slots.ts";
 import type { PastServer } from "../tools/past-server.ts";
 
 export interface SwarmCounts {
@@ -24,6 +25,12 @@ export interface Slowness {
 
 export type Step = "request" | "snapshot" | "point open";
 
+/**
+ * Points that are open and read whole at once, over all volumes: as many as two backup programs would have, at full speed. With each
+ * volume reading its own, the machine's two cores do nothing else any more and all wait in line.
+ */
+const pointReaders = 2;
+
 export class SwarmContext {
   readonly server: PastServer;
   readonly signal: AbortSignal;
@@ -42,6 +49,7 @@ export class SwarmContext {
     "point open": slowness(),
   };
   private readonly stallMs: number;
+  private readonly readers = new WorkSlots(pointReaders);
 
   constructor(server: PastServer, signal: AbortSignal, stallMs: number) {
     this.server = server;
@@ -67,6 +75,16 @@ export class SwarmContext {
     const result = await work();
     this.took(step, performance.now() - startedAtMs, volume);
     return result;
+  }
+
+  /** Reads a point when it is its turn. */
+  async reading<T>(work: () => Promise<T>): Promise<T> {
+    const leave = await this.readers.take();
+    try {
+      return await work();
+    } finally {
+      leave();
+    }
   }
 
   /** Ends early with the swarm. */

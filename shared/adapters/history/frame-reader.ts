@@ -27,6 +27,9 @@ export type FrameOpener = (stored: Buffer, frame: ObjectFrame) => Promise<Buffer
 
 type FramedObject = Pick<SegmentPlace, "key" | "frames">;
 
+/** Whether a frame, by its number, stays in memory within the cache; else only while somebody reads it. */
+export type KeepFrame = (number: number) => boolean;
+
 const headBytes = 3 * 1024;
 /** The largest chunk object: frames as they are, head and digest. */
 const chunkObjectBytesMax = limits.extentBytes + 4096;
@@ -48,11 +51,8 @@ export class FrameReader {
     this.heads = new BoundedCache(reader.limits.headCacheBytes);
   }
 
-  /**
-   * Frames of an object by number, ascending. Each promise has to be listened to. `keep` false: they stay in memory only
-   * while somebody reads them.
-   */
-  segmentFrames(object: FramedObject, numbers: readonly number[], keep: boolean): Promise<Buffer>[] {
+  /** Frames of an object by number, ascending. Each promise has to be listened to. */
+  segmentFrames(object: FramedObject, numbers: readonly number[], keep: KeepFrame): Promise<Buffer>[] {
     const promises = new Map<number, Promise<Buffer>>();
     let run: ObjectFrame[] = [];
     const flush = (): void => {
@@ -76,7 +76,7 @@ export class FrameReader {
   }
 
   /** Frames of a chunk. Half of it or more: the whole object in one GET; else its head, if that is not known, then frames. */
-  chunkFrames(name: string, numbers: readonly number[], keep: boolean): Promise<Buffer>[] {
+  chunkFrames(name: string, numbers: readonly number[], keep: KeepFrame): Promise<Buffer>[] {
     const key = chunkKey(name);
     const missing = numbers.filter((number) => this.known(frameKey(key, number)) === null);
     if (missing.length >= chunkFrames / 2) {
@@ -158,7 +158,7 @@ export class FrameReader {
   private startRun(
     key: string,
     run: readonly ObjectFrame[],
-    keep: boolean,
+    keep: KeepFrame,
     promises: Map<number, Promise<Buffer>>,
   ): void {
     const start = run[0]?.objectOffset ?? 0;
@@ -170,11 +170,14 @@ export class FrameReader {
       return this.openAll(key, run, stored, start, keep);
     });
     for (const [index, frame] of run.entries()) {
-      promises.set(frame.number, this.follow(frameKey(key, frame.number), fetched, index, keep));
+      promises.set(
+        frame.number,
+        this.follow(frameKey(key, frame.number), fetched, index, keep(frame.number)),
+      );
     }
   }
 
-  private startWhole(name: string, keep: boolean): void {
+  private startWhole(name: string, keep: KeepFrame): void {
     const key = chunkKey(name);
     const fetched = this.reader.gate.run(chunkObjectBytesMax + limits.extentBytes, async () => {
       const object = await readObject(this.reader.store, key);
@@ -190,7 +193,7 @@ export class FrameReader {
       const place = frameKey(key, number);
       if (this.known(place) !== null) continue;
       // Nobody may ask for this one: its failure is told to those who ask for others.
-      this.follow(place, fetched, number, keep).catch(() => undefined);
+      this.follow(place, fetched, number, keep(number)).catch(() => undefined);
     }
   }
 
@@ -200,7 +203,7 @@ export class FrameReader {
     frames: readonly ObjectFrame[],
     stored: Buffer,
     storedStart: number,
-    keep: boolean,
+    keep: KeepFrame,
   ): Promise<(Buffer | VarveError)[]> {
     return Promise.all(
       frames.map(async (frame) => {
@@ -208,7 +211,7 @@ export class FrameReader {
         const raw = await this.openFrame(stored.subarray(at, at + frame.storedBytes), frame);
         if (isBadObject(raw)) return objectDamaged(this.reader.store.place, key, raw.fault, raw.detail);
         // A frame stored as it is would keep the whole fetch in memory, for as long as the frame is kept.
-        return keep && raw.buffer === stored.buffer ? Buffer.from(raw) : raw;
+        return keep(frame.number) && raw.buffer === stored.buffer ? Buffer.from(raw) : raw;
       }),
     );
   }

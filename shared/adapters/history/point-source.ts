@@ -155,7 +155,9 @@ export class SharedPoint {
     const tasks: Promise<void>[] = [];
     for (const [place, slices] of plan.segments) {
       const numbers = ascending(slices);
-      tasks.push(...copied(frames.segmentFrames(place, numbers, keep), numbers, slices, target));
+      // What lies in a segment's frame beside these bytes belongs anywhere on the disk: a long read's next part may want it.
+      const keepFrame = (number: number): boolean => keep || usedBytes(slices.get(number)) < mostOfFrame;
+      tasks.push(...copied(frames.segmentFrames(place, numbers, keepFrame), numbers, slices, target));
     }
     for (const [place, slices] of plan.hot) {
       const batches = ascending(slices);
@@ -181,7 +183,14 @@ export class SharedPoint {
       return;
     }
     const numbers = ascending(slices);
-    await allEnded(copied(this.deps.frames.chunkFrames(name, numbers, keep), numbers, slices, target));
+    await allEnded(
+      copied(
+        this.deps.frames.chunkFrames(name, numbers, () => keep),
+        numbers,
+        slices,
+        target,
+      ),
+    );
   }
 
   private fetchAhead(offset: number, length: number): void {
@@ -297,6 +306,12 @@ export class PointHandle implements PointSource {
     this.isClosed = true;
     this.onClose();
   }
+}
+
+const mostOfFrame = (limits.archiveFrameBytes * 3) / 4;
+
+function usedBytes(slices: readonly Slice[] = []): number {
+  return slices.reduce((sum, { length }) => sum + length, 0);
 }
 
 function ascending(slices: FrameSlices): number[] {

@@ -193,6 +193,38 @@ describe("sharing and memory", () => {
     expect(histories.statistics().fetches).toMatchObject({ bytes: 0, count: 0, waiting: 0 });
   });
 
+  it("of a long read, frames of which it wanted little stay: the log's neighbours are not the disk's", async () => {
+    const clock = new SteppedClock(1);
+    const store = new WatchedStore(clock);
+    const volume = new MadeVolume(store, { volumeId: "00000000000000a2", sizeBytes: 64 * MiB });
+    // Written in turns to both halves, so that each frame of the segment holds pieces of both.
+    for (let index = 0; index < 32; index += 1) {
+      volume.write((index % 2) * 32 * MiB + Math.floor(index / 2) * 65_536, bytesOf(65_536, index));
+    }
+    for (let index = 0; index < 4; index += 1)
+      volume.write(8 * MiB + index * 4 * MiB, bytesOf(4 * MiB, index));
+    await volume.seal(36, 0);
+    await volume.publish();
+    const histories = new Histories({ store, clock });
+    const source = await (await histories.fromBucket(volume.volumeId)).open(volume.lastLsn);
+    const disk = volume.past[volume.lastLsn] as FoldedDisk;
+    const read = async (offset: number): Promise<void> => {
+      const found = await readAt(source, offset, MiB);
+      expect(found.equals(Buffer.from(disk.read(offset, MiB)))).toBe(true);
+    };
+    store.taken();
+    await read(0);
+    expect(store.taken().length).toBeGreaterThan(0);
+    await read(32 * MiB);
+    expect(store.taken()).toEqual([]);
+    await read(9 * MiB);
+    const framesBytes = histories.statistics().frames.bytes;
+    await read(13 * MiB);
+    expect(histories.statistics().frames.bytes).toBeLessThanOrEqual(
+      framesBytes + 2 * limits.archiveFrameBytes,
+    );
+  });
+
   it("a map beyond its limit is refused with what to do", async () => {
     const { history, histories } = await largeVolume({ limits: { mapRangesMax: 5 } }).catch((error) => ({
       history: null,
