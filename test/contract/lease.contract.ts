@@ -102,6 +102,19 @@ export function leaseContract(what: string, make: () => Promise<LeaseSubject>): 
       expect(results.filter((result) => result.status === "fulfilled")).toHaveLength(1);
     });
 
+    test("of several that take a key which nobody ever had one gets it, the others are sent to it", async () => {
+      const names = ["a", "b", "c"];
+      const gateways = names.map(() => gateway());
+      await Promise.all(gateways.map(async (one) => one.ready()));
+      const results = await Promise.allSettled(
+        gateways.map(async (one, at) => one.take(key, terms(names[at] ?? ""))),
+      );
+      const tags = results.map((result) =>
+        result.status === "fulfilled" ? "taken" : (result.reason as VarveError)._tag,
+      );
+      expect(tags.sort()).toEqual(["LeaseHeldError", "LeaseHeldError", "taken"]);
+    });
+
     test("a revoked lease is lost by its holder soon, and free a full lease later", async () => {
       const lease = await gateway().take(key, terms("one"));
       const lost = new Promise<VarveError>((resolve) => {

@@ -65,7 +65,7 @@ export class KeyTableLeases implements Leases {
     for (;;) {
       const seen = this.#seen.get(key) ?? null;
       const record = seen?.record ?? null;
-      if (first !== null && record !== null && renewed(first, record)) throw held(key, record);
+      if (record !== null && renewed(first, record)) throw held(key, record);
       const waitMs = seen === null ? 0 : this.#untilFree(seen);
       if (waitMs > 0) {
         await this.#changeOr(waitMs);
@@ -161,9 +161,9 @@ export class KeyTableLeases implements Leases {
   }
 }
 
-/** Somebody holds it and shows it: another renewal than before, or another tenure. */
-function renewed(first: LeaseRecord, now: LeaseRecord): boolean {
-  return now.state === "held" && (now.tenure !== first.tenure || now.renewal !== first.renewal);
+/** Somebody holds it and shows it: another renewal than before, or another tenure; `first` null: nobody had it. */
+function renewed(first: LeaseRecord | null, now: LeaseRecord): boolean {
+  return now.state === "held" && (now.tenure !== first?.tenure || now.renewal !== first.renewal);
 }
 
 function held(key: string, { holder, address }: LeaseRecord): VarveError {
