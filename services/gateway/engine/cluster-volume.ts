@@ -75,8 +75,10 @@ export class ClusterVolume {
   async open(): Promise<BlockExport> {
     if (this.#ending !== null) throw ending(this.#record.name, this.#failure);
     this.#opening ??= this.#begin();
-    const { session, strictReads } = await this.#opening;
+    const { session, lease, strictReads } = await this.#opening;
     if (this.#ending !== null) throw ending(this.#record.name, this.#failure);
+    // Whoever is here goes on reading; who comes now may have written by the gateway that took it meanwhile.
+    if (lease.remainingMs() <= 0) throw ranOut(this.#record.name);
     this.#watchIdle();
     return session.openExport(`served by gateway ${this.#setting.gateway}`, undefined, strictReads);
   }
@@ -188,6 +190,13 @@ function servedElsewhere(name: string, cause: unknown): unknown {
       cause,
     },
   );
+}
+
+function ranOut(name: string): VarveError {
+  return new VarveError("VolumeMoving", "Retry", `this gateway's lease of volume ${name} ran out`, {
+    hint: "Connect again in a moment. If it stays so, look whether this machine reaches the NATS servers.",
+    fields: { name },
+  });
 }
 
 function ending(name: string, cause: VarveError | null): VarveError {

@@ -17,11 +17,12 @@ import type { Overlay, OverlayValue } from "./overlay.ts";
 /** Waits for the cold parts of one read. */
 class ColdRead {
   private readonly done: Completion;
-  private readonly finished: () => void;
+  /** Says why what was read may not be shown any more. */
+  private readonly finished: () => VarveError | null;
   private waiting = 0;
   private error: VarveError | null = null;
 
-  constructor(done: Completion, finished: () => void) {
+  constructor(done: Completion, finished: () => VarveError | null) {
     this.done = done;
     this.finished = finished;
   }
@@ -40,8 +41,8 @@ class ColdRead {
   private settle(): void {
     this.waiting -= 1;
     if (this.waiting > 0) return;
-    this.finished();
-    this.done.complete(this.error);
+    const refusal = this.finished();
+    this.done.complete(refusal ?? this.error);
   }
 }
 
@@ -64,7 +65,9 @@ export class VolumeReader {
   private cold: ColdRead | null = null;
   private done: Completion | null = null;
   private readonly onCovered: (start: number, end: number, value: OverlayValue, position: number) => void;
-  private readonly onColdFinished: () => void;
+  private readonly onColdFinished: () => VarveError | null;
+  /** Somebody newer writes: nothing is shown any more, not even from memory (promise 8). */
+  private fenced: VarveError | null = null;
 
   constructor(image: ReplicaImage, overlay: Overlay) {
     this.image = image;
@@ -72,7 +75,13 @@ export class VolumeReader {
     this.onCovered = (start, end, value, position) => this.copyCovered(start, end, value, position);
     this.onColdFinished = () => {
       this.coldReadsUnderWay -= 1;
+      return this.fenced;
     };
+  }
+
+  /** From now on every read fails, those under way too. */
+  fence(error: VarveError): void {
+    this.fenced ??= error;
   }
 
   get busy(): boolean {
@@ -83,6 +92,11 @@ export class VolumeReader {
   read(offset: number, length: number, slab: Slab, start: number, done: Completion): boolean {
     this.counters.reads += 1;
     this.counters.readBytes += length;
+    const { fenced } = this;
+    if (fenced !== null) {
+      queueMicrotask(() => done.complete(fenced));
+      return false;
+    }
     if (this.overlay.empty && this.image.readInline(slab, start, length, offset) === length) return true;
     this.slab = slab;
     this.slabStart = start;
@@ -173,6 +187,7 @@ export class VolumeReader {
    * question makes the file system walk its extents. What its answer leaves out at the end is left out here, too.
    */
   blockStatus(offset: number, length: number, runsMax: number): readonly AllocationRun[] {
+    if (this.fenced !== null) return [{ offset, length, allocated: true }];
     const below = this.image.allocation(offset, length, runsMax);
     if (this.overlay.empty) return below;
     const runs: { offset: number; length: number; allocated: boolean }[] = [];

@@ -3,8 +3,7 @@
  * Opened by volume-host.ts; gives a BlockExport to each NBD connection.
  *
  *   attach image ─► open log (recover, fence) ─► replay into the image ─► serve ─► drain ─► log closed ─► image detached
- *
- * Halted: log or image failed. Writes get EIO, reads go on as far as the image can; the log stays the truth for the next open.
+ * Halted: log or image failed. Writes get EIO, reads go on as far as the image can, where nobody newer writes; the log stays the truth.
  */
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
@@ -361,6 +360,7 @@ export class VolumeSession {
   private halt(error: VarveError): void {
     if (this.haltError !== null) return;
     this.haltError = error;
+    if (error.kind === "Fenced") this.reader.fence(error);
     this.release.stop();
     this.volumeWriter?.stop(error);
     this.callLogWaiters();
