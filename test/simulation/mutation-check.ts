@@ -2,6 +2,9 @@
  * Proof that the simulator can fail: each mutant of mutants.ts is let loose on seed after seed until one is caught. Called
  * by `simulate.ts --mutants` and, for the quickest, by simulation.test.ts. A mutant that lives is a hole in the simulator.
  */
+import type { ClusterMutant } from "./cluster/cluster-mutant.ts";
+import { clusterMutants } from "./cluster/cluster-mutants.ts";
+import { runClusterSeed } from "./cluster/cluster-run.ts";
 import type { Mutant } from "./mutant.ts";
 import { mutants } from "./mutants.ts";
 import type { PastMutant } from "./past/past-mutant.ts";
@@ -33,10 +36,18 @@ export async function catchPastMutant(mutant: PastMutant, seedsMax: number, from
   return { seeds: null, why: "" };
 }
 
+export async function catchClusterMutant(mutant: ClusterMutant, seedsMax: number, from = 1): Promise<Catch> {
+  for (let seed = from; seed < from + seedsMax; seed++) {
+    const { failure } = await runClusterSeed(seed, { mutant });
+    if (failure !== null) return { seeds: seed, why: failure.message };
+  }
+  return { seeds: null, why: "" };
+}
+
 /** Checks them all; gives the number of those that were not caught. */
 export async function checkMutants(options: {
   readonly seedsMax: number;
-  /** Null: those of both worlds. */
+  /** Null: those of all worlds. */
   readonly world: WorldName | null;
   readonly print: (line: string) => void;
 }): Promise<number> {
@@ -46,7 +57,7 @@ export async function checkMutants(options: {
     if (caught.seeds === null) known.alive += 1;
     else known.passed += 1;
   };
-  for (const mutant of world === "past" ? [] : mutants) {
+  for (const mutant of world === null || world === "machine" ? mutants : []) {
     const caught = await catchMutant(mutant, seedsMax);
     const byContent = await catchMutant(mutant, seedsMax, false);
     judge(caught);
@@ -56,8 +67,14 @@ export async function checkMutants(options: {
     print(`  ${caught.why}`);
     if (byContent.why !== caught.why) print(`  ${byContent.why}`);
   }
-  for (const mutant of world === "machine" ? [] : pastMutants) {
+  for (const mutant of world === null || world === "past" ? pastMutants : []) {
     const caught = await catchPastMutant(mutant, seedsMax);
+    judge(caught);
+    print(`${mutant.name}: seed ${caught.seeds ?? "none"}`);
+    print(`  ${caught.why}`);
+  }
+  for (const mutant of world === null || world === "cluster" ? clusterMutants : []) {
+    const caught = await catchClusterMutant(mutant, seedsMax);
     judge(caught);
     print(`${mutant.name}: seed ${caught.seeds ?? "none"}`);
     print(`  ${caught.why}`);

@@ -1,13 +1,14 @@
 /*
- * Seeds that once failed: test/simulation/seeds.txt, one a line, `97` of the one-machine world, `past 97` of the one with a bucket;
- * `#` for comments. They run first, always, in the simulator's command and in its test. simulate.ts adds to them.
+ * Seeds that once failed: test/simulation/seeds.txt, one a line, `97` of the one-machine world, `past 97` of the one with a bucket,
+ * `cluster 97` of the one with several machines; `#` for comments. They run first, always, in the simulator's command and in its test. simulate.ts adds to them.
  */
 import { appendFileSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const path = fileURLToPath(new URL("seeds.txt", import.meta.url));
 
-export type WorldName = "machine" | "past";
+export const worldNames = ["machine", "past", "cluster"] as const;
+export type WorldName = (typeof worldNames)[number];
 
 export interface KeptSeed {
   readonly world: WorldName;
@@ -20,12 +21,13 @@ export function keptSeeds(): readonly KeptSeed[] {
     .map((line) => line.replace(/#.*/, "").trim())
     .filter((line) => line !== "")
     .map((line) => {
-      const isPast = line.startsWith("past ");
-      return { world: isPast ? "past" : "machine", seed: Number(isPast ? line.slice(5) : line) };
+      const [first = "", second] = line.split(" ");
+      const world = worldNames.find((name) => name === first) ?? "machine";
+      return { world, seed: Number(second ?? first) };
     });
 }
 
 export function addFailingSeed({ world, seed }: KeptSeed): void {
   if (keptSeeds().some((kept) => kept.world === world && kept.seed === seed)) return;
-  appendFileSync(path, world === "past" ? `past ${seed}\n` : `${seed}\n`);
+  appendFileSync(path, world === "machine" ? `${seed}\n` : `${world} ${seed}\n`);
 }

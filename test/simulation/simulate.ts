@@ -1,25 +1,28 @@
 /*
- * The simulator's command line: `npm run simulate -- [--seeds N] [--from N] [--seed N] [--world machine|past] [--trace]
+ * The simulator's command line: `npm run simulate -- [--seeds N] [--from N] [--seed N] [--world machine|past|cluster] [--trace]
  * [--mutants]`. Runs the seeds of seeds.txt first, then N more of the one-machine world and each third of them in the world with
- * a bucket; a failing one prints its replay command and joins seeds.txt. See docs/specs/simulator.md.
+ * a bucket and in the one with several machines; a failing one prints its replay command and joins seeds.txt. See docs/specs/simulator.md.
  * The last line is the sum; `npm test` (scripts/test.ts) reads it.
  */
+
+import { runClusterSeed } from "./cluster/cluster-run.ts";
 import { checkMutants } from "./mutation-check.ts";
 import { runPastSeed } from "./past/past-run.ts";
 import { runSeed, type SeedResult } from "./run-seed.ts";
-import { addFailingSeed, type KeptSeed, keptSeeds, type WorldName } from "./seed-list.ts";
+import { addFailingSeed, type KeptSeed, keptSeeds, type WorldName, worldNames } from "./seed-list.ts";
 
 interface Arguments {
   readonly seeds: number;
   readonly from: number;
   readonly seed: number | null;
-  /** Null: both. */
+  /** Null: all. */
   readonly world: WorldName | null;
   readonly trace: boolean;
   readonly mutants: boolean;
 }
 
-const usage = "simulate [--seeds N] [--from N] [--seed N] [--world machine|past] [--trace] [--mutants]";
+const usage =
+  "simulate [--seeds N] [--from N] [--seed N] [--world machine|past|cluster] [--trace] [--mutants]";
 
 function parseArguments(words: readonly string[]): Arguments {
   const numbers: Record<string, number> = {};
@@ -33,8 +36,9 @@ function parseArguments(words: readonly string[]): Arguments {
     }
     const text = words[index + 1];
     index += 1;
-    if (word === "--world" && (text === "machine" || text === "past")) {
-      world = text;
+    const named = worldNames.find((name) => name === text);
+    if (word === "--world" && named !== undefined) {
+      world = named;
       continue;
     }
     const value = Number(text);
@@ -62,13 +66,15 @@ function reportFailure({ world }: KeptSeed, result: SeedResult): void {
   console.log(`  replay: npm run simulate -- --world ${world} --seed ${result.seed} --trace`);
 }
 
+const runners = { machine: runSeed, past: runPastSeed, cluster: runClusterSeed } as const;
+
 async function runSeeds(seeds: readonly KeptSeed[], trace: boolean): Promise<number> {
   const counts = new Map<string, number>();
   const startedMs = performance.now();
   let failed = 0;
   let steps = 0;
   for (const kept of seeds) {
-    const run = kept.world === "past" ? runPastSeed : runSeed;
+    const run = runners[kept.world];
     const result = await run(kept.seed, trace ? { print: (line) => console.log(line) } : {});
     steps += result.steps;
     for (const [what, count] of result.counts) counts.set(what, (counts.get(what) ?? 0) + count);
@@ -90,7 +96,9 @@ function seedsOf({ seeds, from, world }: Arguments): readonly KeptSeed[] {
   const wanted = [...keptSeeds()];
   for (let seed = from; seed < from + seeds; seed++) {
     wanted.push({ world: "machine", seed });
-    if (seed % 3 === 0 || world === "past") wanted.push({ world: "past", seed });
+    for (const other of ["past", "cluster"] as const) {
+      if (seed % 3 === 0 || world === other) wanted.push({ world: other, seed });
+    }
   }
   const seen = new Set<string>();
   return wanted.filter((one) => {

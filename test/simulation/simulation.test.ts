@@ -3,8 +3,10 @@
  * simulator that can't fail shows. The whole of it is `npm run simulate`. See docs/specs/simulator.md.
  */
 import { describe, expect, it } from "vitest";
+import { clusterMutants } from "./cluster/cluster-mutants.ts";
+import { runClusterSeed } from "./cluster/cluster-run.ts";
 import { mutants } from "./mutants.ts";
-import { catchMutant, catchPastMutant } from "./mutation-check.ts";
+import { catchClusterMutant, catchMutant, catchPastMutant } from "./mutation-check.ts";
 import { PrefixOracle } from "./oracle.ts";
 import { pastMutants } from "./past/past-mutants.ts";
 import { runPastSeed } from "./past/past-run.ts";
@@ -14,6 +16,7 @@ import { keptSeeds, type WorldName } from "./seed-list.ts";
 const kept = (world: WorldName): number[] =>
   keptSeeds().flatMap((one) => (one.world === world ? [one.seed] : []));
 const moreSeeds = Array.from({ length: 60 }, (_, index) => 100_001 + index);
+const moreClusterSeeds = Array.from({ length: 20 }, (_, index) => 300_001 + index);
 const morePastSeeds = Array.from({ length: 12 }, (_, index) => 200_001 + index);
 
 describe("the one-machine system under faults", () => {
@@ -52,6 +55,24 @@ describe("a machine with a bucket under faults of both", () => {
   });
 });
 
+describe("several machines under faults of processes, servers and network", () => {
+  it.each([...new Set([...kept("cluster"), ...moreClusterSeeds])])("seed %i", async (seed) => {
+    const { failure } = await runClusterSeed(seed);
+    expect(failure, `replay: npm run simulate -- --world cluster --seed ${seed} --trace`).toBeNull();
+  });
+
+  it("gives the same run for the same seed", async () => {
+    const runOf = async (): Promise<{ lines: readonly string[]; steps: number }> => {
+      const lines: string[] = [];
+      const { steps } = await runClusterSeed(300_003, { print: (line) => lines.push(line) });
+      return { lines, steps };
+    };
+    const first = await runOf();
+    expect(first.lines.length).toBeGreaterThan(20);
+    expect(await runOf()).toEqual(first);
+  });
+});
+
 describe("the simulator notices", () => {
   const quick = [
     "writes are answered before they are durable",
@@ -64,6 +85,16 @@ describe("the simulator notices", () => {
   ];
   it.each(mutants.filter(({ name }) => quick.includes(name)))("$name", async (mutant) => {
     const caught = await catchMutant(mutant, 20);
+    expect(caught.seeds, "no seed caught this deliberate bug").not.toBeNull();
+  });
+
+  /** Seeds before these don't catch it, and would only take time. */
+  const begins = new Map([
+    ["reads ask for no least LSN", 13],
+    ["a fenced session goes on serving", 36],
+  ]);
+  it.each(clusterMutants)("$name", async (mutant) => {
+    const caught = await catchClusterMutant(mutant, 40, begins.get(mutant.name) ?? 1);
     expect(caught.seeds, "no seed caught this deliberate bug").not.toBeNull();
   });
 

@@ -22,8 +22,8 @@ export class JetStreamLogFollower implements LogFollower {
   readonly #onStalled: ReadingParts["onStalled"];
 
   /** `onStalled`: told while servers are away, and null when they are back. */
-  constructor(parts: JetStreamLogParts, onStalled?: ReadingParts["onStalled"]) {
-    this.#setup = jetStreamLogSetup(parts);
+  constructor(parts: JetStreamLogParts | JetStreamLogSetup, onStalled?: ReadingParts["onStalled"]) {
+    this.#setup = "stream" in parts ? parts : jetStreamLogSetup(parts);
     this.#onStalled = onStalled;
   }
 

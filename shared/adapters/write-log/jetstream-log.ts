@@ -15,8 +15,8 @@ export class JetStreamWriteLog implements WriteLog {
   readonly #setup: JetStreamLogSetup;
   #writer: JetStreamLogWriter | null = null;
 
-  constructor(parts: JetStreamLogParts) {
-    this.#setup = jetStreamLogSetup(parts);
+  constructor(parts: JetStreamLogParts | JetStreamLogSetup) {
+    this.#setup = "stream" in parts ? parts : jetStreamLogSetup(parts);
   }
 
   async open(options: LogOpenOptions): Promise<JetStreamLogWriter> {

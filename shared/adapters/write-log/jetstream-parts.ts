@@ -8,7 +8,7 @@ import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { TakeoverFailpoint } from "#shared/ports/failpoint.ts";
 import { checkServers, type ServerSources } from "./jetstream-servers.ts";
 import { type StreamSize, settingsMistakes } from "./jetstream-settings.ts";
-import { LogStream, type StreamView } from "./jetstream-stream.ts";
+import { LogStream, type StreamView, type VolumeStream } from "./jetstream-stream.ts";
 import { messageEnds } from "./jetstream-tail.ts";
 
 export interface JetStreamLogParts {
@@ -32,7 +32,7 @@ export interface JetStreamLogParts {
 }
 
 export interface JetStreamLogSetup {
-  readonly stream: LogStream;
+  readonly stream: VolumeStream;
   readonly clock: Clock;
   readonly random: Random;
   readonly size: StreamSize;
@@ -47,8 +47,19 @@ export interface JetStreamLogSetup {
   oldestLsn(view: StreamView): Promise<number | null>;
 }
 
+/** What the parts give without servers: the stream and what is asked of its servers come from elsewhere. */
+export type StreamParts = Omit<JetStreamLogParts, "connection" | "servers">;
+
 export function jetStreamLogSetup(parts: JetStreamLogParts): JetStreamLogSetup {
   const stream = new LogStream(parts.connection, parts.volumeId);
+  return setupOver(stream, parts, async (names) => checkServers(names, parts.servers));
+}
+
+export function setupOver(
+  stream: VolumeStream,
+  parts: StreamParts,
+  check: JetStreamLogSetup["checkServers"],
+): JetStreamLogSetup {
   return {
     stream,
     clock: parts.clock,
@@ -59,7 +70,7 @@ export function jetStreamLogSetup(parts: JetStreamLogParts): JetStreamLogSetup {
     takeoverMs: parts.takeoverMs ?? limits.jetstreamTakeoverMs,
     openMs: parts.openMs ?? limits.jetstreamOpenMs,
     failpoint: parts.failpoint ?? (() => undefined),
-    checkServers: (names) => checkServers(names, parts.servers),
+    checkServers: check,
     settingsMistakes: (found) =>
       settingsMistakes(found, (subject) => stream.epochOfSubject(subject) !== null),
     oldestLsn: async (view) => {

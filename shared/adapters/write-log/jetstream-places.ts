@@ -4,7 +4,7 @@
  * so what a fenced writer left between them never misleads. Used for release and for reading from an LSN.
  */
 import { limits } from "#shared/domain/limits.ts";
-import type { LogStream } from "./jetstream-stream.ts";
+import type { VolumeStream } from "./jetstream-stream.ts";
 import { type MessageEnds, messageEnds } from "./jetstream-tail.ts";
 
 interface Place {
@@ -13,13 +13,13 @@ interface Place {
 }
 
 export class LogPlaces {
-  readonly #stream: LogStream;
+  readonly #stream: VolumeStream;
   #own: Place[] = [];
   /** Every so many messages one is remembered. */
   #stride = 1;
   #skipped = 0;
 
-  constructor(stream: LogStream) {
+  constructor(stream: VolumeStream) {
     this.#stream = stream;
   }
 
@@ -50,7 +50,7 @@ export class LogPlaces {
 }
 
 /** As LogPlaces.before, by asking the stream alone. */
-export async function findPlace(stream: LogStream, lsn: number): Promise<number> {
+export async function findPlace(stream: VolumeStream, lsn: number): Promise<number> {
   const view = await stream.view();
   const first = view === null || view.messages === 0 ? null : await stream.at(view.firstSequence);
   // Of an older epoch than the first message's there is only what a fenced writer left.
@@ -81,7 +81,7 @@ export async function findPlace(stream: LogStream, lsn: number): Promise<number>
 
 /** Between the start of a tenure and its last sequence. */
 async function halve(
-  stream: LogStream,
+  stream: VolumeStream,
   start: MessageEnds,
   lastSequence: number,
   lsn: number,
@@ -97,7 +97,7 @@ async function halve(
   return low;
 }
 
-async function next(stream: LogStream, epoch: number, sequence: number): Promise<MessageEnds | null> {
+async function next(stream: VolumeStream, epoch: number, sequence: number): Promise<MessageEnds | null> {
   const message = await stream.nextOf(epoch, sequence);
   return message === null ? null : messageEnds(stream.name, message);
 }

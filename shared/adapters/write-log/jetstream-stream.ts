@@ -13,6 +13,7 @@ import {
 } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { limits } from "#shared/domain/limits.ts";
+import { type ConsumerParts, consume } from "./jetstream-consumer.ts";
 import { apiError, isStreamMissing, type PublishFailure, publishFailure } from "./jetstream-errors.ts";
 import { changedSettings, newSettings, type StreamSize } from "./jetstream-settings.ts";
 
@@ -37,6 +38,25 @@ export interface StoredMessage {
   readonly epoch: number;
   readonly body: Uint8Array;
 }
+
+/** What take-over, writer and readers need of a stream: a simulated one gives the same. */
+export type VolumeStream = Pick<
+  LogStream,
+  | "name"
+  | "bodyBytesMax"
+  | "view"
+  | "create"
+  | "moveTo"
+  | "at"
+  | "lastOf"
+  | "nextOf"
+  | "purgeBefore"
+  | "publish"
+  | "announce"
+  | "onAnnounced"
+  | "epochOfSubject"
+  | "messagesFrom"
+>;
 
 export class LogStream {
   readonly name: string;
@@ -139,6 +159,17 @@ export class LogStream {
       return answer.seq;
     } catch (cause) {
       return publishFailure(this.name, cause);
+    }
+  }
+
+  /** Messages from that sequence on, until a consumer is lost (then it ends or throws) or its caller has enough. */
+  async *messagesFrom(
+    sequence: number,
+    parts: ConsumerParts,
+  ): AsyncGenerator<StoredMessage, void, undefined> {
+    const stream = { manager: await this.manager(), client: this.client, name: this.name };
+    for await (const { seq, subject, data } of consume(stream, sequence, parts)) {
+      yield { sequence: seq, epoch: this.epochOfSubject(subject) ?? 0, body: data };
     }
   }
 

@@ -7,7 +7,7 @@ import { lastLsnOf } from "#shared/domain/batch.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { MessageReader } from "#shared/formats/log-message.ts";
 import { damagedMessage } from "./jetstream-errors.ts";
-import type { LogStream, StoredMessage, StreamView } from "./jetstream-stream.ts";
+import type { StoredMessage, StreamView, VolumeStream } from "./jetstream-stream.ts";
 
 /** A message that was read and checked: what its batches begin and end with. */
 export interface MessageEnds {
@@ -49,7 +49,7 @@ export function messageEnds(stream: string, message: StoredMessage): MessageEnds
 }
 
 /** Null: there is no stream. Rejects Retry while it can't be known, Corrupt where the end is damaged or was removed. */
-export async function readTail(stream: LogStream): Promise<LogTail | null> {
+export async function readTail(stream: VolumeStream): Promise<LogTail | null> {
   // Between both requests the stream may move on; then they are asked again.
   for (let attempt = 0; attempt < limits.jetstreamTailReadsMax; attempt += 1) {
     const view = await stream.view();

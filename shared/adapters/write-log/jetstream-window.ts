@@ -6,7 +6,7 @@
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { PublishFailure } from "./jetstream-errors.ts";
-import type { LogStream } from "./jetstream-stream.ts";
+import type { VolumeStream } from "./jetstream-stream.ts";
 
 /** A message from its first publish to its answer. Its bytes never change: they may be in the stream already. */
 export interface OutMessage {
@@ -27,7 +27,7 @@ export interface WindowEvents {
 }
 
 export class PublishWindow {
-  readonly #stream: LogStream;
+  readonly #stream: VolumeStream;
   readonly #messagesMax: number;
   readonly #events: WindowEvents;
   /** Oldest first. */
@@ -39,7 +39,7 @@ export class PublishWindow {
   #generation = 0;
   #answerMs: number = limits.jetstreamAnswerMs;
 
-  constructor(stream: LogStream, messagesMax: number, events: WindowEvents) {
+  constructor(stream: VolumeStream, messagesMax: number, events: WindowEvents) {
     this.#stream = stream;
     this.#messagesMax = messagesMax;
     this.#events = events;

@@ -1,0 +1,74 @@
+/*
+ * One consumer's life: messages of a stream in its order, from a sequence on, until the consumer is lost or its caller has enough. Keeps
+ * nothing, acknowledges nothing, asks for no more than it hands on. Called by jetstream-stream.ts; jetstream-reader.ts makes the next one.
+ */
+import {
+  AckPolicy,
+  type ConsumerMessages,
+  DeliverPolicy,
+  type JetStreamClient,
+  type JetStreamManager,
+  type JsMsg,
+} from "@nats-io/jetstream";
+import { nanos } from "@nats-io/transport-node";
+import { limits } from "#shared/domain/limits.ts";
+import type { Clock } from "#shared/ports/clock.ts";
+
+export interface ConsumerParts {
+  readonly clock: Clock;
+  /** Ends it without an error. */
+  readonly signal: AbortSignal;
+  /** The servers have made it. */
+  readonly onBegun: () => void;
+}
+
+const idleMs = 30_000;
+
+/** Ends where a message is missing: the next consumer begins there again, and its first message tells. */
+export async function* consume(
+  { manager, client, name }: { manager: JetStreamManager; client: JetStreamClient; name: string },
+  sequence: number,
+  { clock, signal, onBegun }: ConsumerParts,
+): AsyncGenerator<JsMsg, void, undefined> {
+  const info = await manager.consumers.add(name, {
+    ack_policy: AckPolicy.None,
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: sequence,
+    inactive_threshold: nanos(idleMs),
+    mem_storage: true,
+    num_replicas: 1,
+  });
+  const consumer = client.consumers.getConsumerFromInfo(info);
+  let messages: ConsumerMessages | null = null;
+  const stop = (): void => messages?.stop();
+  signal.addEventListener("abort", stop);
+  try {
+    onBegun();
+    let expected: number | null = null;
+    while (!signal.aborted) {
+      messages = await consumer.fetch({
+        max_messages: limits.jetstreamFetchMessages,
+        expires: limits.jetstreamFetchMs,
+        idle_heartbeat: limits.jetstreamHeartbeatMs,
+      });
+      // A request that was lost with a connection ends by itself, late.
+      const timer = clock.after(limits.jetstreamFetchMs + 2 * limits.jetstreamHeartbeatMs, stop);
+      try {
+        for await (const message of messages) {
+          if (signal.aborted) return;
+          // Lost on the way, or released meanwhile.
+          if (expected !== null && message.seq !== expected) return;
+          yield message;
+          expected = message.seq + 1;
+        }
+      } finally {
+        timer.cancel();
+      }
+    }
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stop();
+    // Whatever can't be removed now is gone after its idle time.
+    await consumer.delete().catch(() => undefined);
+  }
+}

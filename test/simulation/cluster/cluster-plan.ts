@@ -1,0 +1,37 @@
+/*
+ * What a seed of the cluster world is made of: how many of what, how long, and the names that all its parts use. Drawn by
+ * cluster-world.ts.
+ */
+import type { SeededRandom } from "../scheduler.ts";
+
+export const volumeName = "disk0";
+export const poolName = "main";
+export const poolDirectory = "/pool";
+
+export interface ClusterPlan {
+  readonly gateways: number;
+  readonly nodes: number;
+  readonly clients: number;
+  readonly cells: number;
+  readonly rounds: number;
+  readonly roundMs: number;
+  readonly thinkMs: number;
+  readonly memoryBytes: number;
+  /** The volume's policy: a read needs a lease that lasts. */
+  readonly strictReads: boolean;
+}
+
+export function planOf(random: SeededRandom): ClusterPlan {
+  const clients = random.integer(1, 4);
+  return {
+    gateways: random.integer(2, 4),
+    nodes: random.integer(1, 4),
+    clients,
+    cells: 8 * random.integer(clients * 2, 24),
+    rounds: random.integer(2, 5),
+    roundMs: random.pick([5000, 12_000, 25_000]),
+    thinkMs: random.pick([50, 200, 600]),
+    memoryBytes: 1024 * 1024 * random.pick([6, 16]),
+    strictReads: random.chance(0.3),
+  };
+}
