@@ -75,7 +75,7 @@ export function readGatewayConfig(filed: FiledConfig): GatewayConfig {
     ...reader.service("127.0.0.1:8081"),
     nbd,
     advertise: reader.advertise(nbd),
-    only: reader.only(),
+    only: reader.onlyVolume(),
     payloadBytesMax: reader.size("payload-max", limits.payloadBytesMax, 80 * 2 ** 20, 16 * 2 ** 30),
     logBytesMax: reader.size("log-max", limits.logBytesMaxDefault, 4 * limits.logSegmentBytes, 2 ** 50),
     connectionsMax: reader.count("connections-max", limits.nbdConnectionsMax, 1, 65_536),
@@ -89,7 +89,7 @@ export function readStorageConfig(filed: FiledConfig): StorageConfig {
   const config = {
     ...reader.service("127.0.0.1:8082"),
     pools: reader.pools(),
-    only: reader.only(),
+    only: reader.onlyVolume(),
     fillBytesPerSecond: reader.sizeOrNone("fill-rate", limits.bandwidthBytesPerSecondMin, 2 ** 50),
   };
   reader.finish();
@@ -103,7 +103,7 @@ export function readArchiverConfig(filed: FiledConfig): ArchiverConfig {
   if (bucket === null) {
     reader.mistake("bucket", "is missing; say where history goes: --bucket s3://BUCKET/PREFIX?endpoint=...");
   }
-  const config = { ...service, bucket: bucket ?? "", only: reader.only() };
+  const config = { ...service, bucket: bucket ?? "", only: reader.onlyVolume() };
   reader.finish();
   return config;
 }
@@ -127,7 +127,7 @@ class ClusterConfigReader extends ConfigReader {
     return { name: this.#name(), nats: this.#nats(), health: this.#health(defaultHealth) };
   }
 
-  only(): string | null {
+  onlyVolume(): string | null {
     const name = this.one("only");
     if (name === undefined) return null;
     const mistake = volumeNameMistake(name);

@@ -51,7 +51,7 @@ export async function openCluster(
     },
   );
   try {
-    const table = async (bucket: string): Promise<KeyTable> =>
+    const table = async (bucket: string): Promise<JetStreamKeyTable> =>
       patiently(clock, async () =>
         JetStreamKeyTable.open({ connection, clock, bucket, replicas: nats.replicas }),
       );
@@ -60,9 +60,8 @@ export async function openCluster(
     const catalog = new KeyTableCatalog(catalogTable);
     await patiently(clock, async () => catalog.load());
     const map = new KeyTableMap(catalogTable, clock);
-    await map.ready();
     const past = new KeyTablePastRecords(catalogTable);
-    await past.ready();
+    await heard(clock, catalogTable, Promise.all([map.ready(), past.ready()]));
     for (const records of [map, past]) records.onError((error) => onNote(`warning: ${error.message}`));
     return {
       connection,
@@ -71,7 +70,10 @@ export async function openCluster(
       map,
       past,
       leaseTable,
-      missing: () => (connection.isClosed() ? "the connection to NATS is closed" : null),
+      missing: () =>
+        connection.isClosed()
+          ? "the connection to NATS is closed"
+          : ((catalogTable.failure ?? leaseTable.failure)?.message ?? null),
       close: async () => {
         catalog.close();
         map.close();
@@ -82,6 +84,25 @@ export async function openCluster(
   } catch (cause) {
     await closeConnection(connection);
     throw cause;
+  }
+}
+
+/** Rejects Retry where a table's watches have not caught up within startMs, with why. */
+async function heard(clock: Clock, table: JetStreamKeyTable, caughtUp: Promise<unknown>): Promise<void> {
+  let cancel = (): void => undefined;
+  const late = new Promise<never>((_, reject) => {
+    const timer = clock.after(startMs, () => {
+      const nothing = new VarveError("KeyTableAway", "Retry", "the tables in NATS were not read in time", {
+        hint: "Look whether the NATS servers run with JetStream, and what they log.",
+      });
+      reject(table.failure ?? nothing);
+    });
+    cancel = () => timer.cancel();
+  });
+  try {
+    await Promise.race([caughtUp, late]);
+  } finally {
+    cancel();
   }
 }
 

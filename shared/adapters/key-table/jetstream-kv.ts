@@ -2,12 +2,19 @@
  * A key table as a JetStream KV bucket: file storage, history 1. The compare-and-set is the server's own (expected last sequence
  * of a subject), so two machines can't both win. Made by the layers of cluster processes; used through ports/key-table.ts.
  */
-import { JetStreamApiError, JetStreamError, jetstream } from "@nats-io/jetstream";
+import {
+  JetStreamApiError,
+  JetStreamError,
+  type JetStreamManager,
+  jetstream,
+  jetstreamManager,
+} from "@nats-io/jetstream";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { KeyRow, KeyTable, KeyWatch, KeyWatcher } from "#shared/ports/key-table.ts";
+import { type FeedListener, KeyFeed } from "./key-feed.ts";
 
 export interface KeyTableOptions {
   readonly connection: NatsConnection;
@@ -20,19 +27,29 @@ export interface KeyTableOptions {
 
 /** A request that has no answer by then is asked again, or failed, by whoever asked. */
 const answerMs = 1000;
-const watchAgainMs = 500;
+const readAgainMs = 500;
 /** JetStream's code for a compare-and-set that lost: wrong last sequence (of R1 and of replicated streams). */
 const lostCodes: readonly number[] = [10071, 10164];
 
 export class JetStreamKeyTable implements KeyTable {
   readonly #kv: KV;
+  readonly #manager: JetStreamManager;
+  readonly #feed: KeyFeed;
   readonly #clock: Clock;
   readonly #bucket: string;
+  #failure: VarveError | null = null;
 
-  private constructor(kv: KV, { clock, bucket }: KeyTableOptions) {
+  private constructor(kv: KV, manager: JetStreamManager, { clock, bucket }: KeyTableOptions) {
     this.#kv = kv;
+    this.#manager = manager;
+    this.#feed = new KeyFeed(kv, clock);
     this.#clock = clock;
     this.#bucket = bucket;
+  }
+
+  /** Why its watches hear nothing now; null while they do. */
+  get failure(): VarveError | null {
+    return this.#failure;
   }
 
   /** Makes the bucket where it is missing. Rejects Retry while JetStream is away. */
@@ -43,7 +60,8 @@ export class JetStreamKeyTable implements KeyTable {
         replicas,
         history: 1,
       });
-      return new JetStreamKeyTable(kv, options);
+      const manager = await jetstreamManager(connection, { timeout: answerMs, checkAPI: false });
+      return new JetStreamKeyTable(kv, manager, options);
     } catch (cause) {
       throw away("open", bucket, cause);
     }
@@ -80,9 +98,9 @@ export class JetStreamKeyTable implements KeyTable {
   }
 
   watch(prefix: string, watcher: KeyWatcher): KeyWatch {
-    let stop: (() => void) | null = null;
     let open = true;
     let caughtUp = false;
+    let reading = false;
     /** Revisions told, so that a watch that is begun again tells nothing older. */
     const told = new Map<string, number>();
     const tell = (row: KeyRow): void => {
@@ -90,38 +108,53 @@ export class JetStreamKeyTable implements KeyTable {
       told.set(row.key, row.revision);
       watcher.row(row);
     };
-    const run = async (): Promise<void> => {
-      const entries = await this.#kv.watch();
-      stop = () => entries.stop();
-      if (!open) entries.stop();
-      // An empty bucket says nothing: what is there now is asked for beside.
-      const keys = caughtUp ? null : await this.#rows();
-      for (const row of keys ?? []) tell(row);
-      if (!caughtUp && open) {
+    // An empty bucket says nothing: what is there now is asked for beside, once changes are heard.
+    const readRows = async (): Promise<void> => {
+      if (!open || caughtUp || reading) return;
+      reading = true;
+      try {
+        for (const row of await this.#rows(prefix)) tell(row);
+        this.#failure = null;
         caughtUp = true;
-        watcher.caughtUp();
+        if (open) watcher.caughtUp();
+      } catch (cause) {
+        this.#failed(cause);
+        this.#clock.after(readAgainMs, () => void readRows());
+      } finally {
+        reading = false;
       }
-      for await (const entry of entries) tell(rowOf(entry));
     };
-    const again = (): void => {
-      if (!open) return;
-      run()
-        .catch(() => undefined) // away: begun again, and reads and writes say so to whoever asks
-        .finally(() => this.#clock.after(watchAgainMs, again));
+    const listener: FeedListener = {
+      begun: () => {
+        if (caughtUp) this.#failure = null;
+        void readRows();
+      },
+      entry: (entry) => tell(rowOf(entry)),
+      failed: (cause) => this.#failed(cause),
     };
-    again();
+    this.#feed.add(listener);
     return {
       close: () => {
         open = false;
-        stop?.();
+        this.#feed.remove(listener);
       },
     };
   }
 
-  async #rows(): Promise<readonly KeyRow[]> {
+  #failed(cause: unknown): void {
+    this.#failure = cause instanceof VarveError ? cause : away("watch", this.#bucket, cause);
+  }
+
+  /** By the stream's own list of subjects: no consumer is made. */
+  async #rows(prefix: string): Promise<readonly KeyRow[]> {
+    const subjectStart = `$KV.${this.#bucket}.`;
+    const info = await this.#manager.streams.info(`KV_${this.#bucket}`, {
+      subjects_filter: `${subjectStart}>`,
+    });
     const rows: KeyRow[] = [];
-    for await (const key of await this.#kv.keys()) {
-      const row = await this.get(key);
+    for (const subject of Object.keys(info.state.subjects ?? {})) {
+      const key = subject.slice(subjectStart.length);
+      const row = key.startsWith(prefix) ? await this.get(key) : null;
       if (row !== null) rows.push(row);
     }
     return rows;
