@@ -2,6 +2,7 @@
 // deep ones (*.deep.test.ts: thousands of orders, crashes, histories) and then the rest one after another, because they
 // start servers, disks and virtual machines and measure time. A skipped or focused test is an error of the lint and of
 // tidy.test.ts.
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 type Stage = { readonly name: string; readonly include: readonly string[]; readonly timeoutMs: number };
@@ -47,5 +48,7 @@ export default defineConfig({
   test: {
     projects: [...fast.map((stage) => project(stage, true)), ...slow.map((stage) => project(stage, false))],
     allowOnly: false,
+    // Vitest's own is one less, which on two cores is one.
+    maxWorkers: Math.max(2, availableParallelism()),
   },
 });

@@ -17,12 +17,11 @@ const staticSteps: readonly Step[] = [
   still("types", "tsc", "--noEmit"),
   still("effect diagnostics", "effect-tsgo", "diagnostics", "--project", "tsconfig.json", "--format", "text"),
 ];
-const testSteps: readonly Step[] = ["unit", "contract", "golden", "tidy"].map((name) => ({
-  name,
-  command: vitest(name, [name]),
-  count: "vitest",
-  timeoutMs,
-}));
+const fastTests = ["unit", "contract", "golden", "tidy"];
+/** One run: its files share the workers to the end. */
+const testSteps: readonly Step[] = [
+  { name: "fast tests", command: vitest("fast tests", fastTests), count: "vitest", timeoutMs },
+];
 
 /** Runs one lane in order; the two lanes share a machine of two cores. */
 async function lane(steps: readonly Step[]): Promise<StepResult[]> {

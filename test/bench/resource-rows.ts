@@ -6,8 +6,9 @@ import { statSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { runFio } from "../tools/fio.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
-import { freePort, usageOf, VarveProcess } from "../tools/varve-process.ts";
+import { usageOf, VarveProcess } from "../tools/varve-process.ts";
 import type { LimitRow } from "./results.ts";
 
 const mebibyte = 2 ** 20;

@@ -6,11 +6,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { limits } from "#shared/domain/limits.ts";
 import { BlockChecker, describe as wording } from "../tools/block-checker.ts";
-import { sleep } from "../tools/cluster-process.ts";
+import { attach, sleep } from "../tools/cluster-process.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { varve } from "../tools/varve-command.ts";
 import { VarveProcess } from "../tools/varve-process.ts";
-import { attach, MiB, PastLab, readWhole, until } from "./past-lab.ts";
+import { MiB, PastLab, readWhole, until } from "./past-lab.ts";
 
 const sizeBytes = 32 * MiB;
 let past: PastLab;
@@ -41,7 +41,7 @@ describe("an archiver", () => {
     await past.lab.storage("attic");
     const id = await past.lab.createVolume("disk0", sizeBytes, ["shelf", "attic"]);
     const archiver = await past.archiver("keeper");
-    const client = await attach(await past.lab.gateway("gate-1"));
+    const client = await attach((await past.lab.gateway("gate-1")).port);
     const checker = checkerOf(1);
     await load(checker, client, 1000);
     // A base is due after so much log, and is taken while writes go on.
@@ -83,7 +83,7 @@ describe("an archiver", () => {
   test("killed at any of its failpoints under load, the next one goes on: the bucket has the disk, and no log went too early", async () => {
     await past.lab.storage("shelf");
     const id = await past.lab.createVolume("disk0", sizeBytes, ["shelf"]);
-    const client = await attach(await past.lab.gateway("gate-1"));
+    const client = await attach((await past.lab.gateway("gate-1")).port);
     const checker = checkerOf(2);
     const failpoints = ["seal", "upload", "publish", "release"];
     for (const failpoint of failpoints) {
@@ -114,7 +114,7 @@ describe("an archiver", () => {
   test("paused past its lease while another one archives: what it still stores when it wakes up changes nothing", async () => {
     await past.lab.storage("shelf");
     const id = await past.lab.createVolume("disk0", sizeBytes, ["shelf"]);
-    const client = await attach(await past.lab.gateway("gate-1"));
+    const client = await attach((await past.lab.gateway("gate-1")).port);
     const [one, two] = [await past.archiver("one"), await past.archiver("two")];
     const checker = checkerOf(4);
     const holder = async (): Promise<string> => (await past.report(two))?.archiver ?? "";
@@ -151,7 +151,7 @@ describe("an archiver", () => {
     const id = await past.lab.createVolume("disk0", sizeBytes, ["shelf"]);
     const gate = await past.lab.gateway("gate-1");
     const archiver = await past.archiver("keeper");
-    const client = await attach(gate);
+    const client = await attach(gate.port);
     const checker = checkerOf(5);
     await load(checker, client, 1500);
     await until(async () => ((await past.report(archiver))?.heldLsn ?? 0) > 0, 80_000, "something is held");

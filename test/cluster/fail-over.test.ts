@@ -2,7 +2,7 @@
 // killed, paused past its lease, stopped; the storage node is killed; nothing acknowledged is lost, nothing stale is served.
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { BlockChecker, describe as wording } from "../tools/block-checker.ts";
-import { type GatewayPlace, Lab, sleep } from "../tools/cluster-process.ts";
+import { attach, Lab, sleep } from "../tools/cluster-process.ts";
 import { NatsServers } from "../tools/nats-server.ts";
 import { NbdClient, NbdRequestError } from "../tools/nbd-client.ts";
 
@@ -20,19 +20,6 @@ afterEach(async () => {
   await servers.stop();
 });
 
-/** As a client does that waits for its disk: connects again until it is served. */
-async function attach({ port }: GatewayPlace, volume = "disk0"): Promise<NbdClient> {
-  const endMs = performance.now() + 20_000;
-  for (;;) {
-    try {
-      return await NbdClient.connect(`127.0.0.1:${port}`, volume);
-    } catch (cause) {
-      if (performance.now() > endMs) throw cause;
-    }
-    await sleep(50);
-  }
-}
-
 const checkerOf = (seed: number): BlockChecker =>
   new BlockChecker({ sizeBytes, seed, survives: "acknowledged", requestBytesMax: 256 * 1024 });
 const words = (findings: Parameters<typeof wording>[0][]): string[] => findings.map(wording);
@@ -49,7 +36,7 @@ describe("fail-over", () => {
     const checker = checkerOf(1);
     let acknowledged = 0;
     for (const [index, gate] of gates.entries()) {
-      const client = await attach(gate);
+      const client = await attach(gate.port);
       if (index > 0) expect(words(await checker.verify(client, "restart"))).toEqual([]);
       const running = checker.run([client], { depth: 8 });
       await sleep(1500);
@@ -62,7 +49,7 @@ describe("fail-over", () => {
     expect(acknowledged).toBeGreaterThan(200);
     // A clean end: one more writer comes and goes, then the image file itself is the disk.
     const last = await lab.gateway("gate-4");
-    const client = await attach(last);
+    const client = await attach(last.port);
     expect(words(await checker.verify(client, "restart"))).toEqual([]);
     // Node and gateway share this host: once the grant is there, the image itself is read.
     const readDirectly = async (): Promise<string> => {
@@ -80,7 +67,7 @@ describe("fail-over", () => {
     let node = await lab.storage("shelf");
     await lab.createVolume("disk0", sizeBytes, ["shelf"]);
     const gate = await lab.gateway("gate-1");
-    const client = await attach(gate);
+    const client = await attach(gate.port);
     const checker = checkerOf(2);
     const stop = new AbortController();
     const running = checker.run([client], { depth: 8, signal: stop.signal });
@@ -109,7 +96,7 @@ describe("fail-over", () => {
     await lab.storage("shelf");
     await lab.createVolume("disk0", sizeBytes, ["shelf"]);
     const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
-    const stale = await attach(one);
+    const stale = await attach(one.port);
     await stale.write(0, Buffer.alloc(4096, 1));
     one.process.signal("SIGSTOP");
     // Sent into the socket of a process that does not run: it is taken in when it wakes up.
@@ -117,7 +104,7 @@ describe("fail-over", () => {
       () => "acknowledged",
       (cause: unknown) => (cause instanceof NbdRequestError ? `errno ${cause.errno}` : "cut off"),
     );
-    const fresh = await attach(two);
+    const fresh = await attach(two.port);
     expect((await fresh.read(0, 4096)).every((byte) => byte === 1)).toBe(true);
     await fresh.write(0, Buffer.alloc(4096, 3));
     one.process.signal("SIGCONT");
@@ -133,7 +120,7 @@ describe("fail-over", () => {
     await lab.storage("shelf");
     await lab.createVolume("disk0", sizeBytes, ["shelf"]);
     const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
-    const client = await attach(one);
+    const client = await attach(one.port);
     await client.write(0, Buffer.alloc(512, 7));
     await client.disconnect();
     expect(await one.process.stop()).toEqual({ code: 0, signal: null });
@@ -149,7 +136,7 @@ describe("fail-over", () => {
     await lab.storage("shelf");
     await lab.createVolume("disk0", sizeBytes, ["shelf"]);
     const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
-    const direct = await attach(one);
+    const direct = await attach(one.port);
     const relayed = await NbdClient.connect(`127.0.0.1:${two.port}`, "disk0");
     // One disk: what either writes the other reads, and requests of every kind go through.
     const checker = checkerOf(4);
@@ -172,7 +159,7 @@ describe("fail-over", () => {
     await one.process.kill();
     expect(["acknowledged", "cut off"]).toContain(await late);
     await expect(relayed.read(0, 512)).rejects.toThrow();
-    const next = await attach(two);
+    const next = await attach(two.port);
     expect((await next.read(2 ** 20, large.length)).equals(large)).toBe(true);
     await next.disconnect();
   });

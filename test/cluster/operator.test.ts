@@ -1,17 +1,12 @@
 // What an operator does to a cluster, by the real commands against real processes: creates volumes with replicas, looks at nodes and
 // replicas, takes a volume over, deletes it; and what a second replica is good for when a storage node dies.
-import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
+import { attach, type ClusterProcess, Lab } from "../tools/cluster-process.ts";
 import { freePort } from "../tools/free-port.ts";
 import { NatsServers } from "../tools/nats-server.ts";
-import { NbdClient } from "../tools/nbd-client.ts";
-import { repositoryDir } from "../tools/varve-process.ts";
+import { varve as command } from "../tools/varve-command.ts";
 
-const run = promisify(execFile);
 let servers: NatsServers;
 let lab: Lab;
 let api = "";
@@ -34,20 +29,9 @@ async function startApi(): Promise<ClusterProcess> {
   return await lab.start("api", "front", { http: api.replace("http://", ""), health: "off" });
 }
 
-interface Ran {
-  readonly code: number;
-  readonly text: string;
-}
-
-async function varve(...words: readonly string[]): Promise<Ran> {
-  const env = { ...process.env, VARVE_API: api };
-  try {
-    const { stdout } = await run(join(repositoryDir, "bin", "varve"), [...words], { env });
-    return { code: 0, text: stdout };
-  } catch (cause) {
-    const { code, stderr } = cause as { code: number; stderr: string };
-    return { code, text: stderr };
-  }
+async function varve(...words: readonly string[]): Promise<{ readonly code: number; readonly text: string }> {
+  const { code, stdout, stderr } = await command(words, { VARVE_API: api });
+  return { code, text: code === 0 ? stdout : `${stdout}${stderr}` };
 }
 
 const json = async (...words: readonly string[]): Promise<unknown> => {
@@ -55,18 +39,6 @@ const json = async (...words: readonly string[]): Promise<unknown> => {
   expect([code, text]).toEqual([0, text]);
   return JSON.parse(text) as unknown;
 };
-
-async function attach(port: number): Promise<NbdClient> {
-  const endMs = performance.now() + 20_000;
-  for (;;) {
-    try {
-      return await NbdClient.connect(`127.0.0.1:${port}`, "disk0");
-    } catch (cause) {
-      if (performance.now() > endMs) throw cause;
-    }
-    await sleep(50);
-  }
-}
 
 /** Replicas as `varve replica list` shows them, when all are as wanted. */
 async function replicasAre(wanted: readonly unknown[]): Promise<void> {

@@ -7,10 +7,10 @@ import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follo
 import type { ArchiveRecord } from "#shared/domain/cluster.ts";
 import type { LogEnd } from "#shared/ports/log-follower.ts";
 import { openCluster } from "#shared/shell/cluster-connection.ts";
-import { type ClusterProcess, type GatewayPlace, Lab, sleep } from "../tools/cluster-process.ts";
+import { type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
 import { freePort } from "../tools/free-port.ts";
 import { NatsServers } from "../tools/nats-server.ts";
-import { NbdClient } from "../tools/nbd-client.ts";
+import type { NbdClient } from "../tools/nbd-client.ts";
 import { run } from "../tools/varve-command.ts";
 import { repositoryDir } from "../tools/varve-process.ts";
 
@@ -91,19 +91,6 @@ export class PastLab {
   async close(): Promise<void> {
     await this.lab.close();
     await this.servers.stop();
-  }
-}
-
-/** As a client does that waits for its disk: connects again until it is served. */
-export async function attach({ port }: GatewayPlace, volume = "disk0"): Promise<NbdClient> {
-  const endMs = performance.now() + 20_000;
-  for (;;) {
-    try {
-      return await NbdClient.connect(`127.0.0.1:${port}`, volume);
-    } catch (cause) {
-      if (performance.now() > endMs) throw cause;
-    }
-    await sleep(50);
   }
 }
 

@@ -1,9 +1,9 @@
 // What a gateway answers that is cut off or paused while another one serves the volume: with `reads: strict` nothing old, with `available`
 // the last state that it acknowledged. The entries are made to stay in its overlay, where it needs nobody to answer them.
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
+import { attach, type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
 import { NatsServers } from "../tools/nats-server.ts";
-import { NbdClient } from "../tools/nbd-client.ts";
+import type { NbdClient } from "../tools/nbd-client.ts";
 import { TcpProxy } from "../tools/tcp-proxy.ts";
 
 const blockBytes = 4096;
@@ -19,18 +19,6 @@ afterEach(async () => {
   await lab.close();
   await servers.stop();
 });
-
-async function attach(port: number, volume: string): Promise<NbdClient> {
-  const endMs = performance.now() + 20_000;
-  for (;;) {
-    try {
-      return await NbdClient.connect(`127.0.0.1:${port}`, volume);
-    } catch (cause) {
-      if (performance.now() > endMs) throw cause;
-    }
-    await sleep(50);
-  }
-}
 
 /** What a read came to: the byte that fills the block, or that it failed. */
 const outcome = async (reading: Promise<Uint8Array>): Promise<number | "refused"> =>

@@ -1,19 +1,14 @@
 // Replicas of real processes that are filled, added, moved, removed and compared, under load from the block checker and with kill -9 in
 // the middle: nothing acknowledged is lost, files go only when others have what is in them.
-import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { open } from "node:fs/promises";
-import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { BlockChecker, describe as wording } from "../tools/block-checker.ts";
-import { type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
+import { attach, type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
 import { freePort } from "../tools/free-port.ts";
 import { NatsServers } from "../tools/nats-server.ts";
-import { NbdClient } from "../tools/nbd-client.ts";
-import { repositoryDir } from "../tools/varve-process.ts";
+import { varve as command } from "../tools/varve-command.ts";
 
-const run = promisify(execFile);
 const MiB = 2 ** 20;
 const sizeBytes = 64 * MiB;
 let servers: NatsServers;
@@ -34,14 +29,8 @@ afterEach(async () => {
 });
 
 async function varve(...words: readonly string[]): Promise<{ readonly code: number; readonly text: string }> {
-  const env = { ...process.env, VARVE_API: api };
-  try {
-    const { stdout } = await run(join(repositoryDir, "bin", "varve"), [...words], { env });
-    return { code: 0, text: stdout };
-  } catch (cause) {
-    const { code, stderr, stdout } = cause as { code: number; stderr: string; stdout: string };
-    return { code, text: `${stdout}${stderr}` };
-  }
+  const { code, stdout, stderr } = await command(words, { VARVE_API: api });
+  return { code, text: code === 0 ? stdout : `${stdout}${stderr}` };
 }
 
 interface Row {
@@ -67,18 +56,6 @@ async function placedOn(...nodes: readonly string[]): Promise<void> {
 async function nodesAre(count: number): Promise<void> {
   const nodes = async (): Promise<unknown> => (await fetch(`${api}/v1/nodes`)).json();
   await expect.poll(nodes, { timeout: 10_000 }).toHaveLength(count);
-}
-
-async function attach(port: number): Promise<NbdClient> {
-  const endMs = performance.now() + 20_000;
-  for (;;) {
-    try {
-      return await NbdClient.connect(`127.0.0.1:${port}`, "disk0");
-    } catch (cause) {
-      if (performance.now() > endMs) throw cause;
-    }
-    await sleep(50);
-  }
 }
 
 const checkerOf = (seed: number): BlockChecker =>

@@ -4,10 +4,11 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { SeededRandom } from "../tools/seeded-random.ts";
 import { inTemporaryDirectory, run, varve } from "../tools/varve-command.ts";
-import { freePort, VarveProcess } from "../tools/varve-process.ts";
+import { VarveProcess } from "../tools/varve-process.ts";
 
 const MiB = 1024 * 1024;
 const sizeBytes = 21 * MiB;

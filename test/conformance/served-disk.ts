@@ -6,7 +6,8 @@ import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort, nbdUri, VarveProcess } from "../tools/varve-process.ts";
+import { freePort } from "../tools/free-port.ts";
+import { nbdUri, VarveProcess } from "../tools/varve-process.ts";
 
 const clientTimeoutMs = 120_000;
 

@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { ApiConnection, ApiImageReport, ApiStatus, ApiVolume } from "#shared/api/http-api.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
-import { freePort, VarveProcess } from "../tools/varve-process.ts";
+import { VarveProcess } from "../tools/varve-process.ts";
 
 const MiB = 1024 * 1024;
 const directory = mkdtempSync(join(tmpdir(), "varve-api-"));

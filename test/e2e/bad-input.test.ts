@@ -7,9 +7,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ErrorBody } from "#shared/api/error-body.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { contentOf, varve } from "../tools/varve-command.ts";
-import { freePort, repositoryDir, VarveProcess } from "../tools/varve-process.ts";
+import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 import { wrongCommands } from "./wrong-commands.ts";
 import { type WrongRequest, wrongRequests } from "./wrong-requests.ts";
 

@@ -5,9 +5,10 @@ import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { ApiImageReport, ApiVolume } from "#shared/api/http-api.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { contentOf, inTemporaryDirectory, run, varve, varveJson } from "../tools/varve-command.ts";
-import { freePort, VarveProcess } from "../tools/varve-process.ts";
+import { VarveProcess } from "../tools/varve-process.ts";
 
 const original = Buffer.alloc(8192, "original ");
 const foreign = Buffer.from("written behind Varve's back");

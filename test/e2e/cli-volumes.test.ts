@@ -5,9 +5,10 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { ApiConnection, ApiStatus, ApiVolume } from "#shared/api/http-api.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { inTemporaryDirectory, varve, varveJson } from "../tools/varve-command.ts";
-import { freePort, VarveProcess } from "../tools/varve-process.ts";
+import { VarveProcess } from "../tools/varve-process.ts";
 
 const MiB = 1024 * 1024;
 

@@ -19,9 +19,10 @@ import {
   encodeCheckpoint,
   isBadCheckpoint,
 } from "#shared/formats/checkpoint.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { type CommandResult, run, varve } from "../tools/varve-command.ts";
-import { freePort, repositoryDir, VarveProcess } from "../tools/varve-process.ts";
+import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 
 const MiB = 1024 * 1024;
 const directory = mkdtempSync(join(tmpdir(), "varve-repairs-"));

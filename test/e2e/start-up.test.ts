@@ -5,9 +5,10 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { BlockChecker } from "../tools/block-checker.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { inTemporaryDirectory, run, varve } from "../tools/varve-command.ts";
-import { freePort, VarveProcess } from "../tools/varve-process.ts";
+import { VarveProcess } from "../tools/varve-process.ts";
 
 const MiB = 1024 * 1024;
 const readyMsMax = 1500;

@@ -2,8 +2,9 @@
 // script checks each step itself; here it has to come to its end and to have shown what the README shows.
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { freePort } from "../tools/free-port.ts";
 import { inTemporaryDirectory, run } from "../tools/varve-command.ts";
-import { freePort, repositoryDir } from "../tools/varve-process.ts";
+import { repositoryDir } from "../tools/varve-process.ts";
 
 /** Half a minute on an idle machine. */
 const tourMs = 300_000;

@@ -9,7 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { BlockChecker, describe } from "../tools/block-checker.ts";
-import { freePort, repositoryDir, VarveProcess } from "../tools/varve-process.ts";
+import { freePort } from "../tools/free-port.ts";
+import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 import { checkDrift, percentile, type Sample } from "./drift.ts";
 import {
   checkerLoad,

@@ -11,6 +11,7 @@ import { openCluster } from "#shared/shell/cluster-connection.ts";
 import { freePort } from "./free-port.ts";
 import { type LabNetwork, loopback } from "./lab-network.ts";
 import type { NatsServers } from "./nats-server.ts";
+import { NbdClient } from "./nbd-client.ts";
 import { repositoryDir } from "./varve-process.ts";
 
 const alive = new Set<ChildProcess>();
@@ -213,4 +214,17 @@ export async function sleep(ms: number): Promise<void> {
   await new Promise((resolve) => {
     setTimeout(resolve, ms);
   });
+}
+
+/** As a client does that waits for its disk: connects again until it is served. */
+export async function attach(port: number, volume = "disk0"): Promise<NbdClient> {
+  const endMs = performance.now() + 20_000;
+  for (;;) {
+    try {
+      return await NbdClient.connect(`127.0.0.1:${port}`, volume);
+    } catch (cause) {
+      if (performance.now() > endMs) throw cause;
+    }
+    await sleep(50);
+  }
 }

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import type { ErrorBody } from "#shared/api/error-body.ts";
 import type { ApiVolume } from "#shared/api/http-api.ts";
 import type { ApiChanges, ApiHistory, ApiJob, ApiSnapshot, ApiStartedChange } from "#shared/api/past-api.ts";
+import { freePort } from "./free-port.ts";
 import { NbdClient } from "./nbd-client.ts";
 import { SeededRandom } from "./seeded-random.ts";
 import { run } from "./varve-command.ts";
-import { freePort, type VarveOptions, VarveProcess } from "./varve-process.ts";
+import { type VarveOptions, VarveProcess } from "./varve-process.ts";
 
 export interface Answer<T> {
   readonly status: number;

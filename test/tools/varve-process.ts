@@ -5,7 +5,6 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -170,6 +169,19 @@ export class VarveProcess {
     }
   }
 
+  /** Waits for a text on stdout or stderr; the two come by ways of their own. */
+  async says(text: string, timeoutMs = 10_000): Promise<void> {
+    const endMs = performance.now() + timeoutMs;
+    while (!this.kept.includes(text)) {
+      if (performance.now() > endMs) {
+        throw new VarveProcessError(`varve did not say "${text}" within ${timeoutMs} ms`, this.kept);
+      }
+      await new Promise((resolve) => {
+        setTimeout(resolve, 20);
+      });
+    }
+  }
+
   private keep(text: string): void {
     this.kept = (this.kept + text).slice(-outputBytesMax);
   }
@@ -203,19 +215,6 @@ export function argumentsOf(options: VarveOptions): string[] {
 export function nbdUri(address: string, volume: string): string {
   if (address.startsWith("unix:")) return `nbd+unix:///${volume}?socket=${address.slice("unix:".length)}`;
   return `nbd://${address}/${volume}`;
-}
-
-/** A TCP port that was free a moment ago on 127.0.0.1. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", resolve);
-  });
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no TCP address from listen(0)");
-  return address.port;
 }
 
 /** What /proc says about a process: also used for the peers in the bench. */

@@ -7,7 +7,8 @@ import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { freePort, repositoryDir, VarveProcess } from "../tools/varve-process.ts";
+import { freePort } from "../tools/free-port.ts";
+import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 
 const exec = promisify(execFile);
 

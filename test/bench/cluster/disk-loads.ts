@@ -10,7 +10,8 @@ import { connectNats } from "#shared/adapters/nats/connect.ts";
 import { RemoteReplica } from "../../../services/gateway/engine/remote-replica.ts";
 import { Lab, sleep } from "../../tools/cluster-process.ts";
 import { runFio } from "../../tools/fio.ts";
-import { freePort, nbdUri, VarveProcess } from "../../tools/varve-process.ts";
+import { freePort } from "../../tools/free-port.ts";
+import { nbdUri, VarveProcess } from "../../tools/varve-process.ts";
 import { type Load, type Rate, rateOf } from "./log-loads.ts";
 
 const volume = "disk0";
