@@ -233,7 +233,9 @@ export class BlockLedger {
       const b = sorted[index + 1] as number;
       const candidates = fragments.filter((f) => f.from <= a && f.to >= b).map((f) => f.operation);
       const found = slice(a, b);
-      segments.push({ unit, from: a, to: b, candidates, matching: this.fitting(unit, a, found, candidates) });
+      const matching = this.fitting(unit, a, found, candidates);
+      const unknown = matching.length === 0 ? { unknown: Buffer.from(found) } : {};
+      segments.push({ unit, from: a, to: b, candidates, matching, ...unknown });
     }
     return segments;
   }
@@ -242,6 +244,8 @@ export class BlockLedger {
     const zero = isZero(found);
     const stamped = from === 0 && found.length >= 32 ? found.readBigUInt64LE(24) : undefined;
     return candidates.filter((operation) => {
+      if (operation.kind === "found")
+        return found.equals(this.contentOf(operation, unit, from, found.length));
       if (operation.kind !== "write") return zero;
       if (zero && found.length > 16) return false; // an image has no such run of zeros
       if (stamped !== undefined && stamped !== BigInt(operation.sequence)) return false;
@@ -256,13 +260,20 @@ export class BlockLedger {
     if (allowed.every(must)) return false;
     const explained = new Uint8Array(found.length);
     for (const operation of allowed) {
-      const image =
-        operation.kind === "write" ? this.images.image(segment.unit, operation.sequence) : undefined;
-      for (let at = 0; at < found.length; at += 1) {
-        if (found[at] === (image ? image[segment.from + at] : 0)) explained[at] = 1;
-      }
+      const content = this.contentOf(operation, segment.unit, segment.from, found.length);
+      for (let at = 0; at < found.length; at += 1) if (found[at] === content[at]) explained[at] = 1;
     }
     return explained.every((byte) => byte === 1);
+  }
+
+  /** What the operation left in a unit from `from` on. */
+  private contentOf(operation: Operation, unit: number, from: number, length: number): Buffer {
+    if (operation.kind === "write") {
+      return this.images.image(unit, operation.sequence).subarray(from, from + length);
+    }
+    if (operation.content === undefined) return Buffer.alloc(length);
+    const at = unit * this.unitBytes + from - operation.from;
+    return operation.content.subarray(at, at + length);
   }
 
   private diagnose(segment: Segment, found: Buffer, wholeUnit: Buffer): Finding {
@@ -279,7 +290,7 @@ export class BlockLedger {
       return { kind, offset, length, detail: `${what}; may be: ${expected}` };
     };
     const old = segment.matching.at(-1);
-    if (old && old.kind !== "never written")
+    if (old && old.kind !== "never written" && old.kind !== "found")
       return report("stale", `holds overwritten ${old.kind} #${old.sequence}`);
     if (isZero(found)) return report("lost", "reads as zero");
     if (wholeUnit.length !== this.unitBytes) return report("garbage", "part of a unit fits no operation");
@@ -302,7 +313,7 @@ export class BlockLedger {
     const settled = new Map<Operation, Operation>();
     const next = new Map<number, Fragment[]>();
     for (const segment of segments) {
-      const winner = segment.matching.at(-1) ?? this.blank;
+      const winner = segment.matching.at(-1) ?? this.foundIn(segment);
       const anyAcknowledged = (operation: Operation): boolean => operation.ackedAt < Number.POSITIVE_INFINITY;
       if (overtaken(winner, segment.candidates, anyAcknowledged)) this.unpromisedLosses += 1;
       let operation = settled.get(winner);
@@ -316,5 +327,11 @@ export class BlockLedger {
     }
     this.units.clear();
     for (const [unit, fragments] of next) this.units.set(unit, fragments);
+  }
+
+  private foundIn({ unit, from, to, unknown }: Segment): Operation {
+    const start = unit * this.unitBytes;
+    const range = { from: start + from, to: start + to };
+    return { ...this.blank, ...range, kind: "found", ...(unknown === undefined ? {} : { content: unknown }) };
   }
 }

@@ -3,7 +3,8 @@
 
 /** acknowledged: durability `write`, or any mode after a mere process kill. flushed: FLUSH and FUA only. */
 export type Survives = "acknowledged" | "flushed";
-export type EffectKind = "write" | "zero" | "trim" | "never written";
+/** found: bytes that fitted no operation when they were read after a restart, and were reported then. */
+export type EffectKind = "write" | "zero" | "trim" | "never written" | "found";
 
 export interface Operation {
   readonly sequence: number;
@@ -13,6 +14,8 @@ export interface Operation {
   readonly fua: boolean;
   readonly issuedAt: number;
   ackedAt: number;
+  /** Of kind found: bytes [from, to). */
+  readonly content?: Buffer;
 }
 
 export interface Finding {
@@ -28,6 +31,8 @@ export interface Segment {
   readonly to: number;
   readonly candidates: readonly Operation[];
   readonly matching: readonly Operation[];
+  /** What was there, where it fits no candidate. */
+  readonly unknown?: Buffer;
 }
 
 /** True where an operation that must be there came wholly after this one. */

@@ -245,4 +245,22 @@ describe("block ledger", () => {
       expect(kinds(findings())).toEqual(["not a prefix"]);
     });
   });
+
+  it("goes on from bytes that it had forgotten: named once, at the restart, and then what the disk is known to hold", () => {
+    const bench = new Bench("acknowledged");
+    bench.put("write", 0, unitBytes);
+    const old = bench.snapshot();
+    // So often that the first write is not remembered any more.
+    for (let count = 0; count < 40; count += 1) bench.put("write", 0, unitBytes);
+    old.copy(bench.disk);
+    expect(kinds(bench.restart())).toEqual(["stale"]);
+    expect(bench.read(0, unitBytes)).toEqual([]);
+    expect(bench.read(100, 50)).toEqual([]);
+    // Part of it overwritten: the rest is still the old one's.
+    bench.put("write", 100, 50);
+    expect(bench.read(0, unitBytes)).toEqual([]);
+    expect(bench.restart()).toEqual([]);
+    bench.disk[300] = 0xff ^ (bench.disk[300] ?? 0);
+    expect(kinds(bench.restart())).toEqual(["torn"]);
+  });
 });
