@@ -69,7 +69,7 @@ export const replicaCommands: readonly Command[] = [
   {
     path: ["node", "undrain"],
     summary: "let a storage node have replicas again",
-    detail: ["Moves that were begun are ended."],
+    detail: ["Moves away from it that have not ended are undone; what is moved already stays where it is."],
     args: [nodeName],
     flags: served,
     load: async () => (await load()).undrain,

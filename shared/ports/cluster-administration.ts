@@ -71,6 +71,7 @@ export interface ReplicaAdministration {
   move(volume: string, from: string, to: string | null): Promise<ReplicaPlace>;
   /** Moves everything away from a node, little by little; may be told again at any time. */
   drain(node: string): Promise<void>;
+  /** Undoes the moves that have not ended, too: the node's replica stays, unless the new one follows already. */
   undrain(node: string): Promise<void>;
   /** Fills the node's replica again from the others. Rejects Retry (ReplicaLast) where no other one follows. */
   repair(volume: string, node: string): Promise<void>;

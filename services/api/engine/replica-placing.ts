@@ -81,6 +81,7 @@ export class ReplicaPlacing implements ReplicaAdministration {
   async undrain(node: string): Promise<void> {
     this.#requireNode(node);
     await this.#options.map.setDrained(node, false);
+    for (const record of this.#options.volumes()) await this.#cancelMove(record, node);
   }
 
   async repair(volume: string, node: string): Promise<void> {
@@ -156,6 +157,21 @@ export class ReplicaPlacing implements ReplicaAdministration {
     await this.#change(record, (present) => this.#moved(record, present, place.node, null));
   }
 
+  /** The replica on `node` stays, and the one that was to follow it goes, unless that one follows already: then the move ends by itself. */
+  async #cancelMove(record: VolumeRecord, node: string): Promise<void> {
+    const present = this.#options.map.placementOf(record.id);
+    if (present === null || moveFrom(present, node) === null) return;
+    const following = await this.#following(record.id);
+    await this.#change(record, (placement) => {
+      const move = moveFrom(placement, node);
+      if (move === null || following.has(move.to)) return { placement, result: null };
+      const replicas = placement.replicas
+        .filter((one) => one.node !== move.to)
+        .map((one) => (one.node === node ? { node, pool: one.pool } : one));
+      return { placement: { ...placement, replicas }, result: null };
+    });
+  }
+
   #leaving(node: string): number {
     return this.#options.map
       .placements()
@@ -172,10 +188,10 @@ export class ReplicaPlacing implements ReplicaAdministration {
     const other = placement.replicas.find(({ leaving }) => leaving === true);
     if (other !== undefined) throw movesAlready(record.name, other.node);
     const place = this.#placeFor(record, placement, to);
-    const replicas = placement.replicas.map((one) =>
-      one.node === from ? ({ ...one, leaving: true } as const) : one,
+    const replicas = placement.replicas.flatMap((one) =>
+      one.node === from ? [{ ...one, leaving: true } as const, place] : [one],
     );
-    return { placement: { ...placement, replicas: [...replicas, place] }, result: place };
+    return { placement: { ...placement, replicas }, result: place };
   }
 
   #placeFor(record: VolumeRecord, placement: PlacementRecord, node: string | null): ReplicaPlace {
@@ -232,6 +248,13 @@ export class ReplicaPlacing implements ReplicaAdministration {
     });
     return results.at(-1) as T;
   }
+}
+
+/** The move that empties `node`, if there is one: the new replica stands directly behind the one that leaves. */
+function moveFrom({ replicas }: PlacementRecord, node: string): { readonly to: string } | null {
+  const index = replicas.findIndex((one) => one.node === node && one.leaving === true);
+  const to = index === -1 ? undefined : replicas[index + 1];
+  return to === undefined ? null : { to: to.node };
 }
 
 function requireThere(volume: string, { replicas }: PlacementRecord, node: string): void {

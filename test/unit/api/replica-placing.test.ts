@@ -163,14 +163,14 @@ describe("placing", () => {
     await placing.move("disk0", "a", "c");
     expect(await tagOf(placing.move("disk0", "b", "d"))).toBe("ReplicaMoving");
     await placing.tend();
-    expect(places()).toEqual(["a leaving", "b", "c"]);
+    expect(places()).toEqual(["a leaving", "c", "b"]);
     played("c").condition = "following";
     played("b").condition = "lagging";
     await placing.tend();
-    expect(places()).toEqual(["a leaving", "b", "c"]);
+    expect(places()).toEqual(["a leaving", "c", "b"]);
     played("b").condition = "following";
     await placing.tend();
-    expect(places()).toEqual(["b", "c"]);
+    expect(places()).toEqual(["c", "b"]);
   });
 
   test("a drained node is emptied by whoever comes by; without another one it keeps what it has, and that is told once", async () => {
@@ -181,9 +181,37 @@ describe("placing", () => {
     expect(notes).toHaveLength(1);
     await placing.undrain("d");
     await placing.tend();
-    expect(places()).toEqual(["a leaving", "b", "d"]);
+    expect(places()).toEqual(["a leaving", "d", "b"]);
     await placing.tend();
-    expect(places()).toEqual(["b", "d"]);
+    expect(places()).toEqual(["d", "b"]);
+  });
+});
+
+describe("undraining", () => {
+  test("undoes a move whose new replica does not follow yet: all is as before the drain", async () => {
+    await map.setDrained("d", true);
+    played("c").condition = "filling";
+    await placing.drain("a");
+    // Added since: not what the move made.
+    await placing.undrain("d");
+    await placing.add("disk0", "d");
+    expect([...places()].sort()).toEqual(["a leaving", "b", "c", "d"]);
+    await placing.undrain("a");
+    expect(places()).toEqual(["a", "b", "d"]);
+    await placing.tend();
+    expect(places()).toEqual(["a", "b", "d"]);
+  });
+
+  test("lets a move end whose new replica follows, and leaves moves of other nodes alone", async () => {
+    played("b").condition = "lagging";
+    await placing.drain("a");
+    expect(places()).toEqual(["a leaving", "c", "b"]);
+    await placing.undrain("b");
+    await placing.undrain("a");
+    expect(places()).toEqual(["a leaving", "c", "b"]);
+    played("b").condition = "following";
+    await placing.tend();
+    expect(places()).toEqual(["c", "b"]);
   });
 });
 
