@@ -215,8 +215,10 @@ export function indexPageKey(of: Writer, firstLsn: number, lastLsn: number): str
   return `volumes/${of.volumeId}/index/${digits(firstLsn, 16)}-${digits(lastLsn, 16)}.${of.line}.${digits(of.archiverEpoch, 8)}.idx`;
 }
 
-export function baseKey(of: Writer, s: number, e: number): string {
-  return `volumes/${of.volumeId}/bases/${digits(s, 16)}-${digits(e, 16)}.${of.line}.${digits(of.archiverEpoch, 8)}.base`;
+/** `serial` is drawn at random, so that the same points get another name when they are taken again; bases of old have none. */
+export function baseKey(of: Writer, s: number, e: number, serial: number | null): string {
+  const attempt = serial === null ? "" : `.${digits(serial, 16)}`;
+  return `volumes/${of.volumeId}/bases/${digits(s, 16)}-${digits(e, 16)}.${of.line}.${digits(of.archiverEpoch, 8)}${attempt}.base`;
 }
 
 /** `serial` is drawn at random for each base that writes pages, so that a name is never used again. */

@@ -30,7 +30,7 @@ const insideVolume: readonly (readonly [BucketKeyKind, RegExp])[] = [
   ["line", /^lines\/[0-9]{6,}$/],
   ["segment", new RegExp(`^log/[0-9]{16}-[0-9]{16}\\.${writer}\\.seg$`)],
   ["index page", new RegExp(`^index/[0-9]{16}-[0-9]{16}\\.${writer}\\.idx$`)],
-  ["base", new RegExp(`^bases/[0-9]{16}-[0-9]{16}\\.${writer}\\.base$`)],
+  ["base", new RegExp(`^bases/[0-9]{16}-[0-9]{16}\\.${writer}(\\.[0-9]{16})?\\.base$`)],
   ["base page", new RegExp(`^pages/[0-9]{16}-[0-9]{8,}\\.${writer}\\.page$`)],
 ];
 

@@ -107,13 +107,20 @@ export function summaryMistake(summary: SegmentSummary): string | null {
   return null;
 }
 
-/** Line and archiver epoch at the end of a key, `.<line>.<epoch>.<ending>`. */
-const keyEnd = /\.([0-9a-f]{16})\.([0-9]{8,16})\.[a-z]+$/;
+/** Line, archiver epoch and a base's serial at the end of a key, `.<line>.<epoch>[.<serial>].<ending>`. */
+const keyEnd = /\.([0-9a-f]{16})\.([0-9]{8,16})(?:\.([0-9]{16}))?\.[a-z]+$/;
 
 /** Whether a key is the one that its facts make. Keys carry the writer of their time, whoever names them now. */
-function isKey(key: string, make: (of: { line: string; archiverEpoch: number }) => string): boolean {
-  const [, line, archiverEpoch] = keyEnd.exec(key) ?? [];
-  return line !== undefined && make({ line, archiverEpoch: Number(archiverEpoch) }) === key;
+function isKey(key: string, make: (of: KeyEnd) => string): boolean {
+  const [, line, archiverEpoch, digits] = keyEnd.exec(key) ?? [];
+  const serial = digits === undefined ? null : Number(digits);
+  return line !== undefined && make({ line, archiverEpoch: Number(archiverEpoch), serial }) === key;
+}
+
+interface KeyEnd {
+  readonly line: string;
+  readonly archiverEpoch: number;
+  readonly serial: number | null;
 }
 
 export function isSegmentKey(volumeId: string, ref: SegmentRef): boolean {
@@ -125,7 +132,7 @@ export function isIndexPageKey(volumeId: string, ref: IndexPageRef): boolean {
 }
 
 export function isBaseKey(volumeId: string, base: { key: string; s: number; e: number }): boolean {
-  return isKey(base.key, (of) => baseKey({ volumeId, ...of }, base.s, base.e));
+  return isKey(base.key, (of) => baseKey({ volumeId, ...of }, base.s, base.e, of.serial));
 }
 
 /** A base may name pages that an earlier base wrote, but only as its own volume's page of that number. */

@@ -257,7 +257,7 @@ export class MadeVolume {
       );
       pages.push(key);
     }
-    const key = baseKey(this.owner(), s, e);
+    const key = baseKey(this.owner(), s, e, null);
     await this.store.put(key, encodeBase({ volumeId: this.volumeId, s, e, sizeBytes, pages }));
     const ref = { key, s, e, sizeBytes, newChunkBytes };
     this.bases.push(ref);

@@ -44,8 +44,9 @@ interface BegunBase {
 export class BaseBuilder {
   private readonly options: BaseBuilderOptions;
   private stopped = false;
-  /** The same s twice would give other content the same key. */
+  /** The same s is not tried twice, unless its base was published and is gone again: the bucket lost it before it was held. */
   private lastS = -1;
+  private lastKey: string | null = null;
   /** Bases that could not be read: the next one reads every extent instead. */
   private readonly distrusted = new Set<string>();
   readonly counters = { bases: 0, basesGivenUp: 0, chunksNew: 0, chunkBytesNew: 0, extentsRead: 0 };
@@ -65,6 +66,7 @@ export class BaseBuilder {
     try {
       const base = await this.buildFrom(begun);
       this.counters.bases += 1;
+      this.lastKey = base.key;
       return base;
     } catch (cause) {
       schedule.abandoned(begun.task);
@@ -86,10 +88,12 @@ export class BaseBuilder {
     for (let waits = 0; ; waits += 1) {
       this.requireWanted();
       await schedule.prepare(present);
-      const { archivedLsn: s, sizeBytes } = present();
-      if (s === 0 || s === this.lastS) throw givenUp("no new log is archived");
+      const { archivedLsn: s, sizeBytes, bases } = present();
+      const isLost = this.lastKey !== null && !bases.some(({ key }) => key === this.lastKey);
+      if (s === 0 || (s === this.lastS && !isLost)) throw givenUp("no new log is archived");
       if (schedule.isReady && subject.image.state().appliedLsn >= s) {
         this.lastS = s;
+        this.lastKey = null;
         return { s, sizeBytes, task: schedule.take() };
       }
       if (waits === applyWaitsMax) throw givenUp("the image is behind");

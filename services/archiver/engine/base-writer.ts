@@ -75,7 +75,7 @@ export async function writeBase(
         pages.push(key);
       }
     }
-    const key = baseKey(draft, s, e);
+    const key = baseKey(draft, s, e, serial);
     await put(key, encodeBase({ volumeId, s, e, sizeBytes, pages }));
     return { ref: { key, s, e, sizeBytes, newChunkBytes: draft.newChunkBytes }, stored };
   } catch (cause) {

@@ -3,7 +3,7 @@
  * does, names what the bucket has already, uploads the rest. Called by history-trimmer.ts, which publishes it; chunks and pages
  * are written by chunk-writer.ts and base-writer.ts.
  */
-import { type BaseContent, baseKey, type ExtentRun, type VolumeManifest } from "#shared/domain/archive.ts";
+import { type BaseContent, type ExtentRun, type VolumeManifest } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { needsOf } from "#shared/domain/retention-plan.ts";
@@ -24,16 +24,10 @@ export interface ExactBaseParts {
 }
 
 export function exactBaseBuilder(setup: ExactBaseParts): ExactBaseBuilder {
-  /** A name that was stored, or may have been, is not used again for other content. */
-  const used = new Set<string>();
   return async (volume, lsn) => {
     const manifest = volume.archive.manifest();
     if (manifest === null) throw notNow("nothing was published yet");
-    const key = baseKey(manifest, lsn, lsn);
-    if (used.has(key) || (await setup.parts.store.head(key)) !== null) {
-      throw notNow("one of the same name was stored before; after the next start it gets another");
-    }
-    return await buildExactBase(setup, manifest, lsn, () => used.add(key));
+    return await buildExactBase(setup, manifest, lsn);
   };
 }
 
@@ -41,7 +35,6 @@ async function buildExactBase(
   setup: ExactBaseParts,
   manifest: VolumeManifest,
   lsn: number,
-  onStore: () => void,
 ): Promise<ExactBase> {
   const { parts } = setup;
   const patience = new BucketPatience({
@@ -76,7 +69,6 @@ async function buildExactBase(
       names,
       newChunkBytes: writer.newBytes,
     };
-    onStore();
     const written = await writeBase(parts, patience, draft, isUnwanted);
     return published(parts, writer, written);
   } catch (cause) {

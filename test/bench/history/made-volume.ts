@@ -175,7 +175,7 @@ export class MadeVolume {
       await this.put(key, encodeBasePage({ volumeId, serial: 1, firstExtent, chunks }));
       pages.push(key);
     }
-    const base = { key: baseKey(this.owner, baseLsn, baseLsn), s: baseLsn, e: baseLsn, sizeBytes };
+    const base = { key: baseKey(this.owner, baseLsn, baseLsn, 1), s: baseLsn, e: baseLsn, sizeBytes };
     await this.put(base.key, encodeBase({ volumeId, s: baseLsn, e: baseLsn, sizeBytes, pages }));
     const manifest: VolumeManifest = {
       ...this.owner,

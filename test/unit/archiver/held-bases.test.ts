@@ -1,12 +1,12 @@
 // Bases that the archiver did not take itself (exact bases of snapshots), and pins that come beside a manifest that names less: what
 // the bucket lost is never believed, and nothing goes that a fact of the same manifest needs.
 import { describe, expect, test } from "vitest";
-import { type BaseRef, baseKey, type VolumeManifest } from "#shared/domain/archive.ts";
+import type { BaseRef, VolumeManifest } from "#shared/domain/archive.ts";
 import type { BaseObjects } from "#shared/ports/archive.ts";
 import { exactBaseBuilder } from "../../../services/archiver/engine/exact-base.ts";
-import type { ServedVolume } from "../../../services/archiver/engine/history-trimmer.ts";
+import { HistoryTrimmer, type ServedVolume } from "../../../services/archiver/engine/history-trimmer.ts";
 import type { VolumeArchiver } from "../../../services/archiver/engine/volume-archiver.ts";
-import { ArchiveWorld, type Life, line, volumeId } from "./archive-world.ts";
+import { ArchiveWorld, type Life, volumeId } from "./archive-world.ts";
 
 const MiB = 1024 * 1024;
 const settleMs = 60_000;
@@ -36,8 +36,7 @@ async function exactBase(
   readonly ref: BaseRef;
   readonly objects: BaseObjects;
 }> {
-  const served = { volumeId, name: "disk0", archive: volume, pointsInUse: () => [] } satisfies ServedVolume;
-  const base = await world.clock.until(builderOf(world, archiver)(served, lsn));
+  const base = await world.clock.until(builderOf(world, archiver)(served({ volume }), lsn));
   await world.clock.until(
     volume.amend((m) => ({ ...m, bases: [...m.bases, base.ref].sort((a, b) => a.s - b.s) })),
   );
@@ -45,6 +44,12 @@ async function exactBase(
   volume.watchBase(base.ref, base.objects);
   return base;
 }
+
+function served({ volume }: Pick<Opened, "volume">): ServedVolume {
+  return { volumeId, name: "disk0", archive: volume, pointsInUse: () => [] };
+}
+
+const snapshotAt = (lsn: number) => ({ name: "monday", lsn, wallTimeMs: 0 });
 
 function builderOf(world: ArchiveWorld, archiver: Life["archiver"]) {
   return exactBaseBuilder({
@@ -96,23 +101,44 @@ describe("exact bases", () => {
     expect(life.volume.manifest()?.bases).toEqual([]);
   });
 
-  test("the name of one that was lost is not used again in the same tenure", async () => {
+  test("one that was lost is made again under another name while the process runs; the collector's next run asks for it", async () => {
     const world = new ArchiveWorld(4, 8 * MiB);
     const life = await begun(world);
-    const build = builderOf(world, life.archiver);
-    const served = { volumeId, name: "disk0", archive: life.volume, pointsInUse: () => [] };
-    const { ref } = await world.clock.until(build(served, 4));
-    expect(ref.key).toBe(baseKey({ volumeId, line, archiverEpoch: 1 }, 4, 4));
-    await expect(world.clock.until(build(served, 4))).rejects.toMatchObject({ _tag: "BaseGivenUp" });
-    await world.bucket.remove(ref.key);
-    await expect(world.clock.until(build(served, 4))).rejects.toMatchObject({ _tag: "BaseGivenUp" });
-    // Another process of the same tenure does not know, but the object that is left says so.
-    const left = await world.clock.until(builderOf(world, life.archiver)(served, 5));
-    await expect(world.clock.until(builderOf(world, life.archiver)(served, 5))).rejects.toMatchObject({
-      _tag: "BaseGivenUp",
-      kind: "Retry",
+    const trimmer = new HistoryTrimmer({
+      served: () => [served(life)],
+      exactBase: builderOf(world, life.archiver),
     });
-    expect(left.objects.stored.some(({ key }) => key === left.ref.key)).toBe(true);
+    world.facts = { ...world.facts, historyMs: 0, snapshots: [snapshotAt(4)] };
+    world.write(0, 3000, 9);
+    await world.clock.until(life.volume.archive(world.lastLsn));
+    // The newest point needs no log: the snapshot alone keeps some.
+    await world.clock.until(life.volume.takeBase());
+    await world.pass(2 * settleMs);
+    const newest = `${world.lastLsn}-${world.lastLsn}`;
+    const run = () =>
+      world.clock.until(
+        trimmer.trim({ nowMs: world.clock.wallTimeMs() + 3_600_000, dryRun: false, manifests: [] }),
+      );
+    await run();
+    const [first] = life.volume.manifest()?.bases ?? [];
+    expect(names(life.volume)).toEqual(["4-4", newest]);
+    await world.bucket.remove(first?.key ?? "");
+    await world.pass(3 * settleMs);
+    expect(names(life.volume)).toEqual([newest]);
+    await run();
+    const [again] = life.volume.manifest()?.bases ?? [];
+    expect(names(life.volume)).toEqual(["4-4", newest]);
+    expect(again?.key).not.toBe(first?.key);
+    await world.pass(3 * settleMs);
+    expect(life.volume.isBaseHeld(again?.key ?? "")).toBe(true);
+    await run();
+    // On its word the log before the window went, and the snapshot still opens.
+    expect(life.volume.manifest()).toMatchObject({ retainedFromLsn: world.lastLsn, segments: [] });
+    const point = await (await world.pastOfBucket()).open(4);
+    const bytes = Buffer.alloc(8 * MiB);
+    await point.read({ bytes, address: 0 }, 0, bytes.length, 0);
+    expect(bytes.equals(Buffer.from(world.history[4]?.read(0, bytes.length) ?? []))).toBe(true);
+    await point.close();
   });
 });
 
@@ -126,6 +152,23 @@ describe("bases of the archiver", () => {
     await world.pass(3 * settleMs);
     expect(volume.manifest()?.bases).toEqual([]);
     expect(volume.isBaseHeld(base?.key ?? "")).toBe(false);
+  });
+
+  test("one that was lost is taken again, although no entry came since", async () => {
+    const world = new ArchiveWorld(8, 8 * MiB);
+    const { volume } = await begun(world);
+    const wanted = await world.clock.until(volume.takeBase());
+    const [first] = volume.manifest()?.bases ?? [];
+    for (const key of await world.keys("chunks/")) await world.bucket.remove(key);
+    await world.pass(3 * settleMs);
+    expect(names(volume)).toEqual([]);
+    expect(await world.clock.until(volume.takeBase())).toEqual(wanted);
+    const [again] = volume.manifest()?.bases ?? [];
+    expect(again?.key).not.toBe(first?.key);
+    await world.pass(3 * settleMs);
+    expect([volume.isBaseHeld(again?.key ?? ""), volume.heldBase()?.key]).toEqual([true, again?.key]);
+    await world.expectNoDanglingName("after the second base");
+    await world.expectPoints(0, "after the second base");
   });
 });
 

@@ -193,7 +193,7 @@ export class SmallVolume {
       page,
       encodeBasePage({ volumeId: this.present.volumeId, serial: this.serial, firstExtent: 0, chunks: names }),
     );
-    const key = baseKey(this.present, lsn, lsn);
+    const key = baseKey(this.present, lsn, lsn, this.serial);
     const { volumeId, sizeBytes } = this.present;
     await this.upload(key, encodeBase({ volumeId, s: lsn, e: lsn, sizeBytes, pages: [page] }));
     const ref = { key, s: lsn, e: lsn, sizeBytes, newChunkBytes: 0 };

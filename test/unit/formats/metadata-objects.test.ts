@@ -46,8 +46,8 @@ const summary = (firstLsn: number, lastLsn: number): SegmentSummary => ({
 const page: IndexPage = { volumeId, segments: [summary(1, 10), summary(11, 20)] };
 const pageRef = indexPageRefOf(page, indexPageKey(owner, 1, 20));
 
-const base = (s: number, e: number) => ({
-  key: baseKey(owner, s, e),
+const base = (s: number, e: number, serial: number | null = 77) => ({
+  key: baseKey(owner, s, e, serial),
   s,
   e,
   sizeBytes: GiB,
@@ -131,6 +131,8 @@ const manifests: Kind<VolumeManifest> = {
     // History given up, and back again with a base.
     { gaps: [{ fromLsn: 21, toLsn: 31 }], segments: [segment(31, 40)], bases: [base(30, 31)] },
     { bases: [base(10, 10), base(10, 20)] },
+    // As they were named before: without a serial.
+    { bases: [base(10, 10, null), base(10, 20, 2 ** 48 - 1)] },
     { origin: null, deletedAtMs: 5 },
     { policy: { residency: "tiered", coldAfterMs: 0, bucketAway: "drop history" } },
   ],
