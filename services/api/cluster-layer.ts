@@ -3,15 +3,17 @@
  * serves the subject by layer.ts. Here the engine meets its adapters (engine/cluster-volumes.ts).
  */
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
+import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { removeLogStream } from "#shared/adapters/write-log/jetstream-removal.ts";
 import type { ApiConfig } from "#shared/shell/cluster-config.ts";
 import { openCluster } from "#shared/shell/cluster-connection.ts";
+import { type ClusterPast as ClusterHistories, openClusterPast } from "#shared/shell/cluster-past.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-address.ts";
 import type { ApiSubject } from "./api-subject.ts";
+import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
-import { NoPast } from "./engine/no-past.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
 
 export interface ClusterApi {
@@ -28,21 +30,7 @@ export async function openClusterApi(
   version: string,
   onNote: (text: string) => void,
 ): Promise<ClusterApi> {
-  const clock = new SystemClock();
-  const random = new SystemRandom();
-  const cluster = await openCluster(config.nats, `varve api ${config.name}`, clock, onNote);
-  const leases = new KeyTableLeases({ table: cluster.leaseTable, clock, random });
-  try {
-    await leases.ready();
-  } catch (cause) {
-    leases.close();
-    await cluster.close();
-    throw cause;
-  }
-  cluster.catalog.follow(
-    () => undefined,
-    (error) => onNote(`warning: ${error.message}`),
-  );
+  const { clock, random, cluster, leases, files, reading, close } = await connect(config, onNote);
   const { catalog, map, bus, past, connection } = cluster;
   const removeLog = async (id: string): Promise<void> => removeLogStream(connection, id);
   const archived = config.bucket !== null;
@@ -58,6 +46,17 @@ export async function openClusterApi(
     volumes: () => catalog.list().filter(({ state }) => state === "active"),
     onNote,
   });
+  const pasts = new ClusterPast({
+    past,
+    leases,
+    bus,
+    clock,
+    logOf: reading.logOf,
+    require: (name) => volumes.require(name),
+    show: (name) => volumes.show(name),
+    historyOf: (record) => reading.historyOf(record),
+    allocateSlab: (bytes) => files.allocateSlab(bytes),
+  });
   let closed = false;
   const place = (): void => {
     if (!closed) void placing.tend().finally(() => clock.after(placingMs, place));
@@ -72,7 +71,7 @@ export async function openClusterApi(
   tend();
   place();
   return {
-    subject: subjectOf(config, version, volumes, placing),
+    subject: subjectOf(config, version, volumes, { placing, past: pasts }),
     readiness: () => {
       const away = cluster.missing();
       const detail = { api: config.name, nodes: volumes.nodes().length, volumes: volumes.list().length };
@@ -80,24 +79,53 @@ export async function openClusterApi(
     },
     close: async () => {
       closed = true;
-      leases.close();
-      await cluster.close();
+      await close();
     },
   };
+}
+
+/** What the engine works with, opened; nothing stays open where it fails. */
+async function connect(config: ApiConfig, onNote: (text: string) => void) {
+  const clock = new SystemClock();
+  const random = new SystemRandom();
+  const { bucket, nats } = config;
+  const cluster = await openCluster(nats, `varve api ${config.name}`, clock, onNote);
+  const leases = new KeyTableLeases({ table: cluster.leaseTable, clock, random });
+  const files = new NativeFileStore();
+  let reading: ClusterHistories | null = null;
+  const close = async (): Promise<void> => {
+    await reading?.close();
+    leases.close();
+    await cluster.close();
+    await files.close();
+  };
+  try {
+    const opened = await openClusterPast({ bucket, nats, clock, random, cluster });
+    reading = opened;
+    await leases.ready();
+    cluster.catalog.follow(
+      () => opened.keepOnly(cluster.catalog.list()),
+      (error) => onNote(`warning: ${error.message}`),
+    );
+    return { clock, random, cluster, leases, files, reading: opened, close };
+  } catch (cause) {
+    await close();
+    throw cause;
+  }
 }
 
 function subjectOf(
   { http }: ApiConfig,
   version: string,
   volumes: ClusterVolumes,
-  placing: ReplicaPlacing,
+  { placing, past }: { readonly placing: ReplicaPlacing; readonly past: ClusterPast },
 ): ApiSubject {
   const startedAt = new Date().toISOString();
   return {
     volumes,
     cluster: volumes,
     replicas: placing,
-    past: new NoPast(),
+    past,
     bucket: () => null,
     connections: { connections: () => [], totals: () => ({}) },
     urisOf: (name) =>

@@ -66,6 +66,7 @@ export const clusterCommands: readonly Command[] = [
         true,
       ),
       setting("advertise", "ADDR", "where clients reach this gateway (default: the first --nbd)"),
+      { ...bucket, summary: "the archivers' bucket: volumes' points are served as VOL@POINT" },
       only,
       setting("payload-max", "SIZE", "memory for payloads of all volumes together (default 128M)"),
       setting("log-max", "SIZE", "log of one volume at most (default 10G)"),

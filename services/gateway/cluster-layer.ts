@@ -19,9 +19,11 @@ import type { Subscription } from "#shared/ports/message-bus.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { GatewayConfig } from "#shared/shell/cluster-config.ts";
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
+import { openClusterPast } from "#shared/shell/cluster-past.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { ClusterExports } from "./engine/cluster-exports.ts";
+import { ClusterPoints } from "./engine/cluster-points.ts";
 import { type DirectFiles, directFiles } from "./engine/direct-reads.ts";
 import { answerHolderCall } from "./engine/holder-calls.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
@@ -60,13 +62,20 @@ export async function openClusterGateway(
   const random = new SystemRandom();
   const store = new NativeFileStore();
   const cluster = await openCluster(config.nats, `varve gateway ${config.name}`, clock, onNote);
+  const past = await openClusterPast({ ...config, clock, random, cluster }).catch(async (cause: unknown) => {
+    await Promise.all([cluster.close(), store.close()]);
+    throw cause;
+  });
   const leases = new KeyTableLeases({ table: cluster.leaseTable, clock: new BootClock(), random });
+  const points = new ClusterPoints(clock, (record) => past.historyOf(record));
   const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
   const pool = new SlabPool(store, clock, config.payloadBytesMax);
   const files = directFiles(store);
   const images: GatewayParts["images"] = new Set();
   const parts: GatewayParts = { config, clock, random, files, pool, cluster, failpoint, images };
   const closeAll = async (): Promise<void> => {
+    await points.close();
+    await past.close();
     leases.close();
     await cluster.close();
     await store.close();
@@ -75,31 +84,26 @@ export async function openClusterGateway(
   try {
     await leases.ready();
     cluster.catalog.follow(
-      () => undefined,
+      () => past.keepOnly(cluster.catalog.list()),
       (error) => onNote(`warning: ${error.message}`),
     );
-    cluster.map.onChange(() => {
-      for (const { volumeId, image } of parts.images) {
-        const nodes = cluster.map.placementOf(volumeId)?.replicas.map(({ node }) => node);
-        if (nodes !== undefined && nodes.length > 0) image.setNodes(nodes);
-      }
-    });
+    followPlacements(parts);
     const exports = new ClusterExports({
       gateway: config.name,
       address: config.advertise,
       clock,
       leases,
       catalog: cluster.catalog,
+      past: cluster.past,
+      points,
       only: config.only,
       openSession: async (record, lease, onHalted) => openSession(parts, record, lease, onHalted),
       isStrict: (id) => cluster.catalog.get(id)?.reads === "strict",
       disconnect: (name) => server?.disconnectExport(name),
       onNote,
     });
-    const listen = config.nbd.map((one) =>
-      one.kind === "unix" ? { path: one.path } : { host: one.host, port: one.port },
-    );
     const { connectionsMax } = config;
+    const listen = listenPlaces(config);
     const nbd = new NbdServer({ directory: exports, listen, clock, slabs: store, connectionsMax });
     server = nbd;
     await nbd.start();
@@ -116,6 +120,19 @@ export async function openClusterGateway(
     await closeAll();
     throw cause;
   }
+}
+
+function listenPlaces({ nbd }: GatewayConfig): ({ path: string } | { host: string; port: number })[] {
+  return nbd.map((one) => (one.kind === "unix" ? { path: one.path } : { host: one.host, port: one.port }));
+}
+
+function followPlacements({ cluster, images }: GatewayParts): void {
+  cluster.map.onChange(() => {
+    for (const { volumeId, image } of images) {
+      const nodes = cluster.map.placementOf(volumeId)?.replicas.map(({ node }) => node);
+      if (nodes !== undefined && nodes.length > 0) image.setNodes(nodes);
+    }
+  });
 }
 
 function readinessOf({ config, cluster }: GatewayParts, exports: ClusterExports): Readiness {

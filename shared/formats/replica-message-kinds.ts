@@ -153,7 +153,20 @@ export interface ResizedAnswer {
   readonly sizeBytes: number;
 }
 
+/** The gateway that serves the volume appends a mark of that name; marked answers when it is durable. */
+export interface MarkRequest {
+  readonly type: "mark";
+  readonly name: string;
+}
+
+export interface MarkedAnswer {
+  readonly type: "marked";
+  readonly lsn: number;
+}
+
 export type ReplicaMessage =
+  | MarkRequest
+  | MarkedAnswer
   | ResizeRequest
   | ResizedAnswer
   | ReadRequest

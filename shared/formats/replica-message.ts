@@ -28,6 +28,8 @@ export type {
   HashRequest,
   HeldAnswer,
   HoldRequest,
+  MarkedAnswer,
+  MarkRequest,
   PlaceAnswer,
   PlaceRequest,
   ReadAnswer,
@@ -159,6 +161,10 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
     case "resize":
     case "resized":
       return [type, message.sizeBytes];
+    case "mark":
+      return [type, message.name];
+    case "marked":
+      return [type, message.lsn];
     case "ask":
     case "grant":
     case "where":
@@ -203,6 +209,8 @@ const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   repair: 1,
   resize: 2,
   resized: 2,
+  mark: 2,
+  marked: 2,
   extent: 5,
   survey: 5,
   extentBytes: 3,
@@ -217,6 +225,7 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   if (elements[type] !== count) return null;
   if (type === "state") return stateOf(reader);
   if (type === "place") return placeOf(reader);
+  if (type === "mark") return { type, name: reader.text() };
   if (type === "granted") {
     const answer = { imagePath: reader.text(), token: reader.text(), epoch: reader.number() };
     return readTokenPattern.test(answer.token) ? { type, ...answer } : null;
@@ -255,6 +264,8 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
     case "resize":
     case "resized":
       return { type, sizeBytes: a };
+    case "marked":
+      return { type, lsn: a };
     case "ask":
     case "grant":
     case "where":

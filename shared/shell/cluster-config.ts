@@ -41,6 +41,8 @@ export interface GatewayConfig extends ServiceConfig {
   readonly payloadBytesMax: number;
   readonly logBytesMax: number;
   readonly connectionsMax: number;
+  /** Null: points of volumes are not served. */
+  readonly bucket: string | null;
 }
 
 export interface PoolConfig {
@@ -74,6 +76,7 @@ export function readGatewayConfig(filed: FiledConfig): GatewayConfig {
   const config = {
     ...reader.service("127.0.0.1:8081"),
     nbd,
+    bucket: reader.sharedBucket(),
     advertise: reader.advertise(nbd),
     only: reader.onlyVolume(),
     payloadBytesMax: reader.size("payload-max", limits.payloadBytesMax, 80 * 2 ** 20, 16 * 2 ** 30),

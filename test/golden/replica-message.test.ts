@@ -26,6 +26,8 @@ const messages: readonly ReplicaMessage[] = [
   { type: "extentBytes", appliedLsn: 2 ** 40, begunLsn: 2 ** 40 + 7 },
   { type: "survey", first: 2 ** 19, count: 2 ** 19, leastLsn: 12, waitMs: 1000 },
   { type: "surveyed", appliedLsn: 0, begunLsn: 3 },
+  { type: "mark", name: "before-upgrade" },
+  { type: "marked", lsn: 2 ** 40 },
   { type: "refused", kind: "Retry", tag: "ReplicaBehind", message: "at LSN 12", epoch: 3 },
   {
     type: "state",

@@ -37,6 +37,7 @@ import type {
   VolumeView,
 } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
+import { clusterPastView } from "./cluster-past-view.ts";
 
 export interface ClusterVolumesOptions {
   readonly catalog: VolumeCatalog;
@@ -296,7 +297,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       imagePath: places.join(", "),
       logPath: `NATS stream varve-log-${record.id}`,
       figures: null,
-      past: null,
+      past: clusterPastView(this.#options.past, record.id),
     };
   }
 }

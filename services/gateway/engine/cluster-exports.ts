@@ -3,8 +3,11 @@
  * asks for it and no other gateway serves it (cluster-volume.ts). Made by the cluster gateway's layer; the NBD server asks it.
  */
 import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { timeText } from "#shared/domain/wall-time.ts";
 import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
+import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { ClusterVolume, type ClusterVolumeSetting } from "./cluster-volume.ts";
 import { RelayExport } from "./relay-export.ts";
@@ -17,6 +20,9 @@ export interface ClusterExportsOptions extends ClusterVolumeSetting {
   readonly catalog: Pick<VolumeCatalog, "list" | "find">;
   /** Only this volume; null: all. */
   readonly only: string | null;
+  /** Volumes at a point; null: there is none such here. */
+  readonly points: { open(record: VolumeRecord, point: string): Promise<BlockExport | null> };
+  readonly past: Pick<PastRecords, "historyOf">;
 }
 
 export class ClusterExports implements ExportDirectory {
@@ -29,17 +35,31 @@ export class ClusterExports implements ExportDirectory {
   }
 
   list(): readonly { readonly name: string; readonly description: string }[] {
-    return this.#options.catalog
+    const { catalog, leases, past } = this.#options;
+    let snapshotsLeft = limits.listedSnapshotsMax;
+    return catalog
       .list()
       .filter((record) => this.#isOffered(record))
-      .map(({ name, id }) => {
-        const lease = this.#options.leases.view(`volume.${id}`);
+      .flatMap(({ name, id }) => {
+        const lease = leases.view(`volume.${id}`);
         const held = lease !== null && lease.state === "held";
-        return { name, description: held ? `served by gateway ${lease.holder}` : "not in use" };
+        const snapshots = past.historyOf(id)?.snapshots ?? [];
+        // The newest are the ones that people look for.
+        const shown = snapshotsLeft > 0 ? snapshots.slice(-snapshotsLeft) : [];
+        snapshotsLeft -= shown.length;
+        return [
+          { name, description: held ? `served by gateway ${lease.holder}` : "not in use" },
+          ...shown.map((snapshot) => ({
+            name: `${name}@${snapshot.name}`,
+            description: `snapshot of ${timeText(snapshot.wallTimeMs)}, read-only`,
+          })),
+        ];
       });
   }
 
   async open(exportName: string): Promise<BlockExport | null> {
+    const at = exportName.indexOf("@");
+    if (at > 0) return await this.#openPoint(exportName.slice(0, at), exportName.slice(at + 1));
     const relayed = exportName.startsWith(relayPrefix);
     const name = relayed ? exportName.slice(relayPrefix.length) : exportName;
     const record = this.#options.catalog.find(name);
@@ -61,6 +81,12 @@ export class ClusterExports implements ExportDirectory {
       if (relayed || !(cause instanceof VarveError) || cause._tag !== "ServedElsewhere") throw cause;
       return await this.#relay(name, cause);
     }
+  }
+
+  async #openPoint(name: string, point: string): Promise<BlockExport | null> {
+    const record = this.#options.catalog.find(name);
+    if (record === null || !this.#isOffered(record)) return null;
+    return await this.#options.points.open(record, point);
   }
 
   async #relay(name: string, { fields }: VarveError): Promise<BlockExport> {

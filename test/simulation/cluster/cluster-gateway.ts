@@ -72,6 +72,8 @@ export class SimulatedGateway {
       clock,
       leases: mutant.leases(this.watchedLeases()),
       catalog: this.catalog,
+      past: { historyOf: () => null },
+      points: { open: async () => null },
       only: null,
       openSession: async (record, lease, onHalted) => this.openSession(record, lease, onHalted),
       isStrict: () => world.plan.strictReads,

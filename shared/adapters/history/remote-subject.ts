@@ -1,0 +1,91 @@
+/*
+ * The past of a volume whose log is on other machines (a cluster): the manifest as the bucket has it now, and the log's tail behind it
+ * through the log port. Nothing holds the log back for who reads it here: what is released is in the bucket, and is read from there
+ * then (point-source.ts changes over by itself). Made by the cluster layers of gateway, api and archiver, once per volume.
+ */
+import type { SnapshotRecord, VolumeManifest } from "#shared/domain/archive.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import type { HistorySubject, HotLog, LoggedBatch } from "#shared/ports/history.ts";
+import type { LogFollower } from "#shared/ports/log-follower.ts";
+import type { ObjectStore } from "#shared/ports/object-store.ts";
+import type { PastRecords } from "#shared/ports/past-records.ts";
+import { latestManifest } from "./latest-manifest.ts";
+
+export interface RemoteSubjectOptions {
+  readonly volumeId: string;
+  readonly store: ObjectStore;
+  readonly past: Pick<PastRecords, "historyOf">;
+  readonly log: LogFollower;
+  /** Where the volume has no history record (any more). */
+  readonly beginBytes: number;
+}
+
+export class RemoteSubject implements HistorySubject {
+  readonly volumeId: string;
+  readonly begin: HistorySubject["begin"];
+  readonly #options: RemoteSubjectOptions;
+  readonly #log: RemoteHotLog;
+
+  constructor(options: RemoteSubjectOptions) {
+    const history = options.past.historyOf(options.volumeId);
+    this.volumeId = options.volumeId;
+    this.begin = { sizeBytes: history?.beginBytes ?? options.beginBytes, origin: history?.origin ?? null };
+    this.#options = options;
+    this.#log = new RemoteHotLog(options.log);
+  }
+
+  /** The log is looked at behind the manifest: what was released before that look is in this manifest, or in the next. */
+  async manifest(): Promise<VolumeManifest | null> {
+    const [found] = await Promise.allSettled([latestManifest(this.#options.store, this.volumeId)]);
+    await this.#log.look();
+    if (found.status === "rejected") throw found.reason;
+    return found.value?.manifest ?? null;
+  }
+
+  hotLog(): HotLog {
+    return this.#log;
+  }
+
+  snapshots(): readonly SnapshotRecord[] {
+    return this.#options.past.historyOf(this.volumeId)?.snapshots ?? [];
+  }
+}
+
+class RemoteHotLog implements HotLog {
+  line = "";
+  readonly #log: LogFollower;
+  /** As of the last look; before the first, and without a log: nothing. */
+  #oldestLsn = 1;
+  #durableLsn = 0;
+
+  constructor(log: LogFollower) {
+    this.#log = log;
+  }
+
+  async look(): Promise<void> {
+    const end = await this.#log.end();
+    this.line = end?.line ?? "";
+    this.#oldestLsn = end?.oldestLsn ?? 1;
+    this.#durableLsn = end?.lastLsn ?? 0;
+  }
+
+  state(): { readonly oldestLsn: number; readonly durableLsn: number } {
+    return { oldestLsn: this.#oldestLsn, durableLsn: this.#durableLsn };
+  }
+
+  async *read(fromLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
+    try {
+      yield* this.#log.read(fromLsn, this.#durableLsn, new AbortController().signal);
+    } catch (cause) {
+      if (!(cause instanceof VarveError) || cause._tag !== "LogReleased") throw cause;
+      throw new VarveError("LogReleasedMeanwhile", "Retry", cause.message, {
+        hint: "It is in the bucket by now: try again.",
+        cause,
+      });
+    }
+  }
+
+  pin(): () => void {
+    return () => undefined;
+  }
+}

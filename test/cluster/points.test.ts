@@ -1,0 +1,100 @@
+// The past of a cluster's volume as its users see it, by the real commands and NBD: snapshots, points by name, LSN and time at a gateway that
+// does not serve the volume, first from the log alone and then from the bucket, timeline and changes; and a deletion that the bucket is told.
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { attach, type GatewayPlace } from "../tools/cluster-process.ts";
+import { freePort } from "../tools/free-port.ts";
+import { NbdClient } from "../tools/nbd-client.ts";
+import { run, varve } from "../tools/varve-command.ts";
+import { repositoryDir } from "../tools/varve-process.ts";
+import { MiB, PastLab, readWhole, until } from "./past-lab.ts";
+
+const sizeBytes = 16 * MiB;
+let past: PastLab;
+let api: readonly string[] = [];
+
+beforeEach(async () => {
+  past = await PastLab.start();
+  const http = `127.0.0.1:${await freePort()}`;
+  api = ["--api", `http://${http}`, "--json"];
+  await past.lab.start("api", "front", { http, health: "off", bucket: past.bucketUrl });
+});
+
+afterEach(async () => {
+  await past.close();
+});
+
+async function json(...words: readonly string[]): Promise<unknown> {
+  const { code, stdout, stderr } = await varve([...words, ...api]);
+  expect([code, stderr]).toEqual([0, ""]);
+  return JSON.parse(stdout) as unknown;
+}
+
+async function diskAt({ port }: GatewayPlace, point: string): Promise<Buffer> {
+  const client = await NbdClient.connect(`127.0.0.1:${port}`, `disk0@${point}`);
+  const disk = await readWhole(client, sizeBytes);
+  await client.disconnect();
+  return disk;
+}
+
+describe("the past of a cluster's volume", () => {
+  test("opens at any gateway, from the log and from the bucket, by name, LSN and time", async () => {
+    await past.lab.storage("shelf");
+    await expect.poll(async () => json("node", "list"), { timeout: 15_000 }).toHaveLength(1);
+    await json("volume", "create", "disk0", "--size", "16M");
+    const bucket = past.bucketUrl;
+    const [one, two] = [
+      await past.lab.gateway("gate-1", { bucket }),
+      await past.lab.gateway("gate-2", { bucket }),
+    ];
+    const client = await attach(one.port);
+    const model = Buffer.alloc(sizeBytes);
+    const write = async (offset: number, value: number, length: number): Promise<void> => {
+      await client.write(offset, Buffer.alloc(length, value));
+      model.fill(value, offset, offset + length);
+    };
+    await write(0, 1, 3 * MiB);
+    await write(12_345, 2, 77);
+    const first = (await json("snapshot", "create", "disk0", "first")) as { readonly lsn: number };
+    const atFirst = Buffer.from(model);
+    const betweenMs = Date.now() + 50;
+    await until(async () => Date.now() > betweenMs + 50, 1000, "time goes on");
+    await write(2 * MiB, 3, 2 * MiB);
+    await client.trim(0, MiB);
+    model.fill(0, 0, MiB);
+    // Nothing is in the bucket: there is no archiver yet.
+    expect((await diskAt(two, "first")).equals(atFirst)).toBe(true);
+    const archiver = await past.archiver("keeper");
+    const id = ((await json("volume", "show", "disk0")) as { readonly id: string }).id;
+    const lastLsn = await past.untilHeld(archiver, id);
+    const time = new Date(betweenMs).toISOString();
+    for (const point of ["first", `lsn:${first.lsn}`, time]) {
+      expect([point, (await diskAt(two, point)).equals(atFirst)]).toEqual([point, true]);
+    }
+    expect((await diskAt(two, `lsn:${lastLsn}`)).equals(model)).toBe(true);
+    expect(await json("snapshot", "list", "disk0")).toMatchObject([{ name: "first", lsn: first.lsn }]);
+    expect(await json("history", "disk0")).toMatchObject({ range: { fromLsn: 1, toLsn: lastLsn } });
+    const { ranges } = (await json("changes", "disk0", "--from", "first", "--to", `lsn:${lastLsn}`)) as {
+      readonly ranges: readonly { readonly offset: number; readonly length: number }[];
+    };
+    expect(ranges[0]?.offset).toBe(0);
+    expect(ranges.reduce((sum, { length }) => sum + length, 0)).toBeGreaterThanOrEqual(3 * MiB);
+
+    const gone = await varve(["snapshot", "create", "disk0", "first", ...api]);
+    expect([gone.code, gone.stderr.includes("has a snapshot first already")]).toEqual([2, true]);
+    await expect(diskAt(two, "lsn:99999999")).rejects.toThrow(/lsn:99999999/);
+    await json("snapshot", "delete", "disk0", "first");
+    await expect(diskAt(two, "first")).rejects.toThrow(/no snapshot first/);
+    await client.disconnect();
+    await one.process.stop();
+    // Nobody serves it: the log's end is what a snapshot names.
+    expect(await json("snapshot", "create", "disk0", "last")).toMatchObject({ name: "last" });
+    expect((await diskAt(two, "last")).equals(model)).toBe(true);
+
+    await json("volume", "delete", "disk0");
+    const reader = join(repositoryDir, "test", "oracle", "read_bucket.py");
+    await expect.poll(async () => past.logEnd(id), { timeout: 30_000, interval: 500 }).toBe(null);
+    const listed = await run("/usr/bin/python3", [reader, past.bucket, "list"]);
+    expect(listed.stdout).toMatch(/disk0.*deleted/);
+  }, 240_000);
+});
