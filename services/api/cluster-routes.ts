@@ -2,14 +2,19 @@
  * Handlers of the HTTP API for several machines: each turns a request into one call of ClusterAdministration. routes.ts joins them
  * with the others. A server of one machine refuses them.
  */
+import * as Effect from "effect/Effect";
+import * as HttpServerResponse from "effect/http/HttpServerResponse";
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder";
-import type { ApiReplica } from "#shared/api/cluster-api.ts";
+import { type ApiNode, type ApiReplica, clusterBodies } from "#shared/api/cluster-api.ts";
 import { varveApi } from "#shared/api/http-api.ts";
+import { byteSizeFrom } from "#shared/domain/byte-size.ts";
+import type { PoolOrder } from "#shared/domain/cluster.ts";
 import { VarveError } from "#shared/domain/errors.ts";
-import type { ClusterAdministration, ReplicaView } from "#shared/ports/cluster-administration.ts";
+import type { ClusterAdministration, NodeView, ReplicaView } from "#shared/ports/cluster-administration.ts";
 import { fromPort } from "#shared/shell/run-process.ts";
 import { answered } from "./answered.ts";
 import type { ApiSubject } from "./api-subject.ts";
+import { readBody } from "./request-body.ts";
 
 export const clusterRoutes = (subject: ApiSubject) => {
   const cluster = (): ClusterAdministration => {
@@ -18,13 +23,16 @@ export const clusterRoutes = (subject: ApiSubject) => {
   };
   return HttpApiBuilder.group(varveApi, "cluster", (handlers) =>
     handlers
-      .handle("nodes", () =>
+      .handle("nodes", () => answered(fromPort("list nodes", async () => cluster().nodes().map(nodeBody))))
+      .handleRaw("setPools", ({ params, request }) =>
         answered(
-          fromPort("list nodes", async () =>
-            cluster()
-              .nodes()
-              .map(({ renewal: _renewal, ...node }) => node),
-          ),
+          Effect.gen(function* () {
+            const wanted = yield* readBody(request, clusterBodies.SetPools);
+            const node = yield* fromPort("set pools", async () =>
+              cluster().setPools(params.node, wanted.pools.map(poolOrder)),
+            );
+            return HttpServerResponse.jsonUnsafe(nodeBody(node));
+          }),
         ),
       )
       .handle("replicas", () =>
@@ -38,6 +46,15 @@ export const clusterRoutes = (subject: ApiSubject) => {
       ),
   );
 };
+
+function nodeBody({ renewal: _renewal, ...node }: NodeView): ApiNode {
+  return node;
+}
+
+function poolOrder({ name, quota, tags }: (typeof clusterBodies.SetPools.Type)["pools"][number]): PoolOrder {
+  const bytes = typeof quota === "string" ? byteSizeFrom(quota, "quota") : quota;
+  return { name, quotaBytes: bytes === undefined ? null : (bytes ?? 0), tags: tags ?? null };
+}
 
 function replicaBody({ volume, node, pool, leaving, report }: ReplicaView): ApiReplica {
   return {

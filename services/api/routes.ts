@@ -7,9 +7,9 @@ import * as Effect from "effect/Effect";
 import * as HttpServerResponse from "effect/http/HttpServerResponse";
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder";
 import * as Layer from "effect/Layer";
-import { bodies, varveApi } from "#shared/api/http-api.ts";
+import { type ApiOrders, bodies, varveApi } from "#shared/api/http-api.ts";
 import { policyFrom } from "#shared/api/past-body.ts";
-import { volumeBody } from "#shared/api/volume-body.ts";
+import { ordersFrom, volumeBody } from "#shared/api/volume-body.ts";
 import { byteSizeFrom } from "#shared/domain/byte-size.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
@@ -32,8 +32,10 @@ const volumeRoutes = (subject: ApiSubject) => {
   const create = async (wanted: typeof bodies.CreateVolume.Type): Promise<VolumeView> => {
     const { name, replicas = 1, reads } = wanted;
     if (replicas !== 1 && subject.cluster === undefined) throw notACluster();
+    requireOneMachines(subject, wanted);
     const durability = wanted.durability ?? "write";
     const policy = policyFrom(wanted);
+    const orders = { ...ordersFrom(wanted), lab: wanted.lab ?? null };
     return await volumes.create({
       name,
       sizeBytes: sizeOf(wanted.size),
@@ -41,6 +43,7 @@ const volumeRoutes = (subject: ApiSubject) => {
       reads,
       replicas,
       policy,
+      orders,
     });
   };
   return HttpApiBuilder.group(varveApi, "volumes", (handlers) =>
@@ -95,22 +98,33 @@ const volumeRoutes = (subject: ApiSubject) => {
 
 /** What can be refused while a client is attached comes first, so that a refusal changes nothing. */
 async function setVolume(
-  { volumes, past }: ApiSubject,
+  subject: ApiSubject,
   name: string,
   wanted: typeof bodies.SetVolume.Type,
 ): Promise<VolumeView> {
+  const { volumes, past } = subject;
   const policy = policyFrom(wanted);
+  const orders = ordersFrom(wanted);
   const { durability, reads } = wanted;
   const others = Object.keys(policy).length > 0;
-  if (durability === undefined && reads === undefined && !others) throw nothingToSet();
+  const ordered = Object.keys(orders).length > 0;
+  if (durability === undefined && reads === undefined && !others && !ordered) throw nothingToSet();
+  requireOneMachines(subject, wanted);
   if (durability !== undefined) await volumes.setDurability(name, durability);
   if (reads !== undefined) await volumes.setReads(name, reads);
+  if (ordered) await volumes.setOrders(name, orders);
   return others ? await past.setPolicy(name, policy) : volumes.show(name);
+}
+
+/** One machine has no pools and no servers that its log could have copies on. */
+function requireOneMachines({ cluster }: ApiSubject, { tags, logReplicas }: ApiOrders): void {
+  if (cluster !== undefined) return;
+  if ((tags ?? []).length > 0 || (logReplicas ?? null) !== null) throw notACluster();
 }
 
 function nothingToSet(): VarveError {
   return new VarveError("RequestBodyError", "Invalid", "the request body is wrong: it sets nothing", {
-    hint: "Give durability, reads, history, residency, coldAfter or bucketAway. Nothing was changed.",
+    hint: "Give durability, reads, history, residency, coldAfter, bucketAway, tags, logReplicas or schedules. Nothing was changed.",
   });
 }
 

@@ -220,7 +220,7 @@ async function tryOpenSession(
       clock,
       random,
       volumeId: record.id,
-      replicas,
+      replicas: record.orders?.logReplicas ?? replicas,
       logBytesMax: config.logBytesMax,
       servers: { monitors },
       failpoint,

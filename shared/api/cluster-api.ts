@@ -5,7 +5,7 @@
 import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint";
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup";
 import * as Schema from "effect/Schema";
-import { errors } from "./volume-schema.ts";
+import { errors, Size } from "./volume-schema.ts";
 
 const Node = Schema.Struct({
   name: Schema.String,
@@ -46,12 +46,30 @@ const Attachment = Schema.Struct({
   epoch: Schema.Int,
 });
 
+const SetPools = Schema.Struct({
+  pools: Schema.Array(
+    Schema.Struct({
+      name: Schema.String,
+      quota: Schema.optionalKey(Schema.NullOr(Size)).annotate({ description: "null: no limit" }),
+      tags: Schema.optionalKey(Schema.Array(Schema.String)),
+    }),
+  ),
+});
+
+export const clusterBodies = { SetPools };
+
 export type ApiNode = typeof Node.Type;
 export type ApiReplica = typeof Replica.Type;
 export type ApiAttachment = typeof Attachment.Type;
 
 export const cluster = HttpApiGroup.make("cluster").add(
   HttpApiEndpoint.get("nodes", "/v1/nodes", { success: Schema.Array(Node), error: errors }),
+  HttpApiEndpoint.patch("setPools", "/v1/nodes/:node", {
+    params: { node: Schema.String },
+    payload: SetPools,
+    success: Node,
+    error: errors,
+  }),
   HttpApiEndpoint.get("replicas", "/v1/replicas", { success: Schema.Array(Replica), error: errors }),
   HttpApiEndpoint.get("attachments", "/v1/attachments", {
     success: Schema.Array(Attachment),

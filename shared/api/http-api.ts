@@ -10,10 +10,10 @@ import * as HttpApiSchema from "effect/http-api/HttpApiSchema";
 import * as OpenApi from "effect/http-api/OpenApi";
 import * as Schema from "effect/Schema";
 import { bucket, bucketBodies } from "./bucket-api.ts";
-import { cluster } from "./cluster-api.ts";
+import { cluster, clusterBodies } from "./cluster-api.ts";
 import { jobs, past, pastBodies, policyFields } from "./past-api.ts";
 import { replicaBodies, replicas } from "./replica-api.ts";
-import { Durability, errors, Fields, Reads, Size, Volume } from "./volume-schema.ts";
+import { Durability, errors, Fields, orderFields, Reads, Size, Volume } from "./volume-schema.ts";
 
 const Connection = Schema.Struct({
   volume: Schema.NullOr(Schema.String).annotate({ description: "null while the client negotiates" }),
@@ -51,12 +51,15 @@ const CreateVolume = Schema.Struct({
   replicas: Schema.optionalKey(Schema.Int).annotate({
     description: "storage nodes with an image; in a cluster",
   }),
+  lab: Schema.optionalKey(Schema.String).annotate({ description: "lab file that this creation comes from" }),
+  ...orderFields,
   ...policyFields,
 });
 const ResizeVolume = Schema.Struct({ size: Size, shrink: Schema.optionalKey(Schema.Boolean) });
 const SetVolume = Schema.Struct({
   durability: Schema.optionalKey(Durability),
   reads: Schema.optionalKey(Reads),
+  ...orderFields,
   ...policyFields,
 });
 
@@ -68,11 +71,13 @@ export const bodies = {
   ...pastBodies,
   ...bucketBodies,
   ...replicaBodies,
+  ...clusterBodies,
 };
 
 export type ApiVolume = typeof Volume.Type;
 export type ApiConnection = typeof Connection.Type;
 export type ApiStatus = typeof Status.Type;
+export type ApiOrders = Pick<typeof SetVolume.Type, keyof typeof orderFields>;
 export type ApiPolicy = Pick<typeof SetVolume.Type, keyof typeof policyFields>;
 export type ApiImageReport = typeof ImageReport.Type;
 

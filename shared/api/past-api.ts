@@ -6,13 +6,9 @@ import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint";
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup";
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema";
 import * as Schema from "effect/Schema";
-import { Durability, errors, NullableError, Size, Volume } from "./volume-schema.ts";
+import { Durability, errors, NullableError, Size, Span, Volume } from "./volume-schema.ts";
 
 const Time = Schema.String.annotate({ description: "RFC 3339" });
-
-export const Span = Schema.Union([Schema.String, Schema.Int]).annotate({
-  description: 'a span of time: "7d", "12h", "90s", or milliseconds as a number',
-});
 
 const Snapshot = Schema.Struct({ name: Schema.String, lsn: Schema.Int, createdAt: Time });
 

@@ -54,6 +54,28 @@ const Figures = Schema.Struct({
   counters: Schema.Record(Schema.String, Schema.Finite),
 });
 
+export const Span = Schema.Union([Schema.String, Schema.Int]).annotate({
+  description: 'a span of time: "7d", "12h", "90s", or milliseconds as a number',
+});
+
+const Orders = Schema.Struct({
+  lab: Schema.NullOr(Schema.String).annotate({ description: "lab file whose apply made the volume" }),
+  tags: Schema.Array(Schema.String).annotate({ description: "of the pools that its replicas are placed in" }),
+  logReplicas: Schema.NullOr(Schema.Int).annotate({ description: "NATS servers that keep its log" }),
+  schedules: Schema.Array(
+    Schema.Struct({ name: Schema.String, every: Schema.String, keep: Schema.Int }),
+  ).annotate({ description: "snapshots that are taken by themselves" }),
+});
+
+/** Of a body that creates or changes a volume. */
+export const orderFields = {
+  tags: Schema.optionalKey(Schema.Array(Schema.String)),
+  logReplicas: Schema.optionalKey(Schema.NullOr(Schema.Int)),
+  schedules: Schema.optionalKey(
+    Schema.Array(Schema.Struct({ name: Schema.String, every: Span, keep: Schema.Int })),
+  ),
+};
+
 const Past = Schema.Struct({
   history: Schema.String.annotate({ description: "how far back every moment opens: 7d" }),
   residency: Schema.Literals(["full", "tiered"]),
@@ -80,6 +102,7 @@ export const Volume = Schema.Struct({
   sizeBytes: Schema.Int,
   durability: Durability,
   reads: Reads,
+  orders: Orders,
   createdAt: Schema.String.annotate({ description: "RFC 3339" }),
   condition: Schema.Literals(["serving", "halted", "failed", "busy", "closed"]),
   failure: NullableError,

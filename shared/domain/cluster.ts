@@ -44,6 +44,30 @@ export interface DrainRecord {
   readonly node: string;
 }
 
+/** What a lab file says of a pool: it goes before what the node says; null: the node's own. */
+export interface PoolOrder {
+  readonly name: string;
+  /** 0: no limit. */
+  readonly quotaBytes: number | null;
+  readonly tags: readonly string[] | null;
+}
+
+export interface PoolOrders {
+  readonly node: string;
+  readonly pools: readonly PoolOrder[];
+}
+
+/** The pool as placements see it. */
+export function orderedPool(pool: PoolRecord, order: PoolOrder | undefined): PoolRecord {
+  if (order === undefined) return pool;
+  const { quotaBytes, tags } = order;
+  return {
+    ...pool,
+    ...(quotaBytes === null ? {} : { quotaBytes: quotaBytes === 0 ? null : quotaBytes }),
+    ...(tags === null ? {} : { tags }),
+  };
+}
+
 /** held: the holder renews it. released: free. revoked: an operator took it away; free when its time has passed. */
 export const leaseStates = ["held", "released", "revoked"] as const;
 export type LeaseState = (typeof leaseStates)[number];

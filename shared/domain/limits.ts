@@ -291,6 +291,13 @@ export const limits = {
   /** Pools of one node, and tags of one pool: a node's record stays below 64 KiB. */
   poolsMax: 16,
   poolTagsMax: 16,
+  /** A volume's orders: 1024 volumes of 850 bytes with all of them stay below the catalogue's 1 MiB. */
+  orderTagsMax: 4,
+  schedulesMax: 4,
+  scheduleNameMax: 16,
+  scheduleEveryMsMax: 366 * 86_400_000,
+  /** Four schedules with so many each stay below snapshotsMax. */
+  scheduleKeepMax: 1000,
   /** One message of a remote read: half of the usual max_payload, so that a large read has several under way. */
   replicaReadBytesMax: 512 * KiB,
   /** Reads that one replica answers at once; the rest waits in NATS: 32 MiB of memory. */

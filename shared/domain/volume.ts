@@ -5,6 +5,7 @@
  */
 import { VarveError } from "./errors.ts";
 import { limits } from "./limits.ts";
+import type { VolumeOrders } from "./volume-orders.ts";
 
 /** `write`: a reply means durable. `flush`: FLUSH and FUA mean durable (design, promise 2). */
 export const durabilities = ["write", "flush"] as const;
@@ -37,6 +38,8 @@ export interface VolumeRecord {
   readonly state: VolumeState;
   /** Not there: available. One machine's reads are always strict, whatever stands here. */
   readonly reads?: ReadPolicy;
+  /** Not there: none (volume-orders.ts). */
+  readonly orders?: VolumeOrders;
 }
 
 const namePattern = /^[a-z0-9][a-z0-9._-]*$/;

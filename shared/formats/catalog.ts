@@ -14,12 +14,21 @@ import {
   volumeSizeMistake,
   volumeStates,
 } from "#shared/domain/volume.ts";
+import {
+  hasOrders,
+  noOrders,
+  ordersMistakes,
+  type SnapshotSchedule,
+  type VolumeOrders,
+} from "#shared/domain/volume-orders.ts";
 import { checksumOf } from "./checksum.ts";
+import { fields, integer, list, nullable, type Shape, text } from "./json-shape.ts";
 
 const formatName = "varve-catalog";
-/** Version 2 has `reads`; it is written only where a volume needs it, so that older programs read the rest. */
-const catalogVersions: readonly unknown[] = [1, 2];
-/** 1024 volumes of at most 260 bytes each and the frame; more is refused unread. */
+/** Version 2 has `reads`, 3 `orders`; each is written only where a volume needs it, so that older programs read the rest. */
+const catalogVersions = [1, 2, 3] as const;
+type CatalogVersion = (typeof catalogVersions)[number];
+/** 1024 volumes of at most 850 bytes each and the frame; more is refused unread. */
 export const catalogBytesMax = 1024 * 1024;
 /** The last lines: the checksum of all bytes before them. */
 const closingLines = (sum: string): string => `  "checksum": "xxh64:${sum}"\n}\n`;
@@ -32,8 +41,8 @@ export function encodeCatalog(records: readonly VolumeRecord[]): Buffer {
   const mistakes = checkVolumes(records);
   if (mistakes.length > 0) throw refused("catalogue", "Invalid", mistakes);
   const sorted = [...records].sort((one, other) => (one.name < other.name ? -1 : 1));
-  const version = records.some(({ reads }) => reads === "strict") ? 2 : 1;
-  const ordered = sorted.map((record) => inOrder(record, version === 1 ? undefined : "available"));
+  const version = versionOf(records);
+  const ordered = sorted.map((record) => inOrder(record, version));
   const lines = ordered.map((record) => `    ${JSON.stringify(record)}`).join(",\n");
   const volumes = lines === "" ? "[]" : `[\n${lines}\n  ]`;
   const covered = `{\n  "format": "${formatName}",\n  "version": ${version},\n  "volumes": ${volumes},\n`;
@@ -55,7 +64,7 @@ export function decodeCatalog(bytes: Buffer, place: string): readonly VolumeReco
   }
   const document = parse(text, place);
   if (document["format"] !== formatName) throw damaged(place, `its format is not "${formatName}"`);
-  if (!catalogVersions.includes(document["version"])) {
+  if (!(catalogVersions as readonly unknown[]).includes(document["version"])) {
     const found = JSON.stringify(document["version"]);
     throw new VarveError(
       "CatalogVersionError",
@@ -69,7 +78,7 @@ export function decodeCatalog(bytes: Buffer, place: string): readonly VolumeReco
   }
   const mistakes = checkVolumes(document["volumes"]);
   if (mistakes.length > 0) throw refused(place, "Corrupt", mistakes);
-  const records = (document["volumes"] as VolumeRecord[]).map((record) => inOrder(record));
+  const records = (document["volumes"] as VolumeRecord[]).map((record) => inOrder(record, 1));
   if (!encodeCatalog(records).equals(bytes)) throw damaged(place, "it is not in the form that Varve writes");
   return records;
 }
@@ -119,13 +128,52 @@ const rules: Readonly<Record<keyof VolumeRecord, (value: unknown) => string | nu
     value === undefined || (typeof value === "string" && isReadPolicy(value))
       ? null
       : 'is neither "available" nor "strict"',
+  orders: (value) => {
+    if (value === undefined) return null;
+    const mistake = ordersShape(value, "");
+    if (mistake !== null) return `is wrong: ${mistake.trim()}`;
+    const mistakes = ordersMistakes(value as VolumeOrders);
+    return mistakes.length === 0 ? null : `are wrong: ${mistakes.join(", ")}`;
+  },
 };
 
-/** `usual`: what is written where the record does not say how it is read; undefined: nothing. */
-function inOrder(record: VolumeRecord, usual?: ReadPolicy): VolumeRecord {
+const anyText = text(() => null);
+const ordersShape: Shape = fields<VolumeOrders>({
+  lab: nullable(anyText),
+  tags: list(anyText, limits.orderTagsMax),
+  logReplicas: nullable(integer()),
+  schedules: list(
+    fields<SnapshotSchedule>({ name: anyText, everyMs: integer(), keep: integer() }),
+    limits.schedulesMax,
+  ),
+});
+
+function versionOf(records: readonly VolumeRecord[]): CatalogVersion {
+  if (records.some(({ orders }) => orders !== undefined && hasOrders(orders))) return 3;
+  return records.some(({ reads }) => reads === "strict") ? 2 : 1;
+}
+
+/** With what its version says of every volume; of what is usual, nothing else. */
+function inOrder(record: VolumeRecord, version: CatalogVersion): VolumeRecord {
   const { id, name, sizeBytes, durability, createdAtMs, state } = record;
-  const reads = record.reads === "strict" ? record.reads : usual;
-  return { id, name, sizeBytes, durability, createdAtMs, state, ...(reads === undefined ? {} : { reads }) };
+  const usualReads: ReadPolicy | undefined = version === 1 ? undefined : "available";
+  const reads = record.reads === "strict" ? record.reads : usualReads;
+  const orders = record.orders !== undefined && hasOrders(record.orders) ? record.orders : noOrders;
+  return {
+    id,
+    name,
+    sizeBytes,
+    durability,
+    createdAtMs,
+    state,
+    ...(reads === undefined ? {} : { reads }),
+    ...(version === 3 || orders !== noOrders ? { orders: ordersInOrder(orders) } : {}),
+  };
+}
+
+function ordersInOrder({ lab, tags, logReplicas, schedules }: VolumeOrders): VolumeOrders {
+  const inOrder = schedules.map(({ name, everyMs, keep }) => ({ name, everyMs, keep }));
+  return { lab, tags: [...tags], logReplicas, schedules: inOrder };
 }
 
 function sumOf(bytes: Uint8Array): string {

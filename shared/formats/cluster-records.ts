@@ -1,6 +1,6 @@
 /*
 /*
- * Records of the shared key tables (docs/formats/cluster-records.md): nodes, drains, placements, leases and archives as one line of JSON
+ * Records of the shared key tables (docs/formats/cluster-records.md): nodes, drains, pools, placements, leases and archives as one line of JSON
  * and a checksum line. What is damaged or written by a newer Varve is refused; the callers are the adapters over key tables.
  */
 import {
@@ -12,6 +12,8 @@ import {
   machineNameMistake,
   type NodeRecord,
   type PlacementRecord,
+  type PoolOrder,
+  type PoolOrders,
   type PoolRecord,
   type ReplicaPlace,
 } from "#shared/domain/cluster.ts";
@@ -32,6 +34,7 @@ export interface ClusterRecords {
   readonly node: NodeRecord;
   readonly placement: PlacementRecord;
   readonly drain: DrainRecord;
+  readonly pools: PoolOrders;
   readonly lease: LeaseRecord;
   readonly archive: ArchiveRecord;
 }
@@ -44,6 +47,11 @@ const pool = fields<PoolRecord>({
   freeBytes: integer(),
   quotaBytes: nullable(integer()),
   tags: list(name, limits.poolTagsMax),
+});
+const poolOrder = fields<PoolOrder>({
+  name,
+  quotaBytes: nullable(integer()),
+  tags: nullable(list(name, limits.poolTagsMax)),
 });
 const place = fields<Omit<ReplicaPlace, "leaving">>({ node: name, pool: name });
 const leavingPlace = fields<Required<ReplicaPlace>>({
@@ -68,6 +76,7 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
   }),
   placement: placementOf(list(place, limits.replicasMax)),
   drain: fields<DrainRecord>({ node: name }),
+  pools: fields<PoolOrders>({ node: name, pools: list(poolOrder, limits.poolsMax) }),
   lease: fields<LeaseRecord>({
     holder: name,
     address: plain,

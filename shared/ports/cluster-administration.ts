@@ -2,7 +2,7 @@
  * What the HTTP API and the command line see of a cluster beside its volumes (volume-administration.ts): nodes, replicas, who serves
  * what. Implemented by services/api/engine/cluster-volumes.ts; all failures are VarveErrors. See docs/specs/cluster.md.
  */
-import type { NodeRecord, ReplicaPlace } from "#shared/domain/cluster.ts";
+import type { NodeRecord, PoolOrder, ReplicaPlace } from "#shared/domain/cluster.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 
 export interface NodeView extends NodeRecord {
@@ -39,6 +39,8 @@ export interface ClusterAdministration {
   /** Of one volume, or of all (null). Throws UnknownVolumeError. */
   replicas(volume: string | null): readonly ReplicaView[];
   attachments(): readonly AttachmentView[];
+  /** Quotas and tags of pools, by which replicas are placed from now on. Rejects Invalid (UnknownNodeError, UnknownPoolError). */
+  setPools(node: string, orders: readonly PoolOrder[]): Promise<NodeView>;
   /**
    * Takes the volume away from the gateway that serves it: its clients get errors and connect again, any gateway may serve it a
    * lease later. Rejects Invalid (NotServedError) where none does.

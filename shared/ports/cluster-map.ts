@@ -2,10 +2,11 @@
  * Which storage nodes there are and which of them keep replicas of which volume (docs/specs/cluster.md). Nodes write their own
  * record, the api writes placements, gateways and nodes read both. Adapter: adapters/cluster-map/key-table.ts over any key table.
  */
-import type { NodeRecord, PlacementRecord } from "#shared/domain/cluster.ts";
+import type { NodeRecord, PlacementRecord, PoolOrder } from "#shared/domain/cluster.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 
 export interface SeenNode {
+  /** Its pools as placements see them: what was ordered goes before what the node says. */
   readonly record: NodeRecord;
   /** Milliseconds since its last renewal was seen, by this process's own monotonic clock. */
   readonly ageMs: number;
@@ -27,6 +28,8 @@ export interface ClusterMap {
   putNode(record: NodeRecord): Promise<void>;
   /** Drains a node or ends that. Durable when it resolves; rejects as putNode(). */
   setDrained(node: string, drained: boolean): Promise<void>;
+  /** Orders for pools of a node; those of other pools, and what is null here, stay. Durable when it resolves; rejects as putNode(). */
+  setPools(node: string, orders: readonly PoolOrder[]): Promise<void>;
   /**
    * Replaces a placement by what `change` makes of it (null: there is none, or it goes); made again where somebody else changed it
    * meanwhile.

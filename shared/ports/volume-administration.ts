@@ -7,6 +7,7 @@ import type { VolumeOrigin } from "#shared/domain/archive.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { HistoryPolicy } from "#shared/domain/history-record.ts";
 import type { ReadPolicy, VolumeDurability } from "#shared/domain/volume.ts";
+import type { OrdersChange, VolumeOrders } from "#shared/domain/volume-orders.ts";
 
 /**
  * serving: clients may attach. halted: log or image failed while serving; reads go on, writes fail. failed: could not be
@@ -61,6 +62,7 @@ export interface VolumeView {
   readonly durability: VolumeDurability;
   /** One machine's is always strict. */
   readonly reads: ReadPolicy;
+  readonly orders: VolumeOrders;
   readonly createdAtMs: number;
   readonly condition: VolumeCondition;
   /** Why it halted or failed. */
@@ -82,6 +84,7 @@ export interface NewVolume {
   /** Images on as many storage nodes, in a cluster; else 1. */
   readonly replicas?: number;
   readonly policy?: Partial<HistoryPolicy>;
+  readonly orders?: Partial<VolumeOrders>;
 }
 
 /** What `image check` found. Nothing is changed by a check. */
@@ -114,6 +117,8 @@ export interface VolumeAdministration {
    * the server can't read so.
    */
   setReads(name: string, reads: ReadPolicy): Promise<VolumeView>;
+  /** At once; where its replicas are stays as it is. Rejects Invalid (VolumeOrdersError) with every mistake. */
+  setOrders(name: string, change: OrdersChange): Promise<VolumeView>;
   checkImage(name: string): Promise<ImageReport>;
   /** Keeps a change that somebody else made to the image: appends it to the log. */
   adoptImage(name: string): Promise<ImageReport>;

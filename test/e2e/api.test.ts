@@ -145,6 +145,7 @@ test("the OpenAPI page names every route, and the routes that it names exist", a
     "get /v1/volumes/{name}/history",
     "get /v1/volumes/{name}/points/{point}/blocks",
     "get /v1/volumes/{name}/snapshots",
+    "patch /v1/nodes/{node}",
     "patch /v1/volumes/{name}",
     "post /v1/bucket/check",
     "post /v1/bucket/collect",

@@ -3,6 +3,7 @@
 import { describe, expect, test } from "vitest";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { noOrders } from "#shared/domain/volume-orders.ts";
 import { decodeCatalog, encodeCatalog } from "#shared/formats/catalog.ts";
 import { textExample, undetectedCuts, undetectedFlips } from "./worked-example.ts";
 
@@ -55,6 +56,17 @@ describe("catalogue", () => {
     expect(undetectedFlips(page, accepts)).toEqual([]);
     const usual = [{ ...disk0, reads: "available" }, backup] as const;
     expect(encodeCatalog(usual).toString()).toBe(bytes.toString());
+  });
+
+  test("version 3 is written where a volume has orders, and only there", () => {
+    const [disk0, backup] = records as [VolumeRecord, VolumeRecord];
+    const daily = { name: "daily", everyMs: 86_400_000, keep: 7 };
+    const orders = { lab: "home", tags: ["ssd"], logReplicas: 3, schedules: [daily] };
+    const page = textExample("catalog.md", "json-3");
+    expect(encodeCatalog([{ ...disk0, orders }, backup]).toString()).toBe(page.toString());
+    expect(decodeCatalog(page, "catalog.json")).toEqual([backup, { ...disk0, orders }]);
+    expect(undetectedFlips(page, accepts)).toEqual([]);
+    expect(encodeCatalog([{ ...disk0, orders: noOrders }, backup]).toString()).toBe(bytes.toString());
   });
 
   test("they are JSON as they stand", () => {

@@ -75,6 +75,9 @@ describe("cluster records", () => {
     expect(decodeClusterRecord("placement", encodeClusterRecord("placement", placement), "p")).toEqual(
       placement,
     );
+    const none = { name: "hdd", quotaBytes: 0, tags: null };
+    const pools = { node: "shelf", pools: [{ name: "ssd", quotaBytes: null, tags: ["fast"] }, none] };
+    expect(decodeClusterRecord("pools", encodeClusterRecord("pools", pools), "pools.shelf")).toEqual(pools);
     const drain = { node: "shelf" };
     expect(decodeClusterRecord("drain", encodeClusterRecord("drain", drain), "drain.shelf")).toEqual(drain);
   });

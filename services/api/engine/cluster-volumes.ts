@@ -4,7 +4,7 @@
  *
  *   create: creating ─placed─► active        delete: deleting ─nodes remove files and places, the archiver buries it─► log and record removed
  */
-import type { LeaseRecord } from "#shared/domain/cluster.ts";
+import type { LeaseRecord, PoolOrder } from "#shared/domain/cluster.ts";
 import { replicaStateSubject, volumeHolderSubject } from "#shared/domain/cluster-subjects.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord } from "#shared/domain/history-record.ts";
@@ -18,6 +18,7 @@ import {
   type VolumeDurability,
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
+import { newVolumeRecord, noOrders, type OrdersChange, orderedFrom } from "#shared/domain/volume-orders.ts";
 import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type {
@@ -38,6 +39,7 @@ import type {
 } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { clusterPastView } from "./cluster-past-view.ts";
+import { requireNode, requirePools } from "./node-rules.ts";
 
 export interface ClusterVolumesOptions {
   readonly catalog: VolumeCatalog;
@@ -94,15 +96,13 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     const replicas = volume.replicas ?? 1;
     if (!(replicas >= 1 && replicas <= limits.replicasMax)) throw replicaCount(replicas);
     const record: VolumeRecord = {
-      id: random.hex(8),
-      name: volume.name,
-      sizeBytes: volume.sizeBytes,
-      durability: volume.durability,
-      createdAtMs: clock.wallTimeMs(),
-      state: "creating",
+      ...newVolumeRecord(volume, random.hex(8), clock.wallTimeMs()),
       ...(volume.reads === "strict" ? { reads: "strict" } : {}),
     };
-    const places = placeReplicas({ sizeBytes: record.sizeBytes, replicas, tags: [] }, this.ground());
+    const places = placeReplicas(
+      { sizeBytes: record.sizeBytes, replicas, tags: record.orders?.tags ?? [] },
+      this.ground(),
+    );
     await catalog.put(record);
     try {
       const placement = { volumeId: record.id, beginBytes: record.sizeBytes, replicas: places };
@@ -169,6 +169,12 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     return this.show(name);
   }
 
+  async setOrders(name: string, change: OrdersChange): Promise<VolumeView> {
+    const record = this.require(name);
+    await this.#options.catalog.put({ ...record, orders: orderedFrom(record.orders ?? noOrders, change) });
+    return this.show(name);
+  }
+
   async checkImage(name: string): Promise<ImageReport> {
     throw notYet(this.require(name).name, "checked");
   }
@@ -179,6 +185,14 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
 
   async discardImage(name: string): Promise<ImageReport> {
     throw notYet(this.require(name).name, "discarded");
+  }
+
+  async setPools(node: string, orders: readonly PoolOrder[]): Promise<NodeView> {
+    const view = (): NodeView | undefined => this.nodes().find(({ name }) => name === node);
+    const found = requireNode(view(), node, this.nodes());
+    requirePools(found, orders);
+    await this.#options.map.setPools(node, orders);
+    return view() ?? found;
   }
 
   nodes(): readonly NodeView[] {
@@ -290,6 +304,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       sizeBytes: record.sizeBytes,
       durability: record.durability,
       reads: record.reads ?? "available",
+      orders: record.orders ?? noOrders,
       createdAtMs: record.createdAtMs,
       condition: lease === null ? "closed" : "serving",
       failure: null,

@@ -18,6 +18,7 @@ import type {
 } from "#shared/ports/cluster-administration.ts";
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
+import { requireNode } from "./node-rules.ts";
 import { compareReplicas } from "./replica-comparison.ts";
 
 export interface ReplicaPlacingOptions {
@@ -200,7 +201,7 @@ export class ReplicaPlacing implements ReplicaAdministration {
       if (besides.includes(node)) throw thereAlready(record.name, node);
       if (this.#requireNode(node).drained) throw isDrained(node);
     }
-    const wish = { sizeBytes: record.sizeBytes, replicas: 1, tags: [], besides };
+    const wish = { sizeBytes: record.sizeBytes, replicas: 1, tags: record.orders?.tags ?? [], besides };
     const found = placeReplicas(node === null ? wish : { ...wish, node }, this.#options.ground());
     return found[0] as ReplicaPlace;
   }
@@ -227,12 +228,11 @@ export class ReplicaPlacing implements ReplicaAdministration {
   #requireNode(name: string): { readonly drained: boolean } {
     const nodes = this.#options.map.nodes();
     const found = nodes.find(({ record }) => record.name === name);
-    if (found !== undefined) return found;
-    const names = nodes.map(({ record }) => record.name).join(", ");
-    throw new VarveError("UnknownNodeError", "Invalid", `there is no storage node named ${name}`, {
-      hint: names === "" ? "There are no storage nodes yet." : `Nodes: ${names}. Nothing was changed.`,
-      fields: { name },
-    });
+    return requireNode(
+      found,
+      name,
+      nodes.map(({ record }) => record),
+    );
   }
 
   async #change<T>(

@@ -9,6 +9,7 @@ import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { noOrders } from "#shared/domain/volume-orders.ts";
 import { timeText } from "#shared/domain/wall-time.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { KeptVolume } from "#shared/ports/kept-volume.ts";
@@ -294,6 +295,7 @@ export class HostedVolume {
       sizeBytes: record.sizeBytes,
       durability: record.durability,
       reads: "strict",
+      orders: record.orders ?? noOrders,
       createdAtMs: record.createdAtMs,
       condition: this.condition(status),
       failure: status?.error ?? this.failure,

@@ -16,6 +16,7 @@ import {
   type VolumeDurability,
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
+import { newVolumeRecord, noOrders, type OrdersChange, orderedFrom } from "#shared/domain/volume-orders.ts";
 import type { ExportDirectory } from "#shared/ports/block-export.ts";
 import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { PastAdministration } from "#shared/ports/past-administration.ts";
@@ -137,9 +138,7 @@ export class VolumeHost implements VolumeAdministration {
   }
 
   list(): readonly VolumeView[] {
-    return [...this.volumes.values()]
-      .sort((a, b) => (a.name < b.name ? -1 : 1))
-      .map((volume) => volume.view());
+    return [...this.volumes.keys()].sort().map((name) => this.show(name));
   }
 
   show(name: string): VolumeView {
@@ -155,14 +154,7 @@ export class VolumeHost implements VolumeAdministration {
     requireStrictReads(volume.name, volume.reads);
     return await this.change(async () => {
       await this.requireFreeName(volume.name);
-      const record: VolumeRecord = {
-        id: this.options.random.hex(8),
-        name: volume.name,
-        sizeBytes: volume.sizeBytes,
-        durability: volume.durability,
-        createdAtMs: this.options.clock.wallTimeMs(),
-        state: "creating",
-      };
+      const record = newVolumeRecord(volume, this.options.random.hex(8), this.options.clock.wallTimeMs());
       const history = { ...newHistoryRecord(record.id, record.sizeBytes), ...volume.policy };
       const made = await this.make(record, history, async (volume, paths) =>
         this.options.parts.createImage(volume, paths),
@@ -231,6 +223,14 @@ export class VolumeHost implements VolumeAdministration {
   async setReads(name: string, reads: ReadPolicy): Promise<VolumeView> {
     requireStrictReads(name, reads);
     return this.show(name);
+  }
+
+  async setOrders(name: string, change: OrdersChange): Promise<VolumeView> {
+    return await this.change(async () => {
+      const volume = this.require(name);
+      await this.record(volume, { orders: orderedFrom(volume.record.orders ?? noOrders, change) });
+      return volume.view();
+    });
   }
 
   async checkImage(name: string): Promise<ImageReport> {

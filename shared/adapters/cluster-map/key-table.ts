@@ -1,8 +1,14 @@
 /*
- * Nodes and placements over a key table: keys `node.NAME`, `drain.NAME` and `placement.VOLUME`. Each key has one writer at a time (a node its
+ * Nodes and placements over a key table: keys `node.NAME`, `drain.NAME`, `pools.NAME` and `placement.VOLUME`. Each key has one writer at a time (a node its
  * own, the api the placements), so a compare-and-set that lost is simply made again on what is there. See ports/cluster-map.ts.
  */
-import type { NodeRecord, PlacementRecord } from "#shared/domain/cluster.ts";
+import {
+  type NodeRecord,
+  orderedPool,
+  type PlacementRecord,
+  type PoolOrder,
+  type PoolRecord,
+} from "#shared/domain/cluster.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { decodeClusterRecord, encodeClusterRecord } from "#shared/formats/cluster-records.ts";
 import type { Clock } from "#shared/ports/clock.ts";
@@ -22,6 +28,7 @@ export class KeyTableMap implements ClusterMap {
   readonly #nodes = new Map<string, Seen<NodeRecord>>();
   readonly #placements = new Map<string, PlacementRecord>();
   readonly #drained = new Set<string>();
+  readonly #pools = new Map<string, readonly PoolOrder[]>();
   readonly #watches: readonly KeyWatch[];
   readonly #ready: Promise<unknown>;
   readonly #listeners: (() => void)[] = [];
@@ -55,6 +62,10 @@ export class KeyTableMap implements ClusterMap {
           this.#drained.add(key);
         }
       }),
+      watch("pools.", ({ key, value }) => {
+        if (value === null) this.#pools.delete(key);
+        else this.#pools.set(key, decodeClusterRecord("pools", value, key).pools);
+      }),
       watch("placement.", ({ key, value }) => {
         if (value === null) this.#placements.delete(key);
         else this.#placements.set(key, decodeClusterRecord("placement", value, key));
@@ -71,7 +82,7 @@ export class KeyTableMap implements ClusterMap {
     const nowMs = this.#clock.monotonicMs();
     return [...this.#nodes.values()]
       .map(({ record, sinceMs }) => ({
-        record,
+        record: { ...record, pools: record.pools.map((pool) => this.#ordered(record.name, pool)) },
         ageMs: nowMs - sinceMs,
         drained: this.#drained.has(`drain.${record.name}`),
       }))
@@ -117,6 +128,30 @@ export class KeyTableMap implements ClusterMap {
     throw contested(key);
   }
 
+  async setPools(node: string, orders: readonly PoolOrder[]): Promise<void> {
+    const key = `pools.${node}`;
+    for (let attempt = 0; attempt < putsMax; attempt += 1) {
+      const row = await this.#table.get(key);
+      const present =
+        row === null || row.value === null ? [] : decodeClusterRecord("pools", row.value, key).pools;
+      const others = present.filter(({ name }) => orders.every((order) => order.name !== name));
+      const merged = orders.map(({ name, quotaBytes, tags }) => {
+        const before = present.find((one) => one.name === name);
+        return {
+          name,
+          quotaBytes: quotaBytes ?? before?.quotaBytes ?? null,
+          tags: tags ?? before?.tags ?? null,
+        };
+      });
+      const pools = [...others, ...merged].sort((a, b) => (a.name < b.name ? -1 : 1));
+      const value = encodeClusterRecord("pools", { node, pools });
+      if ((await this.#table.put(key, value, row?.revision ?? 0)) === null) continue;
+      this.#pools.set(key, pools);
+      return;
+    }
+    throw contested(key);
+  }
+
   async changePlacement(
     volumeId: string,
     change: (present: PlacementRecord | null) => PlacementRecord | null,
@@ -134,6 +169,13 @@ export class KeyTableMap implements ClusterMap {
       return;
     }
     throw contested(key);
+  }
+
+  #ordered(node: string, pool: PoolRecord): PoolRecord {
+    return orderedPool(
+      pool,
+      this.#pools.get(`pools.${node}`)?.find(({ name }) => name === pool.name),
+    );
   }
 
   async #replace(key: string, next: PlacementRecord | null, revision: number): Promise<boolean> {

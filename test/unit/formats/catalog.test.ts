@@ -48,6 +48,17 @@ describe("round trip", () => {
         durability: "flush",
         createdAtMs: Number.MAX_SAFE_INTEGER,
         state: "creating",
+        reads: "strict",
+        orders: {
+          lab: "l".repeat(limits.nameLengthMax),
+          tags: ["a", "b", "c", "d"].map((letter) => letter.repeat(limits.nameLengthMax)),
+          logReplicas: 3,
+          schedules: ["a", "b", "c", "d"].map((letter) => ({
+            name: letter.repeat(limits.scheduleNameMax),
+            everyMs: limits.scheduleEveryMsMax,
+            keep: limits.scheduleKeepMax,
+          })),
+        },
       }),
     );
     const bytes = encodeCatalog(most);
@@ -72,6 +83,13 @@ describe("every mistake is named", () => {
     [[{ ...record, createdAtMs: -1 }], ["volumes[0].createdAtMs is not a time in ms"]],
     [[{ ...record, state: "gone" }], ['volumes[0].state is not "creating", "active" or "deleting"']],
     [[{ ...record, reads: "any" }], ['volumes[0].reads is neither "available" nor "strict"']],
+    [[{ ...record, orders: { lab: null } }], ["volumes[0].orders is wrong: has no tags"]],
+    [
+      [{ ...record, orders: { lab: null, tags: ["A", "b", "b"], logReplicas: 2, schedules: [] } }],
+      [
+        "volumes[0].orders are wrong: tag \"A\" must be made of a-z, 0-9 and '-', and start with a letter or digit (lower case), tag b is there twice, 2 log replicas are neither 1 nor 3",
+      ],
+    ],
     [[{ ...record, color: "red" }], ['volumes[0]."color" is not known']],
     [
       [record, record],
@@ -116,7 +134,7 @@ describe("kinds of refusal", () => {
       "Corrupt",
       "format",
     ],
-    ["a newer version", () => documentOf(3, "[]"), "CatalogVersionError", "Invalid", "version 3"],
+    ["a newer version", () => documentOf(4, "[]"), "CatalogVersionError", "Invalid", "version 4"],
     ["another form", () => documentOf(1, "[ ]"), "CatalogDamagedError", "Corrupt", "form"],
     ["a field twice", () => documentOf(1, '[],\n  "volumes": []'), "CatalogDamagedError", "Corrupt", "form"],
     ["too large", () => Buffer.alloc(catalogBytesMax + 1, 32), "CatalogDamagedError", "Corrupt", "bytes"],
