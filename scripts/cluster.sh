@@ -11,9 +11,12 @@ declare -A host=(
   [nats-1]=10.83.0.11 [nats-2]=10.83.0.12 [nats-3]=10.83.0.13
   [shelf-1]=10.83.0.21 [shelf-2]=10.83.0.22 [shelf-3]=10.83.0.23
   [gate-1]=10.83.0.31 [gate-2]=10.83.0.32 [front]=10.83.0.41
+  [keep-1]=10.83.0.51 [keep-2]=10.83.0.52 [bucket]=10.83.0.61
   [client]=10.83.0.1
 )
 order="nats-1 nats-2 nats-3 front shelf-1 shelf-2 shelf-3 gate-1 gate-2"
+# With a network of their own, too: archivers and a bucket, which tests start there.
+places="$order keep-1 keep-2 bucket"
 lab=(--nats-replicas 3)
 for name in nats-1 nats-2 nats-3; do
   lab+=(--nats "${host[$name]}:4222" --nats-monitor "http://${host[$name]}:8222")
@@ -31,7 +34,7 @@ net_up() {
   iptables -w -C FORWARD -i varve0 -o varve0 -j ACCEPT 2>/dev/null ||
     iptables -w -I FORWARD -i varve0 -o varve0 -j ACCEPT
   local name
-  for name in $order; do
+  for name in $places; do
     ip netns pids "varve-$name" >/dev/null 2>&1 && continue
     ip netns add "varve-$name"
     ip link add "vv-$name" type veth peer name eth0 netns "varve-$name"
@@ -44,7 +47,7 @@ net_up() {
 
 net_down() {
   local name
-  for name in $order; do ip netns del "varve-$name" 2>/dev/null || true; done
+  for name in $places; do ip netns del "varve-$name" 2>/dev/null || true; done
   ip link del varve0 2>/dev/null || true
   iptables -w -D FORWARD -i varve0 -o varve0 -j ACCEPT 2>/dev/null || true
 }
@@ -140,7 +143,7 @@ case $command in
     exit
     ;;
   heal)
-    for name in $order; do inside "$name" iptables -w -F INPUT; done
+    for name in $places; do inside "$name" iptables -w -F INPUT; done
     exit
     ;;
   up | down | status | start | stop | kill) ;;

@@ -97,8 +97,10 @@ export async function openClusterArchiver(
 function testOptions(environment: NodeJS.ProcessEnv): Partial<ArchiverOptions> {
   const segmentMs = environment["VARVE_TEST_SEGMENT_MS"];
   const baseBytes = environment["VARVE_TEST_BASE_BYTES"];
+  const settleMs = environment["VARVE_TEST_SETTLE_MS"];
   return {
     ...(segmentMs === undefined ? {} : { segmentAgeMs: Number(segmentMs) }),
+    ...(settleMs === undefined ? {} : { settleMs: Number(settleMs) }),
     ...(baseBytes === undefined
       ? {}
       : { baseLogBytesMin: Number(baseBytes), baseLogBytesMax: Number(baseBytes) }),

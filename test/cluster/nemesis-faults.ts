@@ -4,6 +4,7 @@ import { takeoverSteps } from "#shared/ports/failpoint.ts";
 import { sleep } from "../tools/cluster-process.ts";
 import type { SeededRandom } from "../tools/seeded-random.ts";
 import { type GateName, gateNames, type NemesisLab, nodeNames } from "./nemesis-lab.ts";
+import { keeperNames } from "./nemesis-past.ts";
 
 export interface Fault {
   readonly name: string;
@@ -86,7 +87,7 @@ const gateFaults: readonly Fault[] = [
     name: "a clock jumps",
     client: "stays",
     run: async (lab, random, gate) => {
-      const part = random.pick([...nodeNames, gate]);
+      const part = random.pick([...nodeNames, gate, ...keeperNames]);
       lab.setClock(part, random.pick([-7200, -30, 30, 86_400]));
       await between(random, 2000, 4000);
       lab.setClock(part, 0);

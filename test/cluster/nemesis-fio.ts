@@ -4,7 +4,7 @@ import { FioRun } from "../tools/fio.ts";
 import { type GateName, type NemesisLab } from "./nemesis-lab.ts";
 
 const hoursMs = 3 * 3_600_000;
-const volume = "disk1";
+const volume = "disk2";
 
 export class NemesisFio {
   readonly #run: FioRun;
@@ -14,7 +14,7 @@ export class NemesisFio {
   }
 
   static async start(lab: NemesisLab, gate: GateName, sizeBytes: number): Promise<NemesisFio> {
-    await lab.createVolume(volume, sizeBytes);
+    await lab.createVolume({ name: volume, sizeBytes, reads: "available" });
     const { host, port } = lab.gate(gate);
     const load = ["--rw=randwrite", "--bsrange=4k-64k", "--iodepth=8", `--size=${sizeBytes}`];
     const check = ["--verify=crc32c", "--verify_backlog=256", "--verify_fatal=1", "--loops=1000000"];

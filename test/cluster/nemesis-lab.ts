@@ -1,19 +1,33 @@
-// The lab that the nemesis plays with: three NATS servers that keep everything three times, three storage nodes, two gateways, one volume
-// with a replica on two of the nodes, each part in a network namespace of its own. Every part can be killed, paused, cut off, set to
-// another time and brought back; whoever needs a disk is attached where one is served. Called by nemesis-run.ts.
+// The lab that the nemesis plays with: three NATS servers that keep everything three times, three storage nodes, two gateways, volumes with
+// a replica on two of the nodes, archivers with their bucket (nemesis-past.ts), each part in a network namespace of its own; the first
+// gateway and the first node are one machine. Every part can be killed, paused, cut off, set to another time and brought back; whoever
+// needs a disk is attached where one is served. Called by nemesis-run.ts and test/bench/cluster/failures.ts.
 import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
+import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follower.ts";
+import type { ReadPolicy } from "#shared/domain/volume.ts";
 import type { TakeoverStep } from "#shared/ports/failpoint.ts";
+import type { LogEnd } from "#shared/ports/log-follower.ts";
+import { openCluster } from "#shared/shell/cluster-connection.ts";
 import { type ClusterProcess, type GatewayPlace, Lab, sleep } from "../tools/cluster-process.ts";
 import { NamespaceNetwork } from "../tools/lab-network.ts";
 import { type NatsNode, NatsServers } from "../tools/nats-server.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
+import type { S3ServerName } from "../tools/s3-servers.ts";
+import { DirectReadCount, type ReadCounters } from "./direct-read-count.ts";
+import { type KeeperName, keeperNames, NemesisPast } from "./nemesis-past.ts";
 
-export const volume = "disk0";
 export const nodeNames = ["shelf-1", "shelf-2"] as const;
 export const gateNames = ["gate-1", "gate-2"] as const;
 type NodeName = (typeof nodeNames)[number];
 export type GateName = (typeof gateNames)[number];
+
+export interface LabVolume {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly reads: ReadPolicy;
+}
 
 const attachMs = 60_000;
 /** A gateway that takes a volume over needs some 4 s; one that was paused meanwhile is not waited for. */
@@ -23,7 +37,10 @@ const followMs = 60_000;
 export class NemesisLab {
   readonly servers: NatsServers;
   readonly network: NamespaceNetwork;
+  readonly directReads = new DirectReadCount();
   readonly #lab: Lab;
+  readonly #volumeIds = new Map<string, string>();
+  #past: NemesisPast | null = null;
   readonly #nodes = new Map<NodeName, ClusterProcess>();
   readonly #gates = new Map<GateName, GatewayPlace>();
   readonly #aheadSeconds = new Map<string, number>();
@@ -35,13 +52,15 @@ export class NemesisLab {
   }
 
   /** In a network of one's own (insideOwnNetwork). */
-  static async open(sizeBytes: number): Promise<NemesisLab> {
+  static async open(volumes: readonly LabVolume[], store: S3ServerName | null): Promise<NemesisLab> {
     const network = await NamespaceNetwork.make();
     const lab = new NemesisLab(await NatsServers.start({ servers: 3, network }), network);
     try {
       for (const name of [...nodeNames, "shelf-3"] as const) await lab.startNode(name);
-      await lab.#lab.createVolume(volume, sizeBytes, nodeNames);
+      for (const volume of volumes) await lab.createVolume(volume);
       for (const name of gateNames) await lab.startGate(name);
+      if (store !== null) lab.#past = await NemesisPast.open(lab.#lab, network, store);
+      for (const name of store === null ? [] : keeperNames) await lab.startKeeper(name);
       return lab;
     } catch (cause) {
       await lab.close();
@@ -49,9 +68,17 @@ export class NemesisLab {
     }
   }
 
-  /** One more, with a replica on each node that has one of the first. */
-  async createVolume(name: string, sizeBytes: number): Promise<void> {
-    await this.#lab.createVolume(name, sizeBytes, nodeNames);
+  async createVolume({ name, sizeBytes, reads }: LabVolume): Promise<void> {
+    this.#volumeIds.set(name, await this.#lab.createVolume(name, sizeBytes, nodeNames, reads));
+  }
+
+  get volumeNames(): readonly string[] {
+    return [...this.#volumeIds.keys()];
+  }
+
+  get past(): NemesisPast {
+    if (this.#past === null) throw new Error("this lab keeps no past");
+    return this.#past;
   }
 
   node(name: NodeName): ClusterProcess {
@@ -78,8 +105,12 @@ export class NemesisLab {
     this.#gates.set(name, await this.#lab.gateway(name, {}, env));
   }
 
+  async startKeeper(name: KeeperName, failpoint?: string): Promise<void> {
+    await this.past.start(name, this.#clockOf(name), failpoint);
+  }
+
   /** From now on that process' wall clock shows another time, and again when it starts anew. Its monotonic clock goes on. */
-  setClock(name: NodeName | GateName, aheadSeconds: number): void {
+  setClock(name: NodeName | GateName | KeeperName, aheadSeconds: number): void {
     this.#aheadSeconds.set(name, aheadSeconds);
     this.#writeClock(name);
   }
@@ -101,14 +132,33 @@ export class NemesisLab {
     return null;
   }
 
+  /** Where the log of a volume ends and begins; null: nobody opened it yet. */
+  async logEnd(volume: string): Promise<LogEnd | null> {
+    const volumeId = this.#volumeIds.get(volume) ?? "";
+    const { addresses, monitors, nodes } = this.servers;
+    const clock = new SystemClock();
+    const replicas = nodes.length;
+    const nats = { servers: addresses, monitors, replicas };
+    const cluster = await openCluster(nats, "nemesis", clock, () => undefined);
+    try {
+      const parts = { connection: cluster.connection, clock, random: new SystemRandom(), volumeId, replicas };
+      return await new JetStreamLogFollower({ ...parts, servers: { monitors } }).end();
+    } finally {
+      await cluster.close();
+    }
+  }
+
   /** As a client does that waits for its disk: one gateway after the other, `first` first. */
-  async attach(first: GateName): Promise<{ readonly client: NbdClient; readonly gate: GateName }> {
+  async attach(
+    first: GateName,
+    volume: string,
+  ): Promise<{ readonly client: NbdClient; readonly gate: GateName }> {
     const order = [first, ...gateNames.filter((name) => name !== first)];
     const endMs = performance.now() + attachMs;
     for (;;) {
       for (const gate of order) {
         try {
-          return { client: await this.#connect(gate), gate };
+          return { client: await this.#connect(gate, volume), gate };
         } catch (cause) {
           if (performance.now() > endMs) throw cause;
         }
@@ -117,7 +167,7 @@ export class NemesisLab {
     }
   }
 
-  async #connect(gate: GateName): Promise<NbdClient> {
+  async #connect(gate: GateName, volume: string): Promise<NbdClient> {
     const { host, port } = this.gate(gate);
     const connecting = NbdClient.connect(`${host}:${port}`, volume);
     const late = new Promise<null>((resolve) => {
@@ -155,30 +205,47 @@ export class NemesisLab {
   }
 
   /** It has the volume itself, and relays to nobody. */
-  async serves(name: GateName): Promise<boolean> {
-    const { host, health } = this.gate(name);
+  async serves(gate: GateName, volume: string): Promise<boolean> {
+    const { host, health } = this.gate(gate);
     const answer = await fetch(`http://${host}:${health}/readyz`);
-    const { detail } = (await answer.json()) as { readonly detail: { readonly volumes: readonly unknown[] } };
-    return detail.volumes.length > 0;
+    const { detail } = (await answer.json()) as GateReadiness;
+    return detail.volumes.some(({ name }) => name === volume);
   }
 
-  imageOf(node: NodeName): string {
+  /** Adds up what gateways read of images on their own machine; what one did since, before it was killed, is not counted. */
+  async countDirectReads(): Promise<void> {
+    for (const [gate, { host, health }] of this.#gates) {
+      const answer = await fetch(`http://${host}:${health}/readyz`, {
+        signal: AbortSignal.timeout(500),
+      }).then(
+        async (response) => (await response.json()) as GateReadiness,
+        () => null, // it is paused, cut off or gone
+      );
+      for (const { name, epoch, counters } of answer?.detail.volumes ?? []) {
+        this.directReads.note(`${gate} ${name} ${epoch}`, counters);
+      }
+    }
+  }
+
+  imageOf(node: NodeName, volume: string): string {
     return this.#lab.imageOf(node, volume);
   }
 
-  /** Stops gateways, then nodes, in good order. Rejects where one does not end with 0. */
+  /** Stops gateways, archivers, then nodes, in good order. Rejects where one does not end with 0. */
   async stop(): Promise<void> {
     for (const { process } of this.#gates.values()) await endWell(process);
+    for (const process of this.#past?.processes ?? []) await endWell(process);
     // Nobody writes any more: both come to have what the log has, also one that lost its servers a moment ago.
     const endMs = performance.now() + followMs;
+    const differ = (): boolean => [...this.#volumeIds.keys()].some((name) => this.difference(name) !== null);
     do await sleep(1000);
-    while (this.difference() !== null && performance.now() < endMs);
+    while (differ() && performance.now() < endMs);
     for (const process of this.#nodes.values()) await endWell(process);
   }
 
-  /** First byte in which the two images differ, or null. */
-  difference(): number | null {
-    const [one, other] = nodeNames.map((name) => openSync(this.imageOf(name), "r"));
+  /** First byte in which the two images of a volume differ, or null. */
+  difference(volume: string): number | null {
+    const [one, other] = nodeNames.map((name) => openSync(this.imageOf(name, volume), "r"));
     if (one === undefined || other === undefined) throw new Error("two images");
     const [left, right] = [Buffer.alloc(1024 * 1024), Buffer.alloc(1024 * 1024)];
     try {
@@ -197,15 +264,26 @@ export class NemesisLab {
 
   async close(): Promise<void> {
     await this.#lab.close();
+    await this.#past?.close();
     await this.servers.stop();
   }
 
   outputs(): string {
     const processes = [...this.#gates.values()]
       .map(({ process }) => process)
-      .concat([...this.#nodes.values()]);
+      .concat([...this.#nodes.values()], this.#past?.processes ?? []);
     return processes.map((one) => `--- ${one.name}\n${one.output.slice(-2000)}`).join("\n");
   }
+}
+
+interface GateReadiness {
+  readonly detail: {
+    readonly volumes: readonly {
+      readonly name: string;
+      readonly epoch: number;
+      readonly counters: ReadCounters;
+    }[];
+  };
 }
 
 interface JetStreamReport {

@@ -4,10 +4,10 @@ import type { SeededRandom } from "../tools/seeded-random.ts";
 import { between, type Fault } from "./nemesis-faults.ts";
 import { type GateName, gateNames, type NemesisLab, nodeNames } from "./nemesis-lab.ts";
 
-const servers = ["nats-1", "nats-2", "nats-3"] as const;
+export const servers = ["nats-1", "nats-2", "nats-3"] as const;
 
 /** Runs with the network as `cut` makes it, then heals. */
-async function whileCut(
+export async function whileCut(
   lab: NemesisLab,
   random: SeededRandom,
   cut: () => Promise<void>,

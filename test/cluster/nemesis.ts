@@ -1,9 +1,14 @@
-// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S] [--fault "gateway paused"] [--fio]
-// One line per round, a table of what each fault made clients wait, exit code 1 when anything acknowledged was lost, anything stale was read,
-// or the replicas differ. Last line: `N passed, N failed`.
+// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S] [--fault "gateway paused"] [--fio] [--bucket versitygw]
+// One line per round, a table of what each fault made clients wait, exit code 1 when anything acknowledged was lost, anything older was read
+// than promised, the replicas differ, or the bucket's fold does. Last line: `N passed, N failed`.
 import { parseArgs } from "node:util";
 import { insideOwnNetwork } from "../tools/lab-network.ts";
+import { s3ServerDefault } from "../tools/s3-servers.ts";
+import type { ArchiveVerdict } from "./nemesis-archive.ts";
 import { type NemesisReport, NemesisRun } from "./nemesis-run.ts";
+
+/** So often the bucket's fold is compared with the replicas, and after the last round. */
+const archiveEach = 20;
 
 const { values } = parseArgs({
   options: {
@@ -11,28 +16,40 @@ const { values } = parseArgs({
     seed: { type: "string" },
     fault: { type: "string", default: "" },
     fio: { type: "boolean", default: false },
+    bucket: { type: "string", default: s3ServerDefault },
   },
 });
 const rounds = Number(values.rounds);
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(values.seed);
+const bucket = (["seaweedfs", "versitygw"] as const).find((name) => name === values.bucket);
+if (bucket === undefined) {
+  console.error("test:cluster: --bucket is seaweedfs or versitygw");
+  process.exit(64);
+}
 if (!Number.isSafeInteger(rounds) || rounds < 1 || !Number.isSafeInteger(seed)) {
   console.error("test:cluster: --rounds and --seed want whole numbers, e.g. --rounds 200 --seed 7");
   process.exit(64);
 }
 if (!(await insideOwnNetwork())) process.exit();
 console.log(
-  `nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, three storage nodes, two gateways, each with a network of its own`,
+  `nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, three storage nodes, two gateways, two archivers and a bucket (${bucket}), each with a network of its own`,
 );
 const reports: NemesisReport[] = [];
 const failures: string[] = [];
-const run = await NemesisRun.open({ seed, only: values.fault, withFio: values.fio });
+const run = await NemesisRun.open({ seed, only: values.fault, withFio: values.fio, bucket });
 try {
   for (let round = 1; round <= rounds && failures.length === 0; round += 1) {
     const report = await run.round(round);
     reports.push(report);
     failures.push(...report.failures);
     console.log(lineOf(report));
+    if (failures.length > 0 || (round % archiveEach !== 0 && round !== rounds)) continue;
+    for (const verdict of await run.judgeArchives()) {
+      failures.push(...verdict.failures);
+      console.log(archiveLineOf(verdict));
+    }
   }
+  for (const line of run.summary()) console.log(line);
   if (failures.length === 0) failures.push(...(await run.close()));
 } catch (cause) {
   failures.push(cause instanceof Error ? (cause.stack ?? cause.message) : String(cause));
@@ -50,6 +67,11 @@ process.exit(failures.length === 0 ? 0 : 1);
 function lineOf({ round, fault, acknowledged, waitedMs, failures: found }: NemesisReport): string {
   const verdict = found.length === 0 ? "ok" : `${found.length} FAILURES`;
   return `round ${String(round).padStart(3)}  ${fault.padEnd(30)} ${String(acknowledged).padStart(5)} acked  waited ${Math.round(waitedMs)} ms  ${verdict}`;
+}
+
+function archiveLineOf({ volume, lastLsn, oldestLsn, lastBaseLsn, failures: found }: ArchiveVerdict): string {
+  const verdict = found.length === 0 ? "is both replicas, byte for byte" : `${found.length} FAILURES`;
+  return `archive    ${volume} at LSN ${lastLsn}: the bucket's fold ${verdict} (base at ${lastBaseLsn}, log kept from ${oldestLsn})`;
 }
 
 /** The longest that a client waited, by fault: median and worst of its rounds. */

@@ -32,9 +32,15 @@ const hosts: Readonly<Record<string, string>> = {
   "gate-1": "10.83.0.31",
   "gate-2": "10.83.0.32",
   front: "10.83.0.41",
+  "keep-1": "10.83.0.51",
+  "keep-2": "10.83.0.52",
+  bucket: "10.83.0.61",
   client: "10.83.0.1",
 };
 export const labParts: readonly string[] = Object.keys(hosts);
+
+/** Parts that share a machine's name with another one: gateways read images of a node there by themselves. All else is alone. */
+const machines: Readonly<Record<string, string>> = { "shelf-1": "box-1", "gate-1": "box-1" };
 
 export class NamespaceNetwork implements LabNetwork {
   static async make(): Promise<NamespaceNetwork> {
@@ -43,7 +49,10 @@ export class NamespaceNetwork implements LabNetwork {
   }
 
   place(part: string): LabPlace {
-    return { host: hostOf(part), prefix: part === "client" ? [] : ["ip", "netns", "exec", `varve-${part}`] };
+    if (part === "client") return { host: hostOf(part), prefix: [] };
+    const named = `hostname ${machines[part] ?? part} && exec "$@"`;
+    const prefix = ["ip", "netns", "exec", `varve-${part}`, "unshare", "--uts", "sh", "-c", named, "sh"];
+    return { host: hostOf(part), prefix };
   }
 
   /** What `from` sends does not arrive at `to`. `to` is not the client: for that way the gateway's sendings are dropped. */

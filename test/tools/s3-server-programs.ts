@@ -15,6 +15,7 @@ export interface ServerContext {
   readonly binary: string;
   /** The server's own; `data` in it exists. */
   readonly directory: string;
+  readonly host: string;
   readonly port: number;
   /** Free as well, for what the server's parts say to each other. */
   readonly innerPorts: readonly number[];
@@ -43,7 +44,7 @@ const seaweedfs: ServerProgram = {
   version: "4.53",
   binary: () => serverBinary("weed"),
   healthPath: "/healthz",
-  run: async ({ binary, directory, port, innerPorts, accessKeyId, secretAccessKey, spawn }) => {
+  run: async ({ binary, directory, host, port, innerPorts, accessKeyId, secretAccessKey, spawn }) => {
     const inner = ["master", "volume", "filer", "admin"].flatMap((part, index) => [
       `-${part}.port=${innerPorts[2 * index]}`,
       `-${part}.port.grpc=${innerPorts[2 * index + 1]}`,
@@ -55,7 +56,7 @@ const seaweedfs: ServerProgram = {
       "-s3.port.lance=0",
     ];
     const without = ["-webdav=false", "-admin.ui=false", "-admin.port.legacy=0", "-master.telemetry=false"];
-    const here = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", `-dir=${join(directory, "data")}`];
+    const here = [`-ip=${host}`, `-ip.bind=${host}`, `-dir=${join(directory, "data")}`];
     // By default a request makes the bucket that it names.
     spawn(binary, ["mini", ...here, ...inner, ...s3, ...without, "-s3.autoCreateBucket=false"], {
       AWS_ACCESS_KEY_ID: accessKeyId,
@@ -68,8 +69,8 @@ const versitygw: ServerProgram = {
   version: serverSources.versitygw.version,
   binary: () => serverBinary("versitygw"),
   healthPath: "/health",
-  run: async ({ binary, directory, port, accessKeyId, secretAccessKey, spawn }) => {
-    const listen = ["--port", `127.0.0.1:${port}`, "--health", "/health", "--quiet"];
+  run: async ({ binary, directory, host, port, accessKeyId, secretAccessKey, spawn }) => {
+    const listen = ["--port", `${host}:${port}`, "--health", "/health", "--quiet"];
     spawn(binary, [...listen, "posix", join(directory, "data")], {
       ROOT_ACCESS_KEY: accessKeyId,
       ROOT_SECRET_KEY: secretAccessKey,

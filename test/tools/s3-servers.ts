@@ -1,4 +1,4 @@
-// Starts, kills, restarts and stops real S3 servers on a free port of 127.0.0.1, with data in a temporary directory and one
+// Starts, kills, restarts and stops real S3 servers on a free port of 127.0.0.1 or a lab's network, with data in a temporary directory and one
 // bucket made. Callers: test/s3, e2e tests and benches that need a bucket on S3. No server outlives the process that started
 // it. How each kind runs is s3-server-programs.ts; a missing program fails the test that needs it, with the way out.
 
@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import { freePorts } from "./free-port.ts";
+import { type LabPlace, loopback } from "./lab-network.ts";
 import { type S3ServerName, type ServerContext, serverPrograms } from "./s3-server-programs.ts";
 
 export type { S3ServerName } from "./s3-server-programs.ts";
@@ -41,7 +42,15 @@ export class S3Server {
   private children: ChildProcess[] = [];
   private output = "";
 
-  private constructor(name: S3ServerName, binary: string, ports: readonly number[], directory: string) {
+  private readonly place: LabPlace;
+
+  private constructor(
+    name: S3ServerName,
+    place: LabPlace,
+    binary: string,
+    ports: readonly number[],
+    directory: string,
+  ) {
     this.name = name;
     this.version = serverPrograms[name].version;
     this.binary = binary;
@@ -49,13 +58,18 @@ export class S3Server {
     this.port = port;
     this.innerPorts = innerPorts;
     this.directory = directory;
-    this.endpoint = `http://127.0.0.1:${port}`;
+    this.place = place;
+    this.endpoint = `http://${place.host}:${port}`;
   }
 
-  static async start(name: S3ServerName = s3ServerDefault): Promise<S3Server> {
+  /** `place`: of a lab's network; only VersityGW and SeaweedFS can be anywhere but on 127.0.0.1. */
+  static async start(
+    name: S3ServerName = s3ServerDefault,
+    place: LabPlace = loopback.place("bucket"),
+  ): Promise<S3Server> {
     const binary = await serverPrograms[name].binary();
     const directory = await mkdtemp(join(tmpdir(), `varve-${name}-`));
-    const server = new S3Server(name, binary, await freePorts(innerPortsMax + 1), directory);
+    const server = new S3Server(name, place, binary, await freePorts(innerPortsMax + 1), directory);
     try {
       await mkdir(join(directory, "data"));
       await serverPrograms[name].prepare?.(server.context());
@@ -119,6 +133,7 @@ export class S3Server {
     return {
       binary: this.binary,
       directory: this.directory,
+      host: this.place.host,
       port: this.port,
       innerPorts: this.innerPorts,
       accessKeyId,
@@ -128,7 +143,8 @@ export class S3Server {
   }
 
   private spawn(command: string, args: readonly string[], env: Readonly<Record<string, string>>): void {
-    const child = spawn(command, args, {
+    const [program = "", ...all] = [...this.place.prefix, command, ...args];
+    const child = spawn(program, all, {
       cwd: this.directory,
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],

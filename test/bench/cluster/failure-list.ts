@@ -2,8 +2,9 @@
 // test/cluster/nemesis-lab.ts.
 import type { NemesisLab } from "../../cluster/nemesis-lab.ts";
 import { nodeNames } from "../../cluster/nemesis-lab.ts";
+import { keeperNames } from "../../cluster/nemesis-past.ts";
 import { sleep } from "../../tools/cluster-process.ts";
-import type { PatientClient } from "./patient-client.ts";
+import { type PatientClient, volume } from "./patient-client.ts";
 
 export interface Failure {
   readonly name: string;
@@ -14,6 +15,8 @@ export interface Failure {
     readonly writeMs?: number;
     readonly noError: boolean;
   } | null;
+  /** In a lab with archivers and a bucket. */
+  readonly needsPast?: boolean;
   run(lab: NemesisLab, client: PatientClient): Promise<void>;
 }
 
@@ -163,4 +166,64 @@ const serverFailures: readonly Failure[] = [
   },
 ];
 
-export const failures: readonly Failure[] = [...gatewayFailures, ...nodeFailures, ...serverFailures];
+const unnoticed = { text: "nothing above 1 s", readMs: 1000, writeMs: 1000, noError: true } as const;
+
+const archiveFailures: readonly Failure[] = [
+  {
+    name: "bucket cut off",
+    title: "bucket cut off from both archivers for 8 s",
+    limit: unnoticed,
+    needsPast: true,
+    run: async (lab) => {
+      for (const keeper of keeperNames) await lab.network.part(keeper, "bucket");
+      await sleep(8000);
+      await lab.network.heal();
+      await sleep(2000);
+    },
+  },
+  {
+    name: "bucket killed",
+    title: "bucket killed (`kill -9`), started again after 5 s",
+    limit: unnoticed,
+    needsPast: true,
+    run: async (lab) => {
+      await lab.past.bucket.kill();
+      await sleep(5000);
+      await lab.past.bucket.restart();
+      await sleep(2000);
+    },
+  },
+  {
+    name: "archiver killed",
+    title: "archiver killed, another one alive",
+    limit: unnoticed,
+    needsPast: true,
+    run: async (lab) => {
+      const keeper = await lab.past.holder(volume);
+      await lab.past.keeper(keeper).kill();
+      await sleep(5000);
+      await lab.startKeeper(keeper);
+      await sleep(1000);
+    },
+  },
+  {
+    name: "archiver paused",
+    title: "archiver paused for 6 s, another one takes over meanwhile",
+    limit: unnoticed,
+    needsPast: true,
+    run: async (lab) => {
+      const keeper = lab.past.keeper(await lab.past.holder(volume));
+      keeper.signal("SIGSTOP");
+      await sleep(6000);
+      keeper.signal("SIGCONT");
+      await sleep(1000);
+    },
+  },
+];
+
+export const failures: readonly Failure[] = [
+  ...gatewayFailures,
+  ...nodeFailures,
+  ...serverFailures,
+  ...archiveFailures,
+];

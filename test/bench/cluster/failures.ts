@@ -8,9 +8,10 @@ import { parseArgs } from "node:util";
 import { NemesisLab } from "../../cluster/nemesis-lab.ts";
 import { sleep } from "../../tools/cluster-process.ts";
 import { insideOwnNetwork } from "../../tools/lab-network.ts";
+import { type S3ServerName, s3ServerDefault } from "../../tools/s3-servers.ts";
 import { repositoryDir } from "../../tools/varve-process.ts";
 import { type Failure, failures } from "./failure-list.ts";
-import { PatientClient, type Seen } from "./patient-client.ts";
+import { PatientClient, type Seen, volume } from "./patient-client.ts";
 
 interface Row {
   readonly name: string;
@@ -40,18 +41,10 @@ if (!Number.isSafeInteger(times) || times < 1 || chosen.length !== (wanted?.leng
 }
 if (!(await insideOwnNetwork())) process.exit();
 
-const lab = await NemesisLab.open(sizeBytes);
 const rows: Row[] = [];
-try {
-  for (const failure of chosen) {
-    const seen: Seen[] = [];
-    for (let time = 0; time < times; time += 1) seen.push(await measure(failure));
-    const { name, title, limit } = failure;
-    rows.push({ name, title, limit, seen });
-    console.log(lineOf({ name, title, limit, seen }));
-  }
-} finally {
-  await lab.close();
+for (const withPast of [false, true]) {
+  const some = chosen.filter(({ needsPast = false }) => needsPast === withPast);
+  if (some.length > 0) rows.push(...(await measureAll(some, withPast ? s3ServerDefault : null)));
 }
 const before = read();
 const kept = (before?.rows ?? []).filter(({ name }) => !rows.some((row) => row.name === name));
@@ -65,7 +58,24 @@ writeFileSync(join(docsDir, "failures.json"), `${JSON.stringify(table, null, 2)}
 writeFileSync(join(docsDir, "failures.md"), page(table));
 process.exit(rows.every(holds) ? 0 : 1);
 
-async function measure(failure: Failure): Promise<Seen> {
+async function measureAll(some: readonly Failure[], store: S3ServerName | null): Promise<readonly Row[]> {
+  const measured: Row[] = [];
+  const lab = await NemesisLab.open([{ name: volume, sizeBytes, reads: "available" }], store);
+  try {
+    for (const failure of some) {
+      const seen: Seen[] = [];
+      for (let time = 0; time < times; time += 1) seen.push(await measure(lab, failure));
+      const { name, title, limit } = failure;
+      measured.push({ name, title, limit, seen });
+      console.log(lineOf({ name, title, limit, seen }));
+    }
+  } finally {
+    await lab.close();
+  }
+  return measured;
+}
+
+async function measure(lab: NemesisLab, failure: Failure): Promise<Seen> {
   const client = await PatientClient.attach(lab, sizeBytes);
   client.start();
   // The overlay is behind the load by little: most reads are answered by a replica.
@@ -119,7 +129,8 @@ function page({ measuredAt, machine, rows: all }: FailureTable): string {
   return `# When a part of a cluster fails: what its client sees
 
 Written by \`npm run bench:failures\`; nothing here is typed by hand. Three NATS servers that keep everything three times and sync always,
-three storage nodes (two with a replica), two gateways, each in a network namespace of its own, share one machine with the load: a client that
+three storage nodes (two with a replica), two gateways, for the last rows two archivers with a bucket (SeaweedFS), each in a network namespace
+of its own, share one machine with the load: a client that
 reads and writes 4 KiB, one after the other, all the time. Where its connection ends it connects to the next gateway and asks again. The
 waits are the longest of a request in each run, connecting again included: median of the runs, and the longest of all. Errors are
 answers with an errno: none is lost work, for an answer with an error promises nothing.

@@ -5,6 +5,8 @@ import { type NbdClient, NbdRequestError } from "../../tools/nbd-client.ts";
 import { SeededRandom } from "../../tools/seeded-random.ts";
 
 const blockBytes = 4096;
+/** The one of the lab. */
+export const volume = "disk0";
 
 export interface Seen {
   /** The longest that a request took, with all connecting again. */
@@ -39,8 +41,8 @@ export class PatientClient {
   /** Directly at the gateway that serves the volume. */
   static async attach(lab: NemesisLab, sizeBytes: number): Promise<PatientClient> {
     for (const gate of ["gate-1", "gate-2"] as const) {
-      const attached = await lab.attach(gate);
-      if (await lab.serves(attached.gate))
+      const attached = await lab.attach(gate, volume);
+      if (await lab.serves(attached.gate, volume))
         return new PatientClient(lab, sizeBytes, attached.client, attached.gate);
       await attached.client.disconnect();
     }
@@ -99,7 +101,7 @@ export class PatientClient {
   async #connectAgain(lost: NbdClient): Promise<void> {
     if (this.#client !== lost) return;
     this.#attaching ??= this.#lab
-      .attach(this.#gate === "gate-1" ? "gate-2" : "gate-1")
+      .attach(this.#gate === "gate-1" ? "gate-2" : "gate-1", volume)
       .then(({ client, gate }) => {
         this.#client = client;
         this.#gate = gate;
