@@ -15,6 +15,7 @@ import type { ApiSubject } from "./api-subject.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
+import { runSharedSchedules, scheduleLeasePrefix } from "./schedule-layer.ts";
 
 export interface ClusterApi {
   readonly subject: ApiSubject;
@@ -57,6 +58,12 @@ export async function openClusterApi(
     historyOf: (record) => reading.historyOf(record),
     allocateSlab: (bytes) => files.allocateSlab(bytes),
   });
+  const scheduleLeases = { table: cluster.leaseTable, clock, random, prefix: scheduleLeasePrefix };
+  const schedules = runSharedSchedules(
+    { volumes, past: pasts, onNote },
+    new KeyTableLeases(scheduleLeases),
+    config.name,
+  );
   let closed = false;
   const place = (): void => {
     if (!closed) void placing.tend().finally(() => clock.after(placingMs, place));
@@ -79,6 +86,7 @@ export async function openClusterApi(
     },
     close: async () => {
       closed = true;
+      await schedules.stop();
       await close();
     },
   };

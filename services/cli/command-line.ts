@@ -114,23 +114,25 @@ class Reader {
   /** Returns how many of the following words belong to the flag. */
   private readFlag(word: string, next: string | undefined): number {
     const [given, inline] = split(word);
-    const flag = word.startsWith("--") ? this.flags.get(given) : undefined;
+    const flag = word.startsWith("--")
+      ? this.flags.get(given)
+      : this.command.flags.find(({ short }) => short !== undefined && word === `-${short}`);
     if (flag === undefined) {
       this.unknownFlag(word.startsWith("--") ? `--${given}` : word);
       // What follows an unknown flag is probably its value, not an argument too many.
       return inline === undefined && next !== undefined && !next.startsWith("-") ? 1 : 0;
     }
     if (flag.value === undefined) {
-      if (inline !== undefined) this.mistakes.push(`--${given} takes no value, but got "${inline}"`);
+      if (inline !== undefined) this.mistakes.push(`--${flag.name} takes no value, but got "${inline}"`);
       this.set(flag, "");
       return 0;
     }
     const value = inline ?? next;
     if (value === undefined || (inline === undefined && value.startsWith("--"))) {
-      this.mistakes.push(`--${given} needs a value: --${given} ${flag.value}`);
+      this.mistakes.push(`--${flag.name} needs a value: --${flag.name} ${flag.value}`);
       return 0;
     }
-    if (value === "") this.mistakes.push(`--${given} has an empty value: --${given} ${flag.value}`);
+    if (value === "") this.mistakes.push(`--${flag.name} has an empty value: --${flag.name} ${flag.value}`);
     this.set(flag, value);
     return inline === undefined ? 1 : 0;
   }

@@ -4,6 +4,7 @@
  * it. A flag that takes a value can also be given as VARVE_ and its name in capitals where `env` is set.
  */
 
+import { applyCommands } from "./apply-commands.ts";
 import { attachCommands } from "./attach-commands.ts";
 import { bucketCommands } from "./bucket-commands.ts";
 import { clusterCommands } from "./cluster-commands.ts";
@@ -180,6 +181,7 @@ export const commands: readonly Command[] = [
     [],
     ["Refused while a client is attached."],
   ),
+  ...applyCommands,
   ...historyCommands,
   ...bucketCommands,
   ...clusterCommands,

@@ -7,6 +7,8 @@ import type { CommandLine } from "./command-line.ts";
 export interface Flag {
   /** Without the dashes. */
   readonly name: string;
+  /** One letter that may stand for the name, behind one dash. */
+  readonly short?: string;
   /** What the value is called in help; absent for a switch. */
   readonly value?: string;
   readonly repeat?: boolean;

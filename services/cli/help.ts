@@ -8,7 +8,7 @@ import { unknownCommand } from "./command-line.ts";
 import { pairs } from "./output.ts";
 
 const flagText = (flag: Flag): string =>
-  flag.value === undefined ? `--${flag.name}` : `--${flag.name} ${flag.value}`;
+  `${flag.short === undefined ? "" : `-${flag.short}, `}--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}`;
 
 const indented = (text: string): string => text.replace(/^(?=.)/gm, "  ");
 

@@ -298,6 +298,8 @@ export const limits = {
   scheduleEveryMsMax: 366 * 86_400_000,
   /** Four schedules with so many each stay below snapshotsMax. */
   scheduleKeepMax: 1000,
+  /** Volumes' schedules are looked at so often. */
+  scheduleLookMs: 5000,
   /** One message of a remote read: half of the usual max_payload, so that a large read has several under way. */
   replicaReadBytesMax: 512 * KiB,
   /** Reads that one replica answers at once; the rest waits in NATS: 32 MiB of memory. */

@@ -60,6 +60,9 @@ describe("an operator", () => {
     expect((await varve("volume", "create", "disk0", "--size", "16M")).text).toContain(
       "disk0 exists already",
     );
+    expect((await varve("volume", "create", "one", "--size", "16M", "--history", "1d")).text).toContain(
+      "has no bucket to keep history in",
+    );
     expect((await varve("volume", "create", "one", "--size", "16M")).code).toBe(0);
     expect(await json("node", "list")).toMatchObject([{ volumes: ["disk0", "one"] }, { volumes: ["disk0"] }]);
 

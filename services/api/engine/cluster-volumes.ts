@@ -94,6 +94,9 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     checkVolumeSize(volume.sizeBytes);
     if (volume.durability !== "write") throw writeOnly(volume.name);
     const replicas = volume.replicas ?? 1;
+    const policy = Object.keys(volume.policy ?? {});
+    if (!archived && policy.length > 0) throw noHistory(volume.name);
+    if (volume.policy?.residency === "tiered") throw notYet(volume.name, "tiered");
     if (!(replicas >= 1 && replicas <= limits.replicasMax)) throw replicaCount(replicas);
     const record: VolumeRecord = {
       ...newVolumeRecord(volume, random.hex(8), clock.wallTimeMs()),
@@ -107,7 +110,10 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     try {
       const placement = { volumeId: record.id, beginBytes: record.sizeBytes, replicas: places };
       await map.changePlacement(record.id, () => placement);
-      if (archived) await past.changeHistory(record.id, () => newHistoryRecord(record.id, record.sizeBytes));
+      if (archived) {
+        const history = { ...newHistoryRecord(record.id, record.sizeBytes), ...volume.policy };
+        await past.changeHistory(record.id, () => history);
+      }
       await catalog.put({ ...record, state: "active" });
     } catch (cause) {
       // Nobody was told that it exists. Where even this fails, finishDeletions() ends the work.
@@ -359,6 +365,18 @@ function replicaCount(replicas: number): VarveError {
     {
       hint: "For example: varve volume create disk0 --size 10G --replicas 2.",
       fields: { replicas },
+    },
+  );
+}
+
+function noHistory(name: string): VarveError {
+  return new VarveError(
+    "NoHistoryInCluster",
+    "Invalid",
+    `volume ${name}: this api has no bucket to keep history in`,
+    {
+      hint: "Start varve api with --bucket, the archivers' one, or leave the policy out. Nothing was changed.",
+      fields: { name },
     },
   );
 }

@@ -69,6 +69,15 @@ const serve = (config: UpConfig, json: boolean): Effect.Effect<void, VarveError,
       };
       yield* serveApi(subject, http);
     }
+    const { runSchedules } = yield* fromPort(
+      "load schedules",
+      async () => import("../../api/schedule-layer.ts"),
+    );
+    yield* scopedPort(
+      "run schedules",
+      async () => runSchedules({ volumes: opened.host, past: opened.host.past, onNote: printNote }),
+      async (schedules) => schedules.stop(),
+    );
     yield* fromPort("report", async () => report(config, opened, json));
     return yield* Effect.never;
   });
