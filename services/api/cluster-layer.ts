@@ -6,16 +6,25 @@ import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { removeLogStream } from "#shared/adapters/write-log/jetstream-removal.ts";
+import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { ApiConfig } from "#shared/shell/cluster-config.ts";
 import { openCluster } from "#shared/shell/cluster-connection.ts";
 import { type ClusterPast as ClusterHistories, openClusterPast } from "#shared/shell/cluster-past.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-address.ts";
 import type { ApiSubject } from "./api-subject.ts";
+import { type ApiJobs, ClusterBucket, type ClusterBucketOptions } from "./engine/cluster-bucket.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
 import { runSharedSchedules, scheduleLeasePrefix } from "./schedule-layer.ts";
+
+/** What the command wires in from other services. */
+export interface ClusterApiHome {
+  readonly version: string;
+  readonly jobs: ApiJobs;
+  readonly bucketOf: (store: ObjectStore) => Pick<ClusterBucketOptions, "requests" | "usage" | "check">;
+}
 
 export interface ClusterApi {
   readonly subject: ApiSubject;
@@ -28,7 +37,7 @@ const placingMs = 1000;
 
 export async function openClusterApi(
   config: ApiConfig,
-  version: string,
+  home: ClusterApiHome,
   onNote: (text: string) => void,
 ): Promise<ClusterApi> {
   const { clock, random, cluster, leases, files, reading, close } = await connect(config, onNote);
@@ -57,6 +66,7 @@ export async function openClusterApi(
     show: (name) => volumes.show(name),
     historyOf: (record) => reading.historyOf(record),
     allocateSlab: (bytes) => files.allocateSlab(bytes),
+    jobs: home.jobs,
   });
   const scheduleLeases = { table: cluster.leaseTable, clock, random, prefix: scheduleLeasePrefix };
   const schedules = runSharedSchedules(
@@ -64,6 +74,7 @@ export async function openClusterApi(
     new KeyTableLeases(scheduleLeases),
     config.name,
   );
+  const bucket = bucketOf(home, reading.store, { bus, clock, random });
   let closed = false;
   const place = (): void => {
     if (!closed) void placing.tend().finally(() => clock.after(placingMs, place));
@@ -78,7 +89,7 @@ export async function openClusterApi(
   tend();
   place();
   return {
-    subject: subjectOf(config, version, volumes, { placing, past: pasts }),
+    subject: subjectOf(config, home.version, volumes, { placing, past: pasts, bucket }),
     readiness: () => {
       const away = cluster.missing();
       const detail = { api: config.name, nodes: volumes.nodes().length, volumes: volumes.list().length };
@@ -122,11 +133,25 @@ async function connect(config: ApiConfig, onNote: (text: string) => void) {
   }
 }
 
+function bucketOf(
+  { bucketOf: parts, jobs }: ClusterApiHome,
+  store: ObjectStore | null,
+  others: Pick<ClusterBucketOptions, "bus" | "clock" | "random">,
+): ClusterBucket | null {
+  return store === null ? null : new ClusterBucket({ ...parts(store), ...others, jobs });
+}
+
+interface Parts {
+  readonly placing: ReplicaPlacing;
+  readonly past: ClusterPast;
+  readonly bucket: ClusterBucket | null;
+}
+
 function subjectOf(
   { http }: ApiConfig,
   version: string,
   volumes: ClusterVolumes,
-  { placing, past }: { readonly placing: ReplicaPlacing; readonly past: ClusterPast },
+  { placing, past, bucket }: Parts,
 ): ApiSubject {
   const startedAt = new Date().toISOString();
   return {
@@ -134,7 +159,7 @@ function subjectOf(
     cluster: volumes,
     replicas: placing,
     past,
-    bucket: () => null,
+    bucket: () => bucket,
     connections: { connections: () => [], totals: () => ({}) },
     urisOf: (name) =>
       volumes

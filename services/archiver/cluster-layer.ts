@@ -5,12 +5,13 @@
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
-import { openObjectStore } from "#shared/adapters/object-store/open-object-store.ts";
-import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follower.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import type { ArchiverConfig } from "#shared/shell/cluster-config.ts";
-import { openCluster } from "#shared/shell/cluster-connection.ts";
+import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
+import { openClusterPast } from "#shared/shell/cluster-past.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
+import { type ClusterKeeper, openClusterKeeper } from "./cluster-keeper.ts";
 import { ClusterArchiver } from "./engine/cluster-archiver.ts";
 import { Archiver, type ArchiverOptions } from "./layer.ts";
 
@@ -34,63 +35,84 @@ export async function openClusterArchiver(
     for (const close of closers.toReversed()) await close();
   };
   try {
-    const { environment, create } = { environment: process.env, create: false };
-    const store = await openObjectStore(config.bucket, { clock, random, environment, create });
-    closers.push(async () => store.close());
+    const { bucket, nats } = config;
+    const cluster = await openCluster(nats, `varve archiver ${config.name}`, clock, onNote);
+    closers.push(async () => cluster.close());
+    const reading = await openClusterPast({ bucket, nats, clock, random, cluster });
+    closers.push(async () => reading.close());
+    const { store, histories, logOf } = reading;
+    if (store === null || histories === null) throw noBucket();
     const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
     const options = testOptions(process.env);
     const archiver = new Archiver({ store, clock, random, slabs: files, failpoint, options });
     closers.push(async () => archiver.close());
-    const cluster = await openCluster(config.nats, `varve archiver ${config.name}`, clock, onNote);
-    closers.push(async () => cluster.close());
     const leases = new KeyTableLeases({ table: cluster.leaseTable, clock, random, prefix: "archive." });
     closers.push(() => leases.close());
     await leases.ready();
-    const { catalog, map, bus, past, connection } = cluster;
-    const { replicas, monitors } = config.nats;
-    const volumes = new ClusterArchiver({
-      name: config.name,
-      only: config.only,
-      clock,
-      leases,
-      past,
-      map,
-      bus,
-      archiver,
-      catalog,
-      onNote,
-      logOf: (volumeId) =>
-        new JetStreamLogFollower({ connection, clock, random, volumeId, replicas, servers: { monitors } }),
-    });
+    const { catalog, map, bus, past } = cluster;
+    const { name, only } = config;
+    const setting = { name, only, clock, leases, past, map, bus, archiver, catalog, onNote, logOf };
+    const volumes = new ClusterArchiver(setting);
     closers.push(async () => volumes.close());
+    const keeper = openClusterKeeper({
+      ...setting,
+      store,
+      random,
+      histories,
+      kept: () => volumes.kept((record) => reading.historyOf(record)),
+      allocateSlab: (bytes) => files.allocateSlab(bytes),
+      graceMs: numberOf(process.env["VARVE_TEST_GRACE_MS"]),
+    });
+    closers.push(async () => keeper.close());
     catalog.follow(
-      () => volumes.reconcile(),
+      () => {
+        reading.keepOnly(catalog.list());
+        volumes.reconcile();
+      },
       (error) => onNote(`warning: ${error.message}`),
     );
     volumes.reconcile();
     return {
       place: store.place,
-      readiness: () => {
-        const away = cluster.missing();
-        const missing = [...(away === null ? [] : [away]), ...volumes.failures()];
-        const detail = {
-          archiver: config.name,
-          bucket: store.place,
-          volumes: volumes.reports(),
-          mine: volumes.archived().map(({ record, tenure }) => ({
-            name: record.name,
-            durableLsn: tenure?.log.state().durableLsn ?? 0,
-            counters: tenure?.archive?.status().counters ?? {},
-          })),
-        };
-        return { ready: missing.length === 0, missing, detail };
-      },
+      readiness: () => readinessOf(config.name, { place: store.place, cluster, volumes, keeper }),
       close: closeAll,
     };
   } catch (cause) {
     await closeAll();
     throw cause;
   }
+}
+
+function readinessOf(
+  archiver: string,
+  parts: { place: string; cluster: ClusterConnection; volumes: ClusterArchiver; keeper: ClusterKeeper },
+): Readiness {
+  const { place: bucket, cluster, volumes, keeper } = parts;
+  const away = cluster.missing();
+  const missing = [...(away === null ? [] : [away]), ...volumes.failures()];
+  const detail = {
+    archiver,
+    bucket,
+    // One archiver of the cluster collects the bucket.
+    collects: keeper.collects(),
+    volumes: volumes.reports(),
+    mine: volumes.archived().map(({ record, tenure }) => ({
+      name: record.name,
+      durableLsn: tenure?.log.state().durableLsn ?? 0,
+      counters: tenure?.archive?.status().counters ?? {},
+    })),
+  };
+  return { ready: missing.length === 0, missing, detail };
+}
+
+function numberOf(text: string | undefined): number | null {
+  return text === undefined ? null : Number(text);
+}
+
+function noBucket(): VarveError {
+  return new VarveError("NoBucketError", "Invalid", "an archiver needs a bucket", {
+    hint: "Give it one: --bucket s3://BUCKET/PREFIX?endpoint=...",
+  });
 }
 
 /** Tests can't wait for a minute until the last entries are in the bucket, nor write as much as a base is worth. */

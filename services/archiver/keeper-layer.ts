@@ -22,7 +22,15 @@ export { Rescuer };
 export interface KeeperSetup
   extends Pick<
     KeeperParts,
-    "kept" | "pointsInUse" | "startJob" | "bringBack" | "allocateSlab" | "onNote" | "grace" | "bucketBytesMax"
+    | "kept"
+    | "isCollector"
+    | "pointsInUse"
+    | "startJob"
+    | "bringBack"
+    | "allocateSlab"
+    | "onNote"
+    | "grace"
+    | "bucketBytesMax"
   > {
   readonly store: ObjectStore;
   readonly clock: Clock;

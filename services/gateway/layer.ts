@@ -14,6 +14,7 @@ import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { RemoteBeginning, ReplicaHome, TendingLimits } from "#shared/ports/replica-home.ts";
 import type { ListenAddress } from "#shared/shell/listen-address.ts";
+import { JobRegister } from "./engine/job-register.ts";
 import { NbdServer } from "./engine/nbd-server.ts";
 import { VolumeHost } from "./engine/volume-host.ts";
 import type { SessionTerms, VolumeParts } from "./engine/volume-parts.ts";
@@ -21,6 +22,7 @@ import type { PastHomes } from "./engine/volume-past.ts";
 import { VolumeSession } from "./engine/volume-session.ts";
 
 export type { PastHomes, VolumeHost };
+export { JobRegister };
 
 export interface GatewayEvents {
   /** Log or image of a served volume stopped. */

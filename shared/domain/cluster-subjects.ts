@@ -17,6 +17,9 @@ export function replicaCopySubject(volumeId: string, node: string): string {
   return `varve.replica.${volumeId}.${node}.copy`;
 }
 
+/** Collections that the api asks for, of the archiver that collects the bucket. */
+export const bucketCollectSubject = "varve.bucket.collect";
+
 /** What the api asks of the gateway that serves a volume. */
 export function volumeHolderSubject(volumeId: string): string {
   return `varve.volume.${volumeId}.holder`;

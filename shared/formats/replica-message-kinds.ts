@@ -164,7 +164,23 @@ export interface MarkedAnswer {
   readonly lsn: number;
 }
 
+/** The archiver that collects the bucket does so now, under this name; collected answers at once, and says whether it is done. */
+export interface CollectRequest {
+  readonly type: "collect";
+  readonly run: string;
+  readonly dryRun: boolean;
+  readonly acceptClock: boolean;
+}
+
+/** When it is done, the payload is its report as JSON. */
+export interface CollectedAnswer {
+  readonly type: "collected";
+  readonly isDone: boolean;
+}
+
 export type ReplicaMessage =
+  | CollectRequest
+  | CollectedAnswer
   | MarkRequest
   | MarkedAnswer
   | ResizeRequest

@@ -19,6 +19,8 @@ import type { PlaceAnswer, ReplicaMessage, StateMessage } from "./replica-messag
 
 export type {
   BaseAnswer,
+  CollectedAnswer,
+  CollectRequest,
   CopyAnswer,
   CopyRequest,
   ExtentRequest,
@@ -60,6 +62,7 @@ const withPayload: readonly ReplicaMessage["type"][] = [
   "extentBytes",
   "surveyed",
   "piece",
+  "collected",
   "hashes",
 ];
 
@@ -165,6 +168,10 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
       return [type, message.name];
     case "marked":
       return [type, message.lsn];
+    case "collect":
+      return [type, message.run, Number(message.dryRun), Number(message.acceptClock)];
+    case "collected":
+      return [type, Number(message.isDone)];
     case "ask":
     case "grant":
     case "where":
@@ -211,6 +218,8 @@ const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   resized: 2,
   mark: 2,
   marked: 2,
+  collect: 4,
+  collected: 2,
   extent: 5,
   survey: 5,
   extentBytes: 3,
@@ -226,6 +235,10 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   if (type === "state") return stateOf(reader);
   if (type === "place") return placeOf(reader);
   if (type === "mark") return { type, name: reader.text() };
+  if (type === "collect") {
+    const [run, dryRun, acceptClock] = [reader.text(), reader.number(), reader.number()];
+    return { type, run, dryRun: dryRun !== 0, acceptClock: acceptClock !== 0 };
+  }
   if (type === "granted") {
     const answer = { imagePath: reader.text(), token: reader.text(), epoch: reader.number() };
     return readTokenPattern.test(answer.token) ? { type, ...answer } : null;
@@ -266,6 +279,8 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
       return { type, sizeBytes: a };
     case "marked":
       return { type, lsn: a };
+    case "collected":
+      return { type, isDone: a !== 0 };
     case "ask":
     case "grant":
     case "where":

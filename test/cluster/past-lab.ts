@@ -46,6 +46,7 @@ export class PastLab {
     const settings = { bucket: this.bucketUrl, health: `127.0.0.1:${health}` };
     const environment = {
       VARVE_TEST_FAILPOINT: failpoint,
+      VARVE_TEST_GRACE_MS: "0",
       VARVE_TEST_SEGMENT_MS: "1500",
       VARVE_TEST_BASE_BYTES: `${24 * MiB}`,
     };

@@ -97,4 +97,42 @@ describe("the past of a cluster's volume", () => {
     const listed = await run("/usr/bin/python3", [reader, past.bucket, "list"]);
     expect(listed.stdout).toMatch(/disk0.*deleted/);
   }, 240_000);
+
+  test("ends with its window: an archiver collects, killed while it deletes, and snapshots stay as they were", async () => {
+    await past.lab.storage("shelf");
+    await expect.poll(async () => json("node", "list"), { timeout: 15_000 }).toHaveLength(1);
+    await json("volume", "create", "disk0", "--size", "16M", "--history", "1s");
+    const gate = await past.lab.gateway("gate-1", { bucket: past.bucketUrl });
+    const id = ((await json("volume", "show", "disk0")) as { readonly id: string }).id;
+    const client = await attach(gate.port);
+    const model = Buffer.alloc(sizeBytes);
+    const rewrite = async (value: number): Promise<void> => {
+      for (let at = 0; at < sizeBytes; at += MiB) await client.write(at, Buffer.alloc(MiB, value + at / MiB));
+      for (let at = 0; at < sizeBytes; at += MiB) model.fill(value + at / MiB, at, at + MiB);
+    };
+    const first = await past.archiver("first", "collect:2");
+    await rewrite(1);
+    await json("snapshot", "create", "disk0", "kept");
+    const atKept = Buffer.from(model);
+    for (const value of [40, 80, 120]) await rewrite(value);
+    await past.untilHeld(first, id);
+    // No more than it says: the run that deletes ends the process at its second delete.
+    const asked = { dies: first.process.exited.then(() => true) };
+    const collecting = setInterval(() => {
+      void varve(["bucket", "collect", "--accept-clock", "--detach", ...api]);
+      void client.write(0, Buffer.alloc(512, 121)).catch(() => undefined);
+    }, 1500);
+    model.fill(121, 0, 512);
+    expect(await asked.dies).toBe(true);
+    clearInterval(collecting);
+    const second = await past.archiver("second");
+    const lastLsn = await past.untilHeld(second, id);
+    expect((await diskAt(gate, "kept")).equals(atKept)).toBe(true);
+    expect((await diskAt(gate, `lsn:${lastLsn}`)).equals(model)).toBe(true);
+    expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
+    expect(await json("bucket", "usage")).toMatchObject({ place: past.bucketUrl });
+    const refused = await varve(["scrub", "disk0", ...api]);
+    expect([refused.code, refused.stderr.includes("NotInCluster")]).toEqual([2, true]);
+    await client.disconnect();
+  }, 240_000);
 });

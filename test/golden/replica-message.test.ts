@@ -28,6 +28,8 @@ const messages: readonly ReplicaMessage[] = [
   { type: "surveyed", appliedLsn: 0, begunLsn: 3 },
   { type: "mark", name: "before-upgrade" },
   { type: "marked", lsn: 2 ** 40 },
+  { type: "collect", run: "0f1e2d3c4b5a6978", dryRun: false, acceptClock: true },
+  { type: "collected", isDone: true },
   { type: "refused", kind: "Retry", tag: "ReplicaBehind", message: "at LSN 12", epoch: 3 },
   {
     type: "state",

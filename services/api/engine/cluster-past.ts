@@ -33,6 +33,7 @@ import type {
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
+import type { ApiJobs } from "./cluster-bucket.ts";
 
 export interface ClusterPastOptions {
   readonly require: (name: string) => VolumeRecord;
@@ -44,6 +45,7 @@ export interface ClusterPastOptions {
   /** Throws Invalid for volumes that keep no history. */
   readonly historyOf: (record: VolumeRecord) => VolumeHistory;
   readonly logOf: (volumeId: string) => LogFollower;
+  readonly jobs: Pick<ApiJobs, "list" | "show">;
   readonly allocateSlab: (bytes: number) => Slab;
 }
 
@@ -148,12 +150,8 @@ export class ClusterPast implements PastAdministration {
   tier = async (volume: string): Promise<never> => {
     throw notYet(this.#options.require(volume).name, "tiered");
   };
-  jobs = (): readonly JobView[] => [];
-  job = (id: string): never => {
-    throw new VarveError("UnknownJobError", "Invalid", `there is no job ${JSON.stringify(id)}`, {
-      hint: "The api of a cluster has no jobs.",
-    });
-  };
+  jobs = (): readonly JobView[] => this.#options.jobs.list();
+  job = (id: string): JobView => this.#options.jobs.show(id);
 
   /** Who serves the volume knows what was acknowledged; where nobody does, the log's end has all of it. */
   async #mark(volume: string, name: string): Promise<number> {

@@ -1,6 +1,6 @@
 /*
  * The housekeeping of a bucket in a running server: collects by the clock, and answers check, usage, collect, scrub and undelete.
- * Made by services/archiver/keeper-layer.ts for `varve up`; HTTP API and CLI see it as BucketAdministration. One job at a time
+ * Made by services/archiver/keeper-layer.ts for `varve up` and, by parts, for the archivers of a cluster; HTTP API and CLI see it as BucketAdministration. One job at a time
  * of each kind, so that nobody starts ten checks by ten clicks.
  */
 import type { BucketPrices } from "#shared/domain/bucket-prices.ts";
@@ -52,6 +52,8 @@ export interface KeeperParts {
   conditionalPut(): Promise<boolean>;
   readonly prices: BucketPrices;
   readonly exactBase: ExactBaseBuilder;
+  /** False while another process collects this bucket: then the clock only trims. Absent: this one does. */
+  isCollector?(): boolean;
   kept(): readonly KeptVolume[];
   uploadsInFlight(): Iterable<string>;
   pointsInUse(volumeId: string): readonly number[];
@@ -162,6 +164,11 @@ export class BucketKeeper implements BucketAdministration {
     });
   }
 
+  /** As collect(), without a job. */
+  async collectNow(options: CollectOptions): Promise<CollectReport> {
+    return await this.run({ ...options, sweep: true });
+  }
+
   scrub(volume: string, options: ScrubOptions): JobView {
     const subject = this.scrubSubject(volume);
     return this.begin("scrub", volume, async (job) => {
@@ -233,7 +240,9 @@ export class BucketKeeper implements BucketAdministration {
       // Only a sweep knows how much the bucket holds.
       const everyMs = this.parts.bucketBytesMax === null ? limits.collectorSweepEveryMs : 0;
       const isDue = this.parts.clock.monotonicMs() - this.sweptMs >= everyMs;
-      this.run({ dryRun: false, acceptClock: false, sweep: isDue }).then(
+      const mine = this.parts.isCollector?.() ?? true;
+      const work = mine ? this.run({ dryRun: false, acceptClock: false, sweep: isDue }) : this.trimOnly();
+      work.then(
         () => this.plan(limits.collectorTrimEveryMs),
         (cause: unknown) => {
           const error = toVarveError(cause, "collect");
@@ -258,6 +267,12 @@ export class BucketKeeper implements BucketAdministration {
     ];
     if (options.sweep && !options.dryRun) this.sweptMs = this.parts.clock.monotonicMs();
     return report;
+  }
+
+  private async trimOnly(): Promise<void> {
+    const turn = this.lastRun.then(async () => this.collector.trimOnly());
+    this.lastRun = turn.catch(() => undefined);
+    for (const { key, problem } of await turn) this.parts.onNote(`warning: ${key}: ${problem}`);
   }
 
   /** One of a kind, and of a volume, at a time. */

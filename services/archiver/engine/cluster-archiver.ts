@@ -8,6 +8,8 @@ import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { Timer } from "#shared/ports/clock.ts";
+import type { VolumeHistory } from "#shared/ports/history.ts";
+import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import { ArchivedVolume, type ArchivedVolumeSetting } from "./archived-volume.ts";
 
 export interface ClusterArchiverOptions extends ArchivedVolumeSetting {
@@ -53,6 +55,17 @@ export class ClusterArchiver {
   /** Those that this process archives now. */
   archived(): readonly ArchivedVolume[] {
     return [...this.#volumes.values()].filter(({ tenure }) => tenure !== null);
+  }
+
+  /** For the keeper of the bucket. */
+  kept(historyOf: (record: VolumeRecord) => VolumeHistory): readonly KeptVolume[] {
+    return this.archived().flatMap(({ record, tenure }) => {
+      const isKept = record.state === "active" && this.#options.past.historyOf(record.id) !== null;
+      if (tenure === null || tenure.archive === null || !isKept) return [];
+      const { archive, image } = tenure;
+      const { id: volumeId, name } = record;
+      return [{ volumeId, name, archive, image, history: historyOf(record), refill: async () => false }];
+    });
   }
 
   /** What keeps volumes from being archived, by this process. */

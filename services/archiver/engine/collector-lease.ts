@@ -79,6 +79,11 @@ export class CollectorLease {
     return await this.parts.conditionalPut();
   }
 
+  /** Retention time as the last run stored it; null: none did. */
+  async stored(): Promise<RetentionTime | null> {
+    return (await this.latest())?.time ?? null;
+  }
+
   /** Retention time as it would be now, with nothing written. `seen`: for a bucket that no run has collected. */
   async look(seen: BucketTimes): Promise<Tick> {
     return this.tick(await this.latest(), seen);

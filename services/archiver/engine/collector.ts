@@ -87,6 +87,15 @@ export class Collector {
     return report;
   }
 
+  /** For the volumes of this process, where another one collects the bucket: by the time that it stored, and nothing is deleted. */
+  async trimOnly(): Promise<readonly BucketFinding[]> {
+    const { lease, trimmer } = this.parts;
+    const time = await lease.stored();
+    if (time === null || isPaused(time)) return [];
+    await trimmer.trim({ nowMs: time.timeMs, dryRun: false, manifests: manifestsOf(await this.volumes()) });
+    return [...trimmer.findings];
+  }
+
   /** Deleted volumes that a run has seen, with the retention time left. */
   async deletedSince(): Promise<ReadonlyMap<string, number>> {
     const { deletedVolumes } = await this.state.read();

@@ -44,6 +44,7 @@ let jobs: { kind: string; state: string; note: string }[];
 let notes: string[];
 let keeper: BucketKeeper;
 let broughtBack: string[];
+let isCollector: boolean;
 
 beforeEach(() => {
   clock = new TimedClock();
@@ -51,6 +52,7 @@ beforeEach(() => {
   jobs = [];
   notes = [];
   broughtBack = [];
+  isCollector = true;
   keeper = new BucketKeeper({
     store,
     clock,
@@ -61,6 +63,7 @@ beforeEach(() => {
     exactBase: async () => {
       throw new Error("none here");
     },
+    isCollector: () => isCollector,
     kept: () => [],
     uploadsInFlight: () => [],
     pointsInUse: () => [],
@@ -113,6 +116,21 @@ describe("the keeper", () => {
     expect(lists).toHaveLength(2);
     await keeper.close();
     expect(clock.pending).toBe(0);
+  });
+
+  it("while another process collects: takes no lease, lists nothing, deletes nothing; collects when the turn is its own", async () => {
+    const calls: string[] = [];
+    store.at = (_, operation, key) => {
+      if (operation !== "get") calls.push(`${operation} ${key}`);
+    };
+    isCollector = false;
+    keeper.start();
+    await clock.let(10 * 60_000);
+    expect([await leases(), calls.filter((one) => !one.startsWith("list collector/"))]).toEqual([0, []]);
+    isCollector = true;
+    await clock.let(hour);
+    expect([await leases(), calls.includes("list chunks/")]).toEqual([3, true]);
+    await keeper.close();
   });
 
   it("a bucket that is away is asked again; what is wrong with it is told", async () => {
