@@ -2,11 +2,12 @@
 // Writers hear ENOSPC, reads go on, what was acknowledged is there, and writes go on by themselves when there is room again.
 // Needs the right to mount a tmpfs. Programs: mount, umount.
 import { randomFillSync } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient, NbdRequestError } from "../tools/nbd-client.ts";
-import { inTemporaryDirectory, run } from "../tools/varve-command.ts";
+import { inTemporaryDirectory, run, varve } from "../tools/varve-command.ts";
 import { VarveProcess } from "../tools/varve-process.ts";
 
 const MiB = 1024 * 1024;
@@ -23,20 +24,24 @@ async function onSmallDisk(
     expect(mounted.code, mounted.stderr).toBe(0);
     try {
       await work(mountPoint, directory);
-    } finally {
-      const unmounted = await run("umount", [mountPoint]);
-      expect(unmounted.code, unmounted.stderr).toBe(0);
+    } catch (cause) {
+      // A server may still be there, and why it is would be hidden by a busy mount.
+      await run("umount", ["--lazy", mountPoint]);
+      throw cause;
     }
+    const unmounted = await run("umount", [mountPoint]);
+    expect(unmounted.code, unmounted.stderr).toBe(0);
   });
 }
 
 /** Blocks of 1 MiB and what they are known to hold. */
 class Disk {
-  readonly acknowledged = new Map<number, Buffer>();
+  readonly acknowledged: Map<number, Buffer>;
   readonly client: NbdClient;
 
-  constructor(client: NbdClient) {
+  constructor(client: NbdClient, acknowledged: ReadonlyMap<number, Buffer> = new Map()) {
     this.client = client;
+    this.acknowledged = new Map(acknowledged);
   }
 
   /** True where it was taken, false for ENOSPC. */
@@ -130,5 +135,62 @@ test("a full disk costs writes an ENOSPC and nothing else", { timeout: 120_000 }
         true,
       );
     }
+  });
+});
+
+test("a full disk with the bucket on it, too: history waits, and is whole when there is room", {
+  timeout: 120_000,
+}, async () => {
+  await onSmallDisk(async (directory, socketDirectory) => {
+    const dataDir = join(directory, "data");
+    const nbd = `unix:${join(socketDirectory, "nbd.sock")}`;
+    const http = `127.0.0.1:${await freePort()}`;
+    const cli = async (...words: readonly string[]) => varve([...words, "--api", `http://${http}`]);
+    const foreign = join(directory, "foreign");
+    writeFileSync(foreign, Buffer.alloc(96 * MiB));
+    const server = await VarveProcess.start({ dataDir, nbd: [nbd], http, volumes: ["disk0:64M"] });
+    const disk = new Disk(await NbdClient.connect(nbd, "disk0"));
+    for (let block = 0; block < 4; block += 1) expect(await disk.write(block)).toBe(true);
+    expect(await cli("snapshot", "create", "disk0", "before")).toMatchObject({ code: 0 });
+    const before = new Map(disk.acknowledged);
+
+    // Overwritten again and again: it is the past that fills the disk.
+    for (let round = 0, refusals = 0; refusals < 20; round += 1) {
+      if (await disk.write(round % 32)) continue;
+      refusals += 1;
+      await pause(20);
+    }
+    await disk.check();
+    const full = await cli("volume", "show", "disk0");
+    expect(full.stdout).toMatch(/archive trouble +put volumes.* ENOSPC/);
+    expect(full.stdout).toContain("Make room on the bucket's disk, or shorten the history window.");
+    expect(server.running).toBe(true);
+
+    rmSync(foreign);
+    await disk.writesAgain(0, 40_000);
+    await disk.check();
+    const after = await cli("snapshot", "create", "disk0", "after");
+    expect(after, after.stderr).toMatchObject({ code: 0 });
+    await disk.client.disconnect();
+    await server.stop();
+    const bucket = `file://${join(dataDir, "bucket")}`;
+    const checked = await varve(["bucket", "check", "--bucket", bucket]);
+    expect(checked, checked.stdout).toMatchObject({ code: 0 });
+
+    // Another machine brings all of it back from the bucket alone.
+    const rescued = join(socketDirectory, "rescued");
+    const rescue = await varve(["rescue", "--bucket", bucket, "--data", rescued]);
+    expect(rescue, rescue.stderr).toMatchObject({ code: 0 });
+    const again = await VarveProcess.start({ dataDir: rescued, nbd: [nbd], args: ["--bucket", bucket] });
+    for (const [point, content] of [
+      ["disk0@before", before],
+      ["disk0@after", disk.acknowledged],
+      ["disk0", disk.acknowledged],
+    ] as const) {
+      const found = new Disk(await NbdClient.connect(nbd, point), content);
+      await found.check();
+      await found.client.disconnect();
+    }
+    await again.stop();
   });
 });

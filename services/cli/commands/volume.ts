@@ -208,11 +208,16 @@ function pastRows({ past }: ApiVolume): readonly (readonly [string, string | nul
   const archive =
     past.archive === "running" ? `up to entry ${past.archivedLsn}, safe up to ${past.heldLsn}` : past.archive;
   const tiered = past.residency === "tiered" ? `, cold after ${past.coldAfter}` : "";
+  const snapshots = `${past.snapshots} snapshot${past.snapshots === 1 ? "" : "s"}`;
   const elsewhere = extents === null ? 0 : extents.total - extents.local;
   return [
-    ["history", past.archive === "off" ? "none: no bucket" : `${past.history}, ${past.snapshots} snapshots`],
+    ["history", past.archive === "off" ? "none: no bucket" : `${past.history}, ${snapshots}`],
     ["archive", past.archive === "off" ? null : archive],
     ["archive trouble", past.archiveError === null ? null : past.archiveError.message],
+    [
+      "what to do",
+      past.archiveError === null || past.archiveError.hint === "" ? null : past.archiveError.hint,
+    ],
     ["residency", `${past.residency}${tiered}`],
     ["origin", origin === null ? null : `${origin.name} at entry ${origin.lsn}`],
     [

@@ -33,7 +33,9 @@ const marginShare = 64;
 const sampleBytesMax = 64 * 1024 * 1024;
 const sampleBytesMin = 1024 * 1024;
 const sampleRoomShare = 4;
-/** While anything is promised, and while the reserve is gone. */
+/** Less than what a write may need. */
+const lowRoomBytes = limits.nbdPayloadBytesMax;
+/** While anything is promised, while there is little room, and while the reserve is gone. */
 const sampleMs = 1000;
 /** While writes are refused, a refusal looks again this often. */
 const refusedSampleMs = 200;
@@ -194,7 +196,9 @@ export class SpaceReserve implements SpaceAdmission {
       .finally(() => {
         this.#sampling = null;
         // Idle is idle: nothing promised, nothing to wait for, no timer.
-        if (this.#state === "released" || this.#ledger.promisedBytes > 0) this.#scheduleSample(sampleMs);
+        // Where the next write might be refused, somebody may make room before it comes.
+        const isFull = this.#state === "released" || this.#ledger.roomBytes < lowRoomBytes;
+        if (isFull || this.#ledger.promisedBytes > 0) this.#scheduleSample(sampleMs);
       });
   }
 

@@ -39,6 +39,13 @@ export const noBucketFaults: Readonly<BucketFaults> = {
   full: false,
 };
 
+/** The disk that a bucket lies on. */
+export interface BucketSpace {
+  /** False where so many bytes more find no room: nothing is stored then. */
+  take(bytes: number): boolean;
+  give(bytes: number): void;
+}
+
 export interface SimulatedBucketOptions {
   readonly clock: Clock;
   readonly random: Random;
@@ -71,6 +78,8 @@ export class SimulatedBucket {
   readonly place = "sim://bucket";
   /** What came to pass; for statistics. */
   readonly counters = { requests: 0, faults: 0, late: 0, lost: 0, returned: 0, damaged: 0 };
+  /** Null: there is always room, but for `full`. */
+  space: BucketSpace | null = null;
   private readonly clock: Clock;
   private readonly random: Random;
   private readonly latencyMsMax: number;
@@ -138,6 +147,7 @@ export class SimulatedBucket {
 
   /** The object is gone, without anybody having removed it. */
   lose(key: string): boolean {
+    this.resize(key, -(this.objects.get(key)?.content.length ?? 0));
     return this.objects.delete(key);
   }
 
@@ -191,6 +201,7 @@ export class SimulatedBucket {
   store(key: string, content: Buffer, onlyNew: boolean): "stored" | "exists" {
     const before = this.objects.get(key);
     if (onlyNew && before !== undefined && !this.faults.conditionalPutLies) return "exists";
+    this.resize(key, content.length - (before?.content.length ?? 0));
     this.remember(key, before);
     this.objects.set(key, { content, modifiedMs: this.clock.wallTimeMs() });
     return "stored";
@@ -199,8 +210,16 @@ export class SimulatedBucket {
   delete(key: string): void {
     const before = this.objects.get(key);
     if (before === undefined) return;
+    this.resize(key, -before.content.length);
     this.remember(key, before);
     this.objects.delete(key);
+  }
+
+  private resize(key: string, bytes: number): void {
+    if (bytes < 0) this.space?.give(-bytes);
+    if (bytes <= 0 || this.space === null || this.space.take(bytes)) return;
+    this.counters.faults += 1;
+    throw this.failure("Full", "put", key, "no room");
   }
 
   /** A body may break off on the way, which the reader sees by its announced length. */

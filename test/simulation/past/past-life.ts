@@ -66,7 +66,9 @@ export class PastLife {
     this.process = await PastProcess.open(this.world, {
       halted: (volume, error) => {
         this.haltedBy ??= error;
-        this.fail(`${volume} halted: ${error.message}`, error);
+        if (this.world.shared?.wasFull !== true) this.fail(`${volume} halted: ${error.message}`, error);
+        this.note(`${volume} halted: ${error.message}`);
+        this.world.count("volumes halted by a full disk");
       },
       answeredMustBeThere: () => this.answeredMustBeThere,
     });
@@ -257,7 +259,7 @@ class VolumeClient implements ClientHost {
   }
 
   get halted(): boolean {
-    return this.life.haltedBy !== null;
+    return this.volume.session.status().state === "halted";
   }
 
   openExport(): BlockExport {
@@ -278,7 +280,10 @@ class VolumeClient implements ClientHost {
     if (what.includes(" cache ") && this.readMayFail()) return { refused: true };
     const { log } = this.volume.session.status();
     const { logBytesMax, segmentBytes } = this.life.world.plan.log;
-    const isFull = error.kind === "Full" && log.diskBytes + 2 * segmentBytes > logBytesMax;
+    const { shared } = this.life.world;
+    if (this.halted && shared?.wasFull === true) return { refused: error.kind === "Full" };
+    const isFull =
+      error.kind === "Full" && (shared?.mayBeFull === true || log.diskBytes + 2 * segmentBytes > logBytesMax);
     if (!isFull) this.fail(`${what} was answered with ${error._tag} (${error.kind}): ${error.message}`);
     this.life.world.count(`requests refused: ${error._tag}`);
     return { refused: true };

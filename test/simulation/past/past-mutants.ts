@@ -3,6 +3,7 @@
  * wrong in the way such parts are wrong in the field. mutation-check.ts shows that each is caught; the figures are in
  * docs/specs/simulator.md.
  */
+import { VarveError } from "#shared/domain/errors.ts";
 import type { ArchiveSubject, BaseImage } from "#shared/ports/archive.ts";
 import type { BlockFile } from "#shared/ports/file-store.ts";
 import type { PointSource } from "#shared/ports/history.ts";
@@ -49,6 +50,19 @@ export const pastMutants: readonly PastMutant[] = [
           const copy = Buffer.from(content);
           scheduler.after(5_000, () => void objects.put(key, copy).catch(() => undefined));
           return "stored";
+        },
+      }),
+  }),
+  pastMutant("an object that found no room counts as stored", {
+    objects: (objects) =>
+      overriding(objects, {
+        put: async (key, content, options) => {
+          try {
+            return await objects.put(key, content, options);
+          } catch (cause) {
+            if (cause instanceof VarveError && cause.kind === "Full") return "stored";
+            throw cause;
+          }
         },
       }),
   }),

@@ -10,6 +10,7 @@ import type { SeededRandom } from "../scheduler.ts";
 import { deletedVolume, jobEnded, scrubUnderLoad, undelete } from "./past-housekeeping.ts";
 import type { PastLife } from "./past-life.ts";
 import type { ServedVolume } from "./past-process.ts";
+import type { SharedDisk } from "./shared-disk.ts";
 
 type Weather = "weather" | "store power loss" | "clock" | "collect" | "check" | "undelete";
 /** Where two at a time would only wait for each other. */
@@ -83,6 +84,7 @@ export class PastOperations {
     if (this.running) return;
     this.running = true;
     this.next();
+    if (this.life.world.shared !== null) this.nextSqueeze(this.life.world.shared);
   }
 
   /** Nothing new, and the weather is fine. */
@@ -92,10 +94,11 @@ export class PastOperations {
   }
 
   private clear(): void {
-    const { bucket, plan } = this.life.world;
+    const { bucket, plan, shared } = this.life.world;
     const { conditionalPutLies } = plan;
     // Asking takes a note of the trouble that ends here.
     void this.life.world.bucketMayFail;
+    if (!this.running) shared?.makeRoom();
     Object.assign(bucket.faults, noBucketFaults, { conditionalPutLies });
   }
 
@@ -107,6 +110,20 @@ export class PastOperations {
       this.life.world.count(`operation: ${operation}`);
       this.begin(operation);
       this.next();
+    });
+  }
+
+  /** Somebody fills the disk for a while, again and again. */
+  private nextSqueeze(shared: SharedDisk): void {
+    const { random, life } = this;
+    life.scheduler.after(random.next() * 200, () => {
+      if (!this.running) return;
+      shared.squeeze(random.integer(0, 64));
+      const ms = random.chance(0.2) ? 60_000 : 1_000;
+      life.scheduler.after(random.next() * ms, () => {
+        shared.makeRoom();
+        if (this.running) this.nextSqueeze(shared);
+      });
     });
   }
 

@@ -171,6 +171,8 @@ class PastRun {
     for (let phase = 0; phase < phases; phase++) {
       life.startClients(random.integer(1, plan.clientsMax + 1));
       await life.run(random.integer(10, plan.stepsMax));
+      // What halted is read again from its log by the next process.
+      if (life.haltedBy !== null) return;
       if (phase + 1 === phases) return;
       await life.quiesce();
       for (const volume of life.serving) {
@@ -185,7 +187,7 @@ class PastRun {
 
   private async end(life: PastLife): Promise<void> {
     const { world } = this;
-    const ending = world.random.weighted<Ending>({
+    const drawn = world.random.weighted<Ending>({
       close: 3,
       "close torn": 2,
       kill: 4,
@@ -193,6 +195,7 @@ class PastRun {
       "power everywhere": 3,
       "machine lost": world.watch.lost.size === 0 ? 2 : 0,
     });
+    const ending = life.haltedBy !== null && drawn.startsWith("close") ? "kill" : drawn;
     world.note(`ends: ${ending}`);
     world.count(`life ended: ${ending}`);
     switch (ending) {
@@ -229,6 +232,7 @@ class PastRun {
     const { random, scheduler } = world;
     await scheduler.pass(world.plan.settleMs + 1);
     world.disk = world.newDisk();
+    world.shared?.makeRoom();
     const reached = new Map<string, number>();
     for (let attempt = 0; ; attempt++) {
       const life = new PastLife(world, false);
@@ -311,6 +315,10 @@ class PastRun {
       world.disk.crash();
       this.powerLost = true;
     }
+    // A disk that answered errors may have lost what was not promised.
+    if (world.shared?.wasFull === true) this.powerLost = true;
+    if (world.shared !== null) world.shared.wasFull = false;
+    world.shared?.makeRoom();
     world.processEnded();
   }
 

@@ -14,9 +14,11 @@ import { SlabStock } from "../slab-stock.ts";
 import { SimulationFailure } from "../world.ts";
 import { BucketWatch } from "./bucket-watch.ts";
 import type { PastMutant } from "./past-mutant.ts";
+import { SharedDisk } from "./shared-disk.ts";
 import { type LedgerBeginning, VolumeLedger } from "./volume-ledger.ts";
 
 const KiB = 1024;
+const diskBytes = 512 * 1024 * KiB;
 
 export interface Region {
   readonly offset: number;
@@ -52,6 +54,8 @@ export class PastWorld {
   readonly bucket: SimulatedBucket;
   readonly watch: BucketWatch;
   readonly mutant: PastMutant;
+  /** Where the bucket is a directory of the machine's disk. */
+  readonly shared: SharedDisk | null;
   /** Of the present machine; another one after it was lost. */
   disk: SimulatedDisk;
   /** By volume id. Deleted ones stay: others may begin with their points. */
@@ -75,7 +79,10 @@ export class PastWorld {
     for (let index = 0; index < 8; index++) this.source.next();
     this.random = this.source.fork();
     this.scheduler = new Scheduler(this.source.fork());
-    this.plan = planOf(this.source.fork());
+    const isShared = seed % 11 >= 9;
+    const plan = planOf(this.source.fork());
+    // A directory syncs what it answers.
+    this.plan = isShared ? { ...plan, settleMs: 0, conditionalPutLies: false } : plan;
     this.bucket = new SimulatedBucket({
       clock: this.scheduler.clock,
       random: this.source.fork(),
@@ -87,6 +94,8 @@ export class PastWorld {
       this.fail(what),
     );
     this.disk = this.newDisk();
+    this.shared = isShared ? new SharedDisk(this, diskBytes) : null;
+    this.bucket.space = this.shared;
   }
 
   /** Another machine: nothing on its disk. */
@@ -94,7 +103,7 @@ export class PastWorld {
     return new SimulatedDisk({
       random: this.source.fork(),
       schedule: this.scheduler.schedule,
-      quotaBytes: 512 * 1024 * KiB,
+      quotaBytes: diskBytes,
     });
   }
 
@@ -153,6 +162,7 @@ export class PastWorld {
     const bad =
       faults.away ||
       faults.full ||
+      (this.shared?.mayBeFull ?? false) ||
       faults.errorBefore + faults.errorAfter + faults.hang + faults.brokenBody > 0;
     if (bad) this.bucketTroubled();
     return bad || this.scheduler.nowMs < this.troubledUntilMs;

@@ -227,4 +227,19 @@ describe("the space reserve", () => {
     await bench.restart();
     expect(bench.reserve.status()).toEqual({ state: "unsupported", roomBytes: 59 * MiB, promisedBytes: 0 });
   });
+
+  it("who comes long after room was made is not refused by an old look", async () => {
+    const bench = await new Bench(5, 96 * MiB).start();
+    await bench.foreignTakes(95 * MiB - ((await bench.reserveFileBytes()) ?? 0));
+    bench.reserve.admit(4096);
+    await bench.pass(3_000);
+    bench.reserve.settle(4096);
+    await bench.pass(3_000);
+    expect(bench.reserve.refuse(8 * MiB)?.kind).toBe("Full");
+    await bench.pass(10_000);
+    await bench.foreignTakes(0);
+    await bench.pass(60_000);
+    expect(bench.reserve.refuse(8 * MiB)).toBeNull();
+    expect(bench.clock.pendingTasks).toBe(0);
+  });
 });
