@@ -31,6 +31,7 @@ export interface KeeperSetup
     | "onNote"
     | "grace"
     | "bucketBytesMax"
+    | "rates"
   > {
   readonly store: ObjectStore;
   readonly clock: Clock;
@@ -68,7 +69,7 @@ export async function checkStore(store: ObjectStore, options: CheckOptions): Pro
 }
 
 export async function usageOfStore(store: ObjectStore): Promise<BucketUsageReport> {
-  return await bucketUsage(new BucketReader(store), pricesOf(store), []);
+  return await bucketUsage(new BucketReader(store), pricesOf(store), [], null);
 }
 
 /** For rescues: finds volumes and takes their lines. */

@@ -109,6 +109,7 @@ export function keepBucket(bucket: OpenBucket, home: KeeperHome): BucketKeeper {
     bringBack,
     onNote: home.onNote,
     bucketBytesMax: home.limits?.bucketBytesMax ?? null,
+    ...(home.limits === undefined ? {} : { rates: home.limits }),
     ...graceOf(process.env["VARVE_TEST_GRACE_MS"]),
   });
 }

@@ -40,6 +40,26 @@ const Usage = Schema.Struct({
   prices: Schema.String,
   requests: Schema.Record(Schema.String, Schema.Int),
   requestCost: Schema.Finite,
+  limits: Schema.NullOr(
+    Schema.Struct({
+      bytesMax: Schema.NullOr(Schema.Finite),
+      uploadBytesPerSecond: Schema.NullOr(Schema.Finite),
+      downloadBytesPerSecond: Schema.NullOr(Schema.Finite),
+      fillBytesPerSecond: Schema.NullOr(Schema.Finite),
+    }),
+  ).annotate({ description: "what bounds it, null: no limit; all null where no server was asked" }),
+  volumes: Schema.Array(
+    Schema.Struct({
+      volume: Schema.String,
+      volumeId: Schema.String,
+      historyMs: Schema.Finite.annotate({ description: "history window, milliseconds" }),
+      archivedLsn: Schema.Int,
+      retainedFromLsn: Schema.Int.annotate({
+        description: "every moment from this entry on opens, and older snapshots",
+      }),
+      snapshots: Schema.Int,
+    }),
+  ),
   notes: Schema.Array(Schema.String),
 });
 

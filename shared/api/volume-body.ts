@@ -67,6 +67,8 @@ function pastBody(past: VolumePastView): NonNullable<ApiVolume["past"]> {
     archive: past.archive,
     archivedLsn: past.archivedLsn,
     heldLsn: past.heldLsn,
+    retainedFromLsn: past.retainedFromLsn,
+    fillBytesPerSecond: past.fillBytesPerSecond,
     archiveError: past.archiveError === null ? null : errorBody(past.archiveError),
     extents: past.extents,
     job: past.job,

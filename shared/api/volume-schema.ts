@@ -50,6 +50,7 @@ const Figures = Schema.Struct({
   checkpointLsn: Schema.Int,
   imageAllocatedBytes: Schema.Int,
   logDiskBytes: Schema.Int,
+  logBytesMax: Schema.Int.annotate({ description: "a log that takes so much refuses writes" }),
   overlayRanges: Schema.Int,
   counters: Schema.Record(Schema.String, Schema.Finite),
 });
@@ -89,6 +90,12 @@ const Past = Schema.Struct({
   archive: Schema.Literals(["running", "waiting for the bucket", "stopped", "away", "off", "closed"]),
   archivedLsn: Schema.Int,
   heldLsn: Schema.Int,
+  retainedFromLsn: Schema.NullOr(Schema.Int).annotate({
+    description: "every moment from this entry on opens, and older snapshots; null: not known here",
+  }),
+  fillBytesPerSecond: Schema.NullOr(Schema.Finite).annotate({
+    description: "limit of background fills; null: none",
+  }),
   archiveError: NullableError,
   extents: Schema.NullOr(
     Schema.Struct({ total: Schema.Int, local: Schema.Int, remote: Schema.Int, partial: Schema.Int }),

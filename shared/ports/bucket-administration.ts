@@ -43,7 +43,30 @@ export interface BucketUsageReport {
   /** Requests of this process since its start, by kind, and what they cost. */
   readonly requests: Readonly<Record<string, number>>;
   readonly requestCost: number;
+  /** What bounds it; null where no server was asked. */
+  readonly limits: BucketLimits | null;
+  /** Volumes with a manifest: what their past is kept for. */
+  readonly volumes: readonly BucketVolumeRow[];
   readonly notes: readonly string[];
+}
+
+/** Null: no limit. */
+export interface BucketLimits {
+  /** Above it the oldest history goes before its time. */
+  readonly bytesMax: number | null;
+  readonly uploadBytesPerSecond: number | null;
+  readonly downloadBytesPerSecond: number | null;
+  readonly fillBytesPerSecond: number | null;
+}
+
+export interface BucketVolumeRow {
+  readonly volume: string;
+  readonly volumeId: string;
+  readonly historyMs: number;
+  readonly archivedLsn: number;
+  /** Every moment from this entry on opens, and older snapshots. */
+  readonly retainedFromLsn: number;
+  readonly snapshots: number;
 }
 
 export interface CollectOptions {

@@ -26,6 +26,8 @@ export interface VolumeFigures {
   readonly checkpointLsn: number;
   readonly imageAllocatedBytes: number;
   readonly logDiskBytes: number;
+  /** A log that takes so much refuses writes. */
+  readonly logBytesMax: number;
   readonly overlayRanges: number;
   readonly counters: Readonly<Record<string, number>>;
 }
@@ -41,6 +43,10 @@ export interface VolumePastView {
   readonly archive: "running" | "waiting for the bucket" | "stopped" | "away" | "off" | "closed";
   readonly archivedLsn: number;
   readonly heldLsn: number;
+  /** Every moment from this entry on opens, and older snapshots; null where that is not known here. */
+  readonly retainedFromLsn: number | null;
+  /** Limit of background fills; null: none, or not set here. */
+  readonly fillBytesPerSecond: number | null;
   readonly archiveError: VarveError | null;
   /** Extents of the image; null while the volume is not open. */
   readonly extents: {

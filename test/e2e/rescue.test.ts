@@ -1,10 +1,20 @@
 // A machine is lost: everything comes back from the bucket alone, by real processes and clients. The old machine, when it
 // returns, stops. A rescue that is killed is run again. Deleted volumes come back.
-import { existsSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { ApiDeletedVolume } from "#shared/api/bucket-api.ts";
+import type { ApiJob } from "#shared/api/past-api.ts";
 import { bytesOf, PastServer } from "../tools/past-server.ts";
 import { contentOf, varve, varveJson } from "../tools/varve-command.ts";
 
@@ -122,6 +132,44 @@ describe("a lost machine", () => {
     });
   });
 
+  test("a data directory that is started with another bucket is not archived to it, and says so; with the right one it goes on", async () => {
+    await livedMachine();
+    const data = join(home, "data");
+    // Its log begins behind what the bucket holds.
+    await rescue(data);
+    const server = await machine([], data);
+    const job = await server.ok<ApiJob>("POST", "/volumes/disk0/fill");
+    expect((await server.ended(job)).state).toBe("done");
+    await server.stop();
+    const other = join(home, "other");
+    mkdirSync(other);
+    const up = await server.up({ args: ["--bucket", `file://${other}`] });
+    const { past } = await server.volume("disk0");
+    expect(past).toMatchObject({
+      archive: "away",
+      archiveError: { tag: "OtherBucketError", kind: "Corrupt" },
+    });
+    expect(up.output()).toMatch(
+      /warning: volume disk0 is not archived: .*other has entries up to 0, the log here begins at \d+: this is not the bucket/,
+    );
+    expect(up.output()).toContain("hint: Is it mounted, is the URL right, is it an old copy?");
+    const shown = await varve(["volume", "show", "disk0", ...server.api]);
+    expect(shown.stdout).toMatch(/^archive trouble +volume disk0: the bucket .*\/other has entries up to 0/m);
+    // It is served, and takes writes; what needs the bucket says why it has none.
+    expect((await server.read("disk0", 2 * MiB, MiB)).equals(second)).toBe(true);
+    await server.write("disk0", 8 * MiB, second);
+    const refused = await server.refused("POST", "/volumes/disk0/clones", { name: "copy", point: "one" });
+    expect(refused.message).toContain("this is not the bucket that holds what lies between");
+    await server.stop();
+    expect(existsSync(join(other, "volumes"))).toBe(false);
+
+    await server.up({ args: ["--bucket", url] });
+    expect((await server.volume("disk0")).past).toMatchObject({ archive: "running", archiveError: null });
+    expect((await server.read("disk0", 8 * MiB, MiB)).equals(second)).toBe(true);
+    await server.stop();
+    expect((await varve(["bucket", "check", "--bucket", url])).code).toBe(0);
+  });
+
   test("a rescue that is killed is run again; a directory in use is refused", async () => {
     await livedMachine();
     const data = join(home, "data");
@@ -188,9 +236,19 @@ describe("a bucket's housekeeping on a served volume", () => {
     const server = await machine(["disk0:32M"]);
     await server.write("disk0", 0, first);
     await server.stop();
-    await server.up();
+    const limits = ["--bucket-max", "1G", "--fill-rate", "20M"];
+    await server.up({ args: ["--bucket", url, ...limits] });
     const usage = await varve(["bucket", "usage", ...server.api]);
     expect(usage.stdout).toMatch(/^disk0 +segment +\d+/m);
+    expect(usage.stdout).toMatch(/^disk0 +7d +0 +\d+ +0$/m);
+    expect(usage.stdout).toMatch(/^size +1 GiB at most, then the oldest history goes$/m);
+    expect(usage.stdout).toMatch(/^uploads +no limit$/m);
+    expect(usage.stdout).toMatch(/^downloads +no limit$/m);
+    expect(usage.stdout).toMatch(/^fills +20 MiB\/s at most$/m);
+    const shown = await varve(["volume", "show", "disk0", ...server.api]);
+    expect(shown.stdout).toMatch(/^history +7d, 0 snapshots, every moment from entry 0 on$/m);
+    expect(shown.stdout).toMatch(/^fill rate +20 MiB\/s at most$/m);
+    expect(shown.stdout).toMatch(/^log on disk +\d+ MiB of [0-9.]+ [GM]iB at most$/m);
     const collected = await varveJson<{ deleted: number }>(["bucket", "collect", "--dry-run", ...server.api]);
     expect(collected.deleted).toBe(0);
     expect((await varve(["bucket", "check", "--quick", ...server.api])).code).toBe(0);

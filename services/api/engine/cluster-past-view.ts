@@ -23,6 +23,8 @@ export function clusterPastView(
     archive: archive?.state ?? "away",
     archivedLsn: archive?.archivedLsn ?? 0,
     heldLsn: archive?.heldLsn ?? 0,
+    retainedFromLsn: null,
+    fillBytesPerSecond: null,
     archiveError: error === null ? null : new VarveError("ArchiverError", "Retry", error),
     extents: null,
     job: null,

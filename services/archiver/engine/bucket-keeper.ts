@@ -9,6 +9,7 @@ import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type {
   BucketAdministration,
+  BucketLimits,
   BucketReport,
   BucketUsageReport,
   CollectOptions,
@@ -68,6 +69,8 @@ export interface KeeperParts {
   readonly grace?: Partial<CollectorGrace>;
   /** See CollectorParts.bucketBytesMax. */
   readonly bucketBytesMax: number | null;
+  /** For reports: other parts keep to them. */
+  readonly rates?: Omit<BucketLimits, "bytesMax">;
 }
 
 /** A server that has just started has better things to do. */
@@ -197,7 +200,13 @@ export class BucketKeeper implements BucketAdministration {
   }
 
   async usage(): Promise<BucketUsageReport> {
-    return await bucketUsage(this.reader, this.parts.prices, this.alarms);
+    return await bucketUsage(this.reader, this.parts.prices, this.alarms, {
+      bytesMax: this.parts.bucketBytesMax,
+      uploadBytesPerSecond: null,
+      downloadBytesPerSecond: null,
+      fillBytesPerSecond: null,
+      ...this.parts.rates,
+    });
   }
 
   async deletedVolumes(): Promise<readonly DeletedVolume[]> {

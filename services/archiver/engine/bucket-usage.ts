@@ -4,7 +4,12 @@
  */
 import { type BucketKeyKind, bucketKeyOf } from "#shared/domain/bucket-keys.ts";
 import { type BucketPrices, requestCost, storageCost } from "#shared/domain/bucket-prices.ts";
-import type { BucketUsageReport, BucketUsageRow } from "#shared/ports/bucket-administration.ts";
+import type {
+  BucketLimits,
+  BucketUsageReport,
+  BucketUsageRow,
+  BucketVolumeRow,
+} from "#shared/ports/bucket-administration.ts";
 import type { BucketReader } from "./bucket-reader.ts";
 
 const sharedRow = "(shared)";
@@ -17,8 +22,10 @@ export async function bucketUsage(
   reader: BucketReader,
   prices: BucketPrices,
   notes: readonly string[],
+  limits: BucketLimits | null,
 ): Promise<BucketUsageReport> {
-  const names = await namesOf(reader);
+  const volumes = await volumesOf(reader);
+  const names = new Map(volumes.map(({ volumeId, volume }) => [volumeId, volume]));
   const rows = new Map<
     string,
     { volume: string; volumeId: string | null; kind: string; objects: number; bytes: number }
@@ -50,19 +57,23 @@ export async function bucketUsage(
     prices: prices.name,
     requests: counters,
     requestCost: requestCost(prices, counters),
+    limits,
+    volumes: [...volumes].sort((a, b) => (a.volume < b.volume ? -1 : 1)),
     notes,
   };
 }
 
-/** Names of volumes, as far as their present manifests can be read; usage is no check. */
-async function namesOf(reader: BucketReader): Promise<ReadonlyMap<string, string>> {
-  const names = new Map<string, string>();
+/** Volumes, as far as their present manifests can be read; usage is no check. */
+async function volumesOf(reader: BucketReader): Promise<readonly BucketVolumeRow[]> {
+  const found: BucketVolumeRow[] = [];
   for (const { volumeId, manifests } of await reader.volumes()) {
     const key = manifests.at(-1)?.key;
     if (key === undefined) continue;
     const manifest = await reader.manifest(key).catch(() => null);
     if (manifest === null) continue;
-    names.set(volumeId, manifest.deletedAtMs === null ? manifest.name : `${manifest.name} (deleted)`);
+    const { historyMs, archivedLsn, retainedFromLsn, snapshots } = manifest;
+    const volume = manifest.deletedAtMs === null ? manifest.name : `${manifest.name} (deleted)`;
+    found.push({ volume, volumeId, historyMs, archivedLsn, retainedFromLsn, snapshots: snapshots.length });
   }
-  return names;
+  return found;
 }

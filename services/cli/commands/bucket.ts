@@ -4,11 +4,14 @@
  */
 import type { ApiBucketReport, ApiDeletedVolume } from "#shared/api/bucket-api.ts";
 import { byteSizeFrom, exactByteSize, readableByteSize } from "#shared/domain/byte-size.ts";
+import { timeSpanText } from "#shared/domain/time-span.ts";
 import { timeText } from "#shared/domain/wall-time.ts";
 import type {
   BucketCheckReport,
+  BucketLimits,
   BucketUsageReport,
   BucketUsageRow,
+  BucketVolumeRow,
   CollectReport,
   RescuedVolume,
   ScrubReport,
@@ -137,6 +140,16 @@ function usageText(report: BucketUsageReport): string {
   const requests = Object.entries(report.requests)
     .filter(([kind, count]) => count > 0 && !kind.endsWith("Bytes"))
     .map(([kind, count]) => `${count} ${kind}`);
+  const kept = table<BucketVolumeRow>(
+    [
+      { title: "VOLUME", cell: (one) => one.volume },
+      { title: "HISTORY", right: true, cell: (one) => timeSpanText(one.historyMs) },
+      { title: "OPENS FROM ENTRY", right: true, cell: (one) => String(one.retainedFromLsn) },
+      { title: "TO ENTRY", right: true, cell: (one) => String(one.archivedLsn) },
+      { title: "SNAPSHOTS", right: true, cell: (one) => String(one.snapshots) },
+    ],
+    report.volumes,
+  );
   const sums = pairs([
     ["bucket", report.place],
     [
@@ -145,9 +158,30 @@ function usageText(report: BucketUsageReport): string {
     ],
     ["prices", report.prices],
     ["requests", requests.length === 0 ? "none" : `${requests.join(", ")}: ${dollars(report.requestCost)}`],
+    ...limitRows(report.limits),
     ...report.notes.map((note) => ["note", note] as const),
   ]);
-  return report.rows.length === 0 ? sums : `${rows}\n\n${sums}`;
+  return [
+    ...(report.rows.length === 0 ? [] : [rows]),
+    ...(report.volumes.length === 0 ? [] : [kept]),
+    sums,
+  ].join("\n\n");
+}
+
+function limitRows(limits: BucketLimits | null): readonly (readonly [string, string])[] {
+  if (limits === null) return [];
+  const rate = (bytes: number | null): string =>
+    bytes === null ? "no limit" : `${readableByteSize(bytes)}/s at most`;
+  const { bytesMax, uploadBytesPerSecond, downloadBytesPerSecond, fillBytesPerSecond } = limits;
+  return [
+    [
+      "size",
+      bytesMax === null ? "no limit" : `${readableByteSize(bytesMax)} at most, then the oldest history goes`,
+    ],
+    ["uploads", rate(uploadBytesPerSecond)],
+    ["downloads", rate(downloadBytesPerSecond)],
+    ["fills", rate(fillBytesPerSecond)],
+  ];
 }
 
 function collectText(report: CollectReport): string {

@@ -209,16 +209,20 @@ function pastRows({ past }: ApiVolume): readonly (readonly [string, string | nul
     past.archive === "running" ? `up to entry ${past.archivedLsn}, safe up to ${past.heldLsn}` : past.archive;
   const tiered = past.residency === "tiered" ? `, cold after ${past.coldAfter}` : "";
   const snapshots = `${past.snapshots} snapshot${past.snapshots === 1 ? "" : "s"}`;
+  const oldest = past.retainedFromLsn === null ? "" : `, every moment from entry ${past.retainedFromLsn} on`;
+  const { fillBytesPerSecond: rate } = past;
   const elsewhere = extents === null ? 0 : extents.total - extents.local;
   return [
-    ["history", past.archive === "off" ? "none: no bucket" : `${past.history}, ${snapshots}`],
+    ["history", past.archive === "off" ? "none: no bucket" : `${past.history}, ${snapshots}${oldest}`],
     ["archive", past.archive === "off" ? null : archive],
     ["archive trouble", past.archiveError === null ? null : past.archiveError.message],
     [
       "what to do",
       past.archiveError === null || past.archiveError.hint === "" ? null : past.archiveError.hint,
     ],
+    ["bucket away", past.archive === "off" ? null : awayText[past.bucketAway]],
     ["residency", `${past.residency}${tiered}`],
+    ["fill rate", rate === null ? null : `${readableByteSize(rate)}/s at most`],
     ["origin", origin === null ? null : `${origin.name} at entry ${origin.lsn}`],
     [
       "extents",
@@ -229,6 +233,11 @@ function pastRows({ past }: ApiVolume): readonly (readonly [string, string | nul
     ["job", past.job],
   ];
 }
+
+const awayText = {
+  stop: "stop: the log grows to its limit, then writes are refused",
+  "drop history": "drop history: at 90 % of the log's limit the past is given up, writes go on",
+} as const;
 
 function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
   const { figures, failure } = volume;
@@ -250,7 +259,10 @@ function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
   if (figures !== null) {
     rows.push(
       ["image on disk", readableByteSize(figures.imageAllocatedBytes)],
-      ["log on disk", readableByteSize(figures.logDiskBytes)],
+      [
+        "log on disk",
+        `${readableByteSize(figures.logDiskBytes)} of ${readableByteSize(figures.logBytesMax)} at most`,
+      ],
       ["log entries", `${figures.oldestLsn} to ${figures.lastLsn}, durable ${figures.durableLsn}`],
       ["image has", `entry ${figures.appliedLsn}, checkpoint at ${figures.checkpointLsn}`],
       ["line, epoch", `${figures.line}, ${figures.epoch}`],

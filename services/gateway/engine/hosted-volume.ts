@@ -285,8 +285,9 @@ export class HostedVolume {
   }
 
   view(): VolumeView {
-    const status = this.session?.status() ?? null;
-    const residency = this.session?.extents.residency() ?? null;
+    const { session } = this;
+    const status = session?.status() ?? null;
+    const residency = session?.extents.residency() ?? null;
     const { record } = this;
     return {
       id: record.id,
@@ -302,8 +303,8 @@ export class HostedVolume {
       attachedClients: status?.attachedClients ?? 0,
       imagePath: residency?.path ?? this.paths.image,
       logPath: this.paths.log,
-      figures: status === null ? null : figuresOf(status),
-      past: pastViewOf(this.past, residency, this.setting.parts.homes !== null, this.fills.lastJob),
+      figures: session === null || status === null ? null : figuresOf(status, session.hotLog().room()),
+      past: pastViewOf(this.past, residency, this.setting.parts, this.fills.lastJob),
     };
   }
 

@@ -5,10 +5,11 @@
 import { defaultHistoryPolicy } from "#shared/domain/history-record.ts";
 import type { ResidencyState } from "#shared/ports/replica-residency.ts";
 import type { VolumeFigures, VolumePastView } from "#shared/ports/volume-administration.ts";
+import type { VolumeParts } from "./volume-parts.ts";
 import type { VolumePast } from "./volume-past.ts";
 import type { VolumeSessionStatus } from "./volume-session.ts";
 
-export function figuresOf(status: VolumeSessionStatus): VolumeFigures {
+export function figuresOf(status: VolumeSessionStatus, room: { readonly limitBytes: number }): VolumeFigures {
   return {
     line: status.log.line,
     epoch: status.log.epoch,
@@ -19,6 +20,7 @@ export function figuresOf(status: VolumeSessionStatus): VolumeFigures {
     checkpointLsn: status.image.checkpointLsn,
     imageAllocatedBytes: status.image.allocatedBytes,
     logDiskBytes: status.log.diskBytes,
+    logBytesMax: room.limitBytes,
     overlayRanges: status.overlayRanges,
     counters: status.counters,
   };
@@ -27,7 +29,7 @@ export function figuresOf(status: VolumeSessionStatus): VolumeFigures {
 export function pastViewOf(
   past: VolumePast,
   residency: ResidencyState | null,
-  on: boolean,
+  { homes, tending }: Pick<VolumeParts, "homes" | "tending">,
   job: string | null,
 ): VolumePastView | null {
   const { history, archiveStatus } = past;
@@ -38,9 +40,11 @@ export function pastViewOf(
     origin: history.origin,
     snapshots: history.snapshots.length,
     pins: history.pins.length,
-    archive: archiveStatus?.state ?? (!on ? "off" : past.attached ? "away" : "closed"),
+    archive: archiveStatus?.state ?? (homes === null ? "off" : past.attached ? "away" : "closed"),
     archivedLsn: archiveStatus?.archivedLsn ?? 0,
     heldLsn: archiveStatus?.heldLsn ?? 0,
+    retainedFromLsn: past.manifest()?.retainedFromLsn ?? null,
+    fillBytesPerSecond: tending.fillBytesPerSecond,
     archiveError: past.archiveError,
     extents:
       residency === null

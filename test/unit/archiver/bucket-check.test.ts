@@ -144,7 +144,7 @@ describe("bucket check", () => {
 
 describe("bucket usage", () => {
   it("sums bytes by volume and kind, and all of them", async () => {
-    const report = await bucketUsage(new BucketReader(await storeOf(objects)), s3Standard, ["a note"]);
+    const report = await bucketUsage(new BucketReader(await storeOf(objects)), s3Standard, ["a note"], null);
     const bytes = [...objects.values()].reduce((sum, object) => sum + object.length, 0);
     expect(report).toMatchObject({ objects: objects.size, bytes, notes: ["a note"] });
     expect(report.rows.reduce((sum, row) => sum + row.bytes, 0)).toBe(bytes);
@@ -154,6 +154,10 @@ describe("bucket usage", () => {
       "volume-a1 segment",
       "volume-b2 metadata",
       "volume-b2 segment",
+    ]);
+    expect(report.volumes.map(({ volume, historyMs }) => [volume, historyMs > 0])).toEqual([
+      ["volume-a1", true],
+      ["volume-b2", true],
     ]);
     expect(report.requests["put"]).toBe(objects.size);
   });

@@ -22,7 +22,15 @@ const notHere = (): never => {
 };
 
 class FakeSession implements HostedSession {
-  readonly hotLog = notHere;
+  /** Of it, only its room. */
+  readonly hotLog = (): ReturnType<HostedSession["hotLog"]> => ({
+    line: "",
+    state: notHere,
+    read: notHere,
+    pin: notHere,
+    follow: notHere,
+    room: () => ({ diskBytes: 0, limitBytes: 2 ** 30 }),
+  });
   readonly baseImage = notHere;
   readonly held = notHere;
   readonly mark = notHere;
