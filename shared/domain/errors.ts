@@ -87,6 +87,8 @@ export class ObjectStoreError extends VarveError {
   readonly key: string;
   readonly status: number | undefined;
   readonly ambiguous: boolean;
+  /** The message without operation, key and place. */
+  readonly what: string;
 
   constructor(
     failure: ObjectStoreFailure,
@@ -104,6 +106,7 @@ export class ObjectStoreError extends VarveError {
     this.key = key;
     this.status = status;
     this.ambiguous = options.ambiguous ?? false;
+    this.what = what;
   }
 }
 
