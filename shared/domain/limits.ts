@@ -135,8 +135,8 @@ export const limits = {
   bucketDirectoriesKnownMax: 8192,
   /** Another process that opens the directory removes temporary files, and the put writes again: so often. */
   bucketDirectoryPutsMax: 3,
-  /** Piece of an object that goes to the bucket's disk at once: a millisecond's worth, which a log's sync may have to wait for. */
-  bucketDirectorySliceBytes: 512 * KiB,
+  /** Piece of an object that goes to the bucket's disk at once: half a millisecond's worth, which a log's sync may have to wait for. */
+  bucketDirectorySliceBytes: 256 * KiB,
   /** A segment is sealed at so many bytes of records, or at this age, whichever is first. */
   segmentRecordBytes: 8 * MiB,
   segmentAgeMs: 60_000,

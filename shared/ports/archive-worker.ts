@@ -1,7 +1,7 @@
 /*
  * The heavy work of the archiver: compression, hashing and large JSON, on one thread of lower priority so that the data path
- * does not feel it. Adapters: adapters/archive-worker/{thread,inline}.ts. Memory is handed over, not copied: what was passed in
- * is the worker's until it comes back.
+ * does not feel it. Adapters: adapters/archive-worker/{thread,inline}.ts. Large memory is
+ * shared, not copied: what was passed in is the worker's until its answer comes.
  */
 import type { ExtentRun, IndexPageRef, SegmentRef, SegmentSummary } from "#shared/domain/archive.ts";
 
@@ -42,18 +42,10 @@ export interface BuiltPage {
 }
 
 export interface BuiltChunk {
+  /** Mostly in the memory of the content. */
   readonly object: Uint8Array;
   /** SHA-256 of the whole object, hex. */
   readonly sha256: string;
-}
-
-export interface HashedExtent {
-  /** SHA-256 of the content, hex; null where it is all zero. */
-  readonly hash: string | null;
-  /** The chunk object of the content. At most once, before release(). */
-  build(level: number): Promise<BuiltChunk>;
-  /** The content's memory, to be used again. */
-  release(): Promise<ArrayBuffer>;
 }
 
 /** Every call rejects Corrupt where the bytes are not what they should be. */
@@ -67,7 +59,9 @@ export interface ArchiveWorker {
     pages: readonly Uint8Array[],
     afterLsn: number,
   ): Promise<readonly ExtentRun[]>;
-  /** `content` is one extent, zeroes behind the disk's end. */
-  hash(content: ArrayBuffer): Promise<HashedExtent>;
+  /** SHA-256, hex, of one extent at the begin of `memory`, zeroes behind the disk's end; null where it is all zero. */
+  hash(memory: SharedArrayBuffer): Promise<string | null>;
+  /** The chunk object of that extent, whose hash is not null. It takes the extent's place, where it fits into `memory`. */
+  chunk(memory: SharedArrayBuffer, hash: string, level: number): Promise<BuiltChunk>;
   close(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 // What every ArchiveWorker must do: the thread of a running Varve and its twin without a thread give the same objects, refuse the same
 // bytes and hand memory over and back.
 
+import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { InlineArchiveWorker } from "#shared/adapters/archive-worker/inline.ts";
@@ -87,23 +88,36 @@ function contract(name: string, make: () => ArchiveWorker): void {
       await expect(worker.touched([wrong], [], 0)).rejects.toMatchObject({ kind: "Corrupt" });
     });
 
-    test("hashes, builds where asked, and gives the memory back", async () => {
-      const content = new ArrayBuffer(limits.extentBytes);
-      new Uint8Array(content).fill(5, 100, 70_000);
-      const expected = Buffer.from(content.slice(0));
-      const extent = await worker.hash(content);
-      expect(extent.hash).toMatch(/^[0-9a-f]{64}$/);
-      const { object, sha256 } = await extent.build(3);
-      expect(sha256).toBe(sha256Hex(object));
-      const chunk = openChunk(Buffer.from(object));
-      if (isBadObject(chunk)) throw new Error(chunk.detail);
-      expect(chunk.hash).toBe(extent.hash);
-      expect(chunk.content.equals(expected)).toBe(true);
-      const memory = await extent.release();
-      expect(Buffer.from(memory).equals(expected)).toBe(true);
-      const zero = await worker.hash(new ArrayBuffer(limits.extentBytes));
-      expect(zero.hash).toBeNull();
-      await zero.release();
+    test.each([
+      ["compresses", 0, true],
+      ["does not compress, with room for it", 4096, true],
+      ["does not compress, without room", 0, false],
+    ])(
+      "an extent that %s: hashed, and built in its own memory where that is large enough",
+      async (what, room, isIn) => {
+        const memory = new SharedArrayBuffer(limits.extentBytes + room);
+        const content = Buffer.from(memory, 0, limits.extentBytes);
+        if (what === "compresses") content.fill(5, 100, 70_000);
+        else randomBytes(content.length).copy(content);
+        const expected = Buffer.from(content);
+        const hash = (await worker.hash(memory)) ?? "";
+        expect(hash).toBe(sha256Hex(expected));
+        expect(content.equals(expected)).toBe(true);
+        const { object, sha256 } = await worker.chunk(memory, hash, 3);
+        expect(object.buffer instanceof SharedArrayBuffer).toBe(isIn);
+        expect(sha256).toBe(sha256Hex(object));
+        if (isIn) expect(Buffer.from(memory, 0, object.byteLength).equals(object)).toBe(true);
+        const chunk = openChunk(Buffer.from(object));
+        if (isBadObject(chunk)) throw new Error(chunk.detail);
+        expect(chunk.hash).toBe(hash);
+        expect(chunk.content.equals(expected)).toBe(true);
+      },
+    );
+
+    test("an extent of zeroes has no hash, whatever stands behind it", async () => {
+      const memory = new SharedArrayBuffer(limits.extentBytes + 4096);
+      new Uint8Array(memory).fill(9, limits.extentBytes);
+      expect(await worker.hash(memory)).toBeNull();
     });
   });
 }
@@ -140,7 +154,7 @@ class HandClock extends SystemClock {
 
 describe("the archive thread", () => {
   const zeroes = async (thread: ArchiveThread): Promise<void> => {
-    await (await thread.hash(new ArrayBuffer(limits.extentBytes))).release();
+    await thread.hash(new SharedArrayBuffer(limits.extentBytes));
   };
 
   test("gets only what others leave of the processor, and it alone", async () => {
@@ -179,6 +193,8 @@ describe("the archive thread", () => {
     const sealing = thread.seal(stream as SegmentStream, 3).catch((cause: unknown) => cause);
     await thread.close();
     expect(await sealing).toMatchObject({ kind: "Retry" });
-    await expect(thread.hash(new ArrayBuffer(limits.extentBytes))).rejects.toMatchObject({ kind: "Retry" });
+    await expect(thread.hash(new SharedArrayBuffer(limits.extentBytes))).rejects.toMatchObject({
+      kind: "Retry",
+    });
   });
 });

@@ -6,12 +6,14 @@
 import { chunkKey } from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { chunkName } from "#shared/formats/chunk-object.ts";
-import type { HashedExtent } from "#shared/ports/archive-worker.ts";
 import type { Random } from "#shared/ports/clock.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
 import type { ChunkHolder } from "./chunk-directory.ts";
 import type { StoredObject } from "./manifest-publisher.ts";
+
+/** An extent, and room for what an object adds to one that does not compress: head and digest. */
+const memoryBytes = limits.extentBytes + 4096;
 
 export interface ChunkWriterOptions {
   readonly parts: ArchiveParts;
@@ -23,7 +25,8 @@ export class ChunkWriter {
   private readonly options: ChunkWriterOptions;
   /** Content that occurs more than once in this base. */
   private readonly own = new Map<string, Promise<string>>();
-  private spare: ArrayBuffer | null = null;
+  /** An extent's memory that is not in use: of as many as this base has had under way at once. */
+  private readonly spare: SharedArrayBuffer[] = [];
   private readonly keys = new Set<string>();
   /** Bases of others whose chunks this one names, and which chunks. */
   readonly borrowed = new Map<string, ChunkHolder>();
@@ -41,25 +44,14 @@ export class ChunkWriter {
    * until it resolves; `previousName` is what the base before named.
    */
   async store(raw: Uint8Array, previousName: string | null): Promise<string | null> {
-    const { parts } = this.options;
-    const content = this.spare ?? new ArrayBuffer(limits.extentBytes);
-    this.spare = null;
-    const bytes = new Uint8Array(content);
+    const memory = this.spare.pop() ?? new SharedArrayBuffer(memoryBytes);
+    const bytes = new Uint8Array(memory, 0, limits.extentBytes);
     bytes.set(raw);
     bytes.fill(0, raw.byteLength);
-    const extent = await parts.worker.hash(content);
-    try {
-      const { hash } = extent;
-      if (hash === null) return null;
-      if (previousName?.startsWith(`${hash}.`)) return previousName;
-      const known = this.own.get(hash);
-      if (known !== undefined) return await known;
-      const name = this.nameOf(hash, (level) => extent.build(level));
-      if (this.own.size < limits.knownChunksMax) this.own.set(hash, name);
-      return await name;
-    } finally {
-      this.spare = await extent.release().catch(() => null);
-    }
+    const name = await this.nameOfExtent(memory, previousName);
+    // Only here: what failed may still be read from.
+    this.spare.push(memory);
+    return name;
   }
 
   /** Whether every borrowed name is still named by the one it was borrowed from. */
@@ -73,7 +65,18 @@ export class ChunkWriter {
     this.keys.clear();
   }
 
-  private async nameOf(hash: string, build: HashedExtent["build"]): Promise<string> {
+  private async nameOfExtent(memory: SharedArrayBuffer, previousName: string | null): Promise<string | null> {
+    const hash = await this.options.parts.worker.hash(memory);
+    if (hash === null) return null;
+    if (previousName?.startsWith(`${hash}.`)) return previousName;
+    const known = this.own.get(hash);
+    if (known !== undefined) return await known;
+    const name = this.nameOf(hash, memory);
+    if (this.own.size < limits.knownChunksMax) this.own.set(hash, name);
+    return await name;
+  }
+
+  private async nameOf(hash: string, memory: SharedArrayBuffer): Promise<string> {
     const { parts, patience, isUnwanted } = this.options;
     const known = parts.chunks.find(hash);
     if (known !== null) {
@@ -82,7 +85,7 @@ export class ChunkWriter {
       this.register(chunkKey(known.name));
       return known.name;
     }
-    const { object, sha256 } = await build(parts.options.level);
+    const { object, sha256 } = await parts.worker.chunk(memory, hash, parts.options.level);
     const name = chunkName(hash, drawSerial(parts.random));
     const key = chunkKey(name);
     this.register(key);

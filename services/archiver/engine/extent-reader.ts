@@ -22,13 +22,17 @@ export interface ExtentReaderOptions {
 type PreviousName = (extent: number) => Promise<string | null>;
 
 const { extentBytes } = limits;
+/** While so many entries are applied to the image, reading takes this share of its rate (ADR 008 has the measurement). */
+const busyEntriesPerSecond = 100;
+const busyShare = 0.25;
 
 export class ExtentReader {
   private readonly options: ExtentReaderOptions;
   readonly names = new Map<number, string | null>();
   readonly zeroes: ExtentRun[] = [];
   extentsRead = 0;
-  private startedMs = 0;
+  private dueMs = 0;
+  private looked = { ms: 0, lsn: 0 };
   private failure: { readonly cause: unknown } | null = null;
 
   constructor(options: ExtentReaderOptions) {
@@ -39,7 +43,8 @@ export class ExtentReader {
   async readAll(sizeBytes: number, dirty: DirtyExtents | null, previousName: PreviousName): Promise<void> {
     const extents = Math.ceil(sizeBytes / extentBytes);
     const runs = dirty === null ? [{ first: 0, count: extents }] : dirty.runs(extents);
-    this.startedMs = this.options.parts.clock.monotonicMs();
+    this.dueMs = this.options.parts.clock.monotonicMs();
+    this.looked = { ms: this.dueMs, lsn: this.options.image.state().appliedLsn };
     const underWay = new Set<Promise<void>>();
     try {
       for (const run of runs) {
@@ -110,15 +115,26 @@ export class ExtentReader {
     void work.then(() => underWay.delete(work));
   }
 
-  /** Not more than the rate allows: the image's disk serves others first. */
+  /** Not more than the rate allows: the image's disk serves others first, and who writes to this image more than others. */
   private async pace(): Promise<void> {
     const { clock, options } = this.options.parts;
-    const dueMs = this.startedMs + (this.extentsRead * extentBytes * 1000) / options.baseReadBytesPerSecond;
-    const waitMs = dueMs - clock.monotonicMs();
-    if (waitMs <= 1) return;
-    await new Promise<void>((resolve) => {
-      clock.after(waitMs, resolve);
-    });
+    const waitMs = this.dueMs - clock.monotonicMs();
+    if (waitMs > 1) {
+      await new Promise<void>((resolve) => {
+        clock.after(waitMs, resolve);
+      });
+    }
+    const rate = options.baseReadBytesPerSecond * (this.isBusy() ? busyShare : 1);
+    this.dueMs += (extentBytes * 1000) / rate;
+  }
+
+  /** Whether many entries were applied since the last look. */
+  private isBusy(): boolean {
+    const ms = this.options.parts.clock.monotonicMs();
+    const lsn = this.options.image.state().appliedLsn;
+    const { looked } = this;
+    this.looked = { ms, lsn };
+    return (lsn - looked.lsn) * 1000 > busyEntriesPerSecond * (ms - looked.ms);
   }
 
   private turn(): Promise<void> {

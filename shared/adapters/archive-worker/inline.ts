@@ -5,8 +5,8 @@
 import type { ExtentRun } from "#shared/domain/archive.ts";
 import type {
   ArchiveWorker,
+  BuiltChunk,
   BuiltPage,
-  HashedExtent,
   SealedSegment,
   SegmentRecords,
   SegmentTail,
@@ -30,13 +30,12 @@ export class InlineArchiveWorker implements ArchiveWorker {
     return touched(segments, pages, afterLsn);
   }
 
-  async hash(content: ArrayBuffer): Promise<HashedExtent> {
-    const hash = hashOf(content);
-    return {
-      hash,
-      build: async (level) => chunkOf(content, hash ?? "", level),
-      release: async () => content,
-    };
+  async hash(memory: SharedArrayBuffer): Promise<string | null> {
+    return hashOf(memory);
+  }
+
+  async chunk(memory: SharedArrayBuffer, hash: string, level: number): Promise<BuiltChunk> {
+    return chunkOf(memory, hash, level);
   }
 
   async close(): Promise<void> {}

@@ -2,7 +2,7 @@
  * One worker of the archive thread: started at its first task, takes one after the other. Owns what is under way; worker-program.ts is
  * the other side, message.ts what goes between. Used by thread.ts.
  */
-import { type Transferable, Worker } from "node:worker_threads";
+import { Worker } from "node:worker_threads";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { ArchiveAnswer, ArchiveRequest, ArchiveTask } from "./message.ts";
@@ -38,21 +38,19 @@ export class ArchiveLane {
     return 0;
   }
 
-  run(
-    task: ArchiveTask,
-    transfer: readonly Transferable[] = [],
-  ): { readonly number: number; readonly result: Promise<unknown> } {
+  run(task: ArchiveTask): Promise<unknown> {
     const number = this.#nextNumber;
     this.#nextNumber += 1;
-    if (this.#closed) return { number, result: Promise.reject(ended("the archive thread is closed")) };
+    if (this.#closed) return Promise.reject(ended("the archive thread is closed"));
     const result = new Promise<unknown>((resolve, reject) => {
       this.#pending.set(number, { askedMs: this.#clock.monotonicMs(), resolve, reject });
     });
     const worker = this.#worker ?? this.#start();
     // The process stays alive while work is under way, and only then.
     if (this.#pending.size === 1) worker.ref();
-    worker.postMessage({ number, task } satisfies ArchiveRequest, transfer);
-    return { number, result };
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker's port, not a window
+    worker.postMessage({ number, task } satisfies ArchiveRequest);
+    return result;
   }
 
   /** Ends the worker; what it still had in hand is rejected. With `forever`, what is asked later, too. */

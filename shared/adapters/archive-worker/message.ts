@@ -1,6 +1,6 @@
 /*
  * What goes between the event loop and the archive thread: one request, one answer, matched by number. Used by thread.ts and
- * worker-program.ts. ArrayBuffers are transferred.
+ * worker-program.ts. ArrayBuffers are transferred, SharedArrayBuffers are seen by both.
  */
 import type { ErrorKind } from "#shared/domain/errors.ts";
 import type { SegmentRecords, SegmentTail } from "#shared/ports/archive-worker.ts";
@@ -19,10 +19,13 @@ export type ArchiveTask =
       readonly pages: readonly Uint8Array[];
       readonly afterLsn: number;
     }
-  /** The content stays on the thread under the request's number until it is released. */
-  | { readonly kind: "hash"; readonly content: ArrayBuffer }
-  | { readonly kind: "build"; readonly of: number; readonly level: number }
-  | { readonly kind: "release"; readonly of: number };
+  | { readonly kind: "hash"; readonly memory: SharedArrayBuffer }
+  | {
+      readonly kind: "chunk";
+      readonly memory: SharedArrayBuffer;
+      readonly hash: string;
+      readonly level: number;
+    };
 
 export interface ArchiveRequest {
   readonly number: number;

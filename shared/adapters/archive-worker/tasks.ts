@@ -4,6 +4,7 @@
  */
 import type { ExtentRun } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 import { buildChunk, chunkHashOf } from "#shared/formats/chunk-object.ts";
 import { decodeIndexPage, encodeIndexPage, indexPageRefOf } from "#shared/formats/index-page.ts";
 import { isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
@@ -27,14 +28,14 @@ export function seal(records: SegmentRecords, level: number): SealedSegment {
   const sealed = sealSegment(records, level);
   if (isBadObject(sealed)) throw corrupt(`log from LSN ${records.firstLsn}`, sealed.detail);
   const { records: memory } = records;
-  return { ...sealed, sha256: sha256Hex(sealed.object), object: overRecords(sealed.object, memory), memory };
+  return { ...sealed, sha256: sha256Hex(sealed.object), object: over(memory, sealed.object), memory };
 }
 
 /**
- * The object in the memory of its records, which nobody needs any more: both threads see it there. Memory of its own would be handed
- * over for each segment, and count there until V8 has collected the whole heap (measured: six times a second at 100 MB/s).
+ * The object in the memory of what it was made of, which nobody needs any more: both threads see it there. Memory of its own would be
+ * handed over for each, and count there until V8 has collected the whole heap (measured: six times a second at 100 MB/s).
  */
-function overRecords(object: Buffer, memory: SharedArrayBuffer): Uint8Array {
+function over(memory: SharedArrayBuffer, object: Buffer): Uint8Array {
   if (object.length > memory.byteLength) return ownBytes(object);
   const bytes = new Uint8Array(memory, 0, object.length);
   bytes.set(object);
@@ -64,13 +65,13 @@ export function touched(
   return merged(runs);
 }
 
-export function hashOf(content: ArrayBuffer): string | null {
-  return chunkHashOf(Buffer.from(content));
+export function hashOf(memory: SharedArrayBuffer): string | null {
+  return chunkHashOf(Buffer.from(memory, 0, limits.extentBytes));
 }
 
-export function chunkOf(content: ArrayBuffer, hash: string, level: number): BuiltChunk {
-  const object = buildChunk(Buffer.from(content), hash, level);
-  return { object: ownBytes(object), sha256: sha256Hex(object) };
+export function chunkOf(memory: SharedArrayBuffer, hash: string, level: number): BuiltChunk {
+  const object = buildChunk(Buffer.from(memory, 0, limits.extentBytes), hash, level);
+  return { object: over(memory, object), sha256: sha256Hex(object) };
 }
 
 function indexOf({ ref, tail }: SegmentTail) {

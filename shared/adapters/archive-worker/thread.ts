@@ -11,7 +11,6 @@ import type {
   ArchiveWorker,
   BuiltChunk,
   BuiltPage,
-  HashedExtent,
   SealedSegment,
   SegmentRecords,
   SegmentTail,
@@ -34,11 +33,11 @@ export class ArchiveThread implements ArchiveWorker {
   }
 
   async seal(records: SegmentRecords, level: number): Promise<SealedSegment> {
-    return (await this.#lane().run({ kind: "seal", records, level }).result) as SealedSegment;
+    return (await this.#lane().run({ kind: "seal", records, level })) as SealedSegment;
   }
 
   async page(volumeId: string, key: string, segments: readonly SegmentTail[]): Promise<BuiltPage> {
-    return (await this.#lane().run({ kind: "page", volumeId, key, segments }).result) as BuiltPage;
+    return (await this.#lane().run({ kind: "page", volumeId, key, segments })) as BuiltPage;
   }
 
   async touched(
@@ -47,19 +46,15 @@ export class ArchiveThread implements ArchiveWorker {
     afterLsn: number,
   ): Promise<readonly ExtentRun[]> {
     const task = { kind: "touched", segments, pages, afterLsn } as const;
-    return (await this.#lane().run(task).result) as readonly ExtentRun[];
+    return (await this.#lane().run(task)) as readonly ExtentRun[];
   }
 
-  async hash(content: ArrayBuffer): Promise<HashedExtent> {
-    // The content stays where its hash was made.
-    const lane = this.#lane();
-    const { number, result } = lane.run({ kind: "hash", content }, [content]);
-    const hash = (await result) as string | null;
-    return {
-      hash,
-      build: async (level) => (await lane.run({ kind: "build", of: number, level }).result) as BuiltChunk,
-      release: async () => (await lane.run({ kind: "release", of: number }).result) as ArrayBuffer,
-    };
+  async hash(memory: SharedArrayBuffer): Promise<string | null> {
+    return (await this.#lane().run({ kind: "hash", memory })) as string | null;
+  }
+
+  async chunk(memory: SharedArrayBuffer, hash: string, level: number): Promise<BuiltChunk> {
+    return (await this.#lane().run({ kind: "chunk", memory, hash, level })) as BuiltChunk;
   }
 
   /** Ends the workers; what they still had in hand is rejected. */

@@ -3,28 +3,18 @@
  * what the event loop and the image thread leave of the processor (priority.ts).
  */
 import { parentPort, type Transferable, workerData } from "node:worker_threads";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { toVarveError } from "#shared/domain/errors.ts";
 import type { ArchiveAnswer, ArchiveFailure, ArchiveRequest, ArchiveTask } from "./message.ts";
 import { type ThreadPriority, takePriority } from "./priority.ts";
 import { chunkOf, hashOf, page, seal, touched } from "./tasks.ts";
 
-/** Contents whose hash was asked for, until they are released. */
-const contents = new Map<number, { readonly content: ArrayBuffer; readonly hash: string | null }>();
-
 takePriority(workerData as ThreadPriority);
 
-function held(number: number) {
-  const content = contents.get(number);
-  if (content === undefined) throw new VarveError("ArchiveThreadError", "Internal", "no such content");
-  return content;
-}
-
-function run(number: number, task: ArchiveTask): { result: unknown; transfer: Transferable[] } {
+function run(task: ArchiveTask): { result: unknown; transfer: Transferable[] } {
   switch (task.kind) {
     case "seal": {
       const result = seal(task.records, task.level);
-      const { buffer } = result.object;
-      return { result, transfer: buffer instanceof ArrayBuffer ? [buffer] : [] };
+      return { result, transfer: handedOver(result.object) };
     }
     case "page": {
       const result = page(task.volumeId, task.key, task.segments);
@@ -32,23 +22,18 @@ function run(number: number, task: ArchiveTask): { result: unknown; transfer: Tr
     }
     case "touched":
       return { result: touched(task.segments, task.pages, task.afterLsn), transfer: [] };
-    case "hash": {
-      const hash = hashOf(task.content);
-      contents.set(number, { content: task.content, hash });
-      return { result: hash, transfer: [] };
-    }
-    case "build": {
-      const { content, hash } = held(task.of);
-      const result = chunkOf(content, hash ?? "", task.level);
-      return { result, transfer: [result.object.buffer as ArrayBuffer] };
-    }
-    case "release":
+    case "hash":
+      return { result: hashOf(task.memory), transfer: [] };
+    case "chunk":
     default: {
-      const { content } = held(task.of);
-      contents.delete(task.of);
-      return { result: content, transfer: [content] };
+      const result = chunkOf(task.memory, task.hash, task.level);
+      return { result, transfer: handedOver(result.object) };
     }
   }
+}
+
+function handedOver({ buffer }: Uint8Array): Transferable[] {
+  return buffer instanceof ArrayBuffer ? [buffer] : [];
 }
 
 function failureOf(cause: unknown): ArchiveFailure {
@@ -62,7 +47,7 @@ function answer(message: ArchiveAnswer, transfer: readonly Transferable[]): void
 
 parentPort?.on("message", ({ number, task }: ArchiveRequest) => {
   try {
-    const { result, transfer } = run(number, task);
+    const { result, transfer } = run(task);
     answer({ number, result }, transfer);
   } catch (cause) {
     answer({ number, failure: failureOf(cause) }, []);
