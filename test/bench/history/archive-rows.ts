@@ -8,6 +8,7 @@ import { PastServer, succeed } from "../../tools/past-server.ts";
 import { usageOf } from "../../tools/varve-process.ts";
 import type { Pair } from "../results.ts";
 import { difference, type Ground, pauseMs, requestsOf, round } from "./ground.ts";
+import { besideUploads, type Sent } from "./s3-upload.ts";
 
 interface Load {
   readonly id: string;
@@ -90,24 +91,54 @@ export async function measureSmallLatency(ground: Ground): Promise<void> {
   await measureLatency(ground, small);
 }
 
+type Place = "none" | "s3" | "beside" | "directory";
+
+/** beside: without a bucket, while the AWS client puts to the S3 server what the archiver put in the run before. */
 async function measureLatency(ground: Ground, load: Load): Promise<void> {
-  const pairs: Record<"s3" | "directory", Pair[]> = { s3: [], directory: [] };
+  const pairs: Record<"s3" | "beside" | "directory", Pair[]> = { s3: [], beside: [], directory: [] };
   const cpu: string[] = [];
   for (let pair = 0; pair < ground.pairs; pair += 1) {
-    const order = ["none", "s3", "directory"] as const;
-    const p99 = { none: Number.NaN, s3: Number.NaN, directory: Number.NaN };
-    for (const bucket of pair % 2 === 0 ? order : order.toReversed()) {
-      const url = { none: "none", s3: ground.s3.url(`latency-${load.id}-${pair}`), directory: "default" }[
-        bucket
-      ];
-      const run = await runOnce(ground, load, url);
-      p99[bucket] = run.p99Ms;
-      cpu.push(`${bucket} ${Math.round(run.cpuPercent)} %`);
+    const forwards: readonly Place[] = ["none", "s3", "beside", "directory"];
+    const backwards: readonly Place[] = ["directory", "s3", "beside", "none"];
+    const p99: Record<Place, number> = {
+      none: Number.NaN,
+      s3: Number.NaN,
+      beside: Number.NaN,
+      directory: Number.NaN,
+    };
+    let sent: Sent = { objects: 0, bytes: 0, seconds: 0 };
+    for (const place of pair % 2 === 0 ? forwards : backwards) {
+      const prefix = `latency-${load.id}-${pair}`;
+      const run =
+        place === "beside"
+          ? await besideUploads(ground.s3, `${prefix}-beside`, sent, () => runOnce(ground, load, "none"))
+          : await runOnce(
+              ground,
+              load,
+              { none: "none", s3: ground.s3.url(prefix), directory: "default" }[place],
+            );
+      if (place === "s3") sent = run.sent;
+      p99[place] = run.p99Ms;
+      cpu.push(`${place} ${Math.round(run.cpuPercent)} %`);
     }
-    for (const bucket of ["s3", "directory"] as const) {
-      pairs[bucket].push({ varve: round(p99[bucket]), peer: round(p99.none), ratio: p99[bucket] / p99.none });
-    }
+    const pairOf = (varve: number, peer: number): Pair => ({
+      varve: round(varve),
+      peer: round(peer),
+      ratio: varve / peer,
+    });
+    pairs.s3.push(pairOf(p99.s3, p99.none));
+    pairs.beside.push(pairOf(p99.s3, p99.beside));
+    pairs.directory.push(pairOf(p99.directory, p99.none));
   }
+  announceLatency(ground, load, pairs, cpu);
+}
+
+function announceLatency(
+  ground: Ground,
+  load: Load,
+  pairs: Record<"s3" | "beside" | "directory", Pair[]>,
+  cpu: readonly string[],
+): void {
   const common = {
     unit: "ms p99",
     sense: "at most",
@@ -119,6 +150,13 @@ async function measureLatency(ground: Ground, load: Load): Promise<void> {
   const id = `archive-p99-${load.id}`;
   const s3Title = `${load.title}, bucket on the local S3 server`;
   ground.announceRatio({ ...common, id: `${id}/s3`, title: s3Title, pairs: pairs.s3, note });
+  ground.announceRatio({
+    ...common,
+    id: `${id}/beside`,
+    title: s3Title,
+    against: "Varve, --bucket none, while the AWS client puts as many bytes to that server",
+    pairs: pairs.beside,
+  });
   const directoryTitle = `${load.title}, bucket in a directory of the same disk`;
   ground.announceRatio({ ...common, id: `${id}/directory`, title: directoryTitle, pairs: pairs.directory });
 }
@@ -129,11 +167,17 @@ async function runOnce(ground: Ground, load: Load, url: string) {
   try {
     await write(server, load, 2); // the log's first files, the image's first blocks
     await pauseMs(1000);
+    const requestsBefore = url === "none" ? null : await requestsOf(server);
     const cpuBeforeMs = usageOf(server.process.pid).cpuMs;
     const [job] = await write(server, load, seconds);
     const cpuPercent = (usageOf(server.process.pid).cpuMs - cpuBeforeMs) / (10 * seconds);
+    let sent: Sent = { objects: 0, bytes: 0, seconds };
+    if (requestsBefore !== null) {
+      const { put, putBytes } = difference(await requestsOf(server), requestsBefore);
+      sent = { objects: put, bytes: putBytes, seconds };
+    }
     await server.kill();
-    return { p99Ms: (job?.write.p99Us ?? Number.NaN) / 1000, cpuPercent };
+    return { p99Ms: (job?.write.p99Us ?? Number.NaN) / 1000, cpuPercent, sent };
   } finally {
     await server.end();
   }
