@@ -304,6 +304,7 @@ export const limits = {
   replicaReadBytesMax: 512 * KiB,
   /** Reads that one replica answers at once; the rest waits in NATS: 32 MiB of memory. */
   replicaReadsMax: 64,
+  replicaPeek: { rangesMax: 16, readBytesMax: 8 * KiB, messageBytes: 16 * KiB, answerMs: 100 }, // gathered-reads.ts
   /** Copies for others that one node reads at once, and how many a node that fills has under way for each peer: its reads come first. */
   replicaCopiesMax: 4,
   replicaCopiesPerPeer: 2,
@@ -338,7 +339,6 @@ export const limits = {
   nameLengthMax: 63,
   /** "host pid" of an epoch entry: a host name has at most 253 characters, but what people need to find it fits here. */
   writerLengthMax: 128,
-  /** NBD. */
   nbdPayloadBytesMax: 32 * MiB,
   nbdDrainedPayloadBytesMax: 64 * MiB,
   nbdOptionBytesMax: 64 * KiB,

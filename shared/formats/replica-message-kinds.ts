@@ -43,6 +43,21 @@ export interface BaseAnswer<T extends "extentBytes" | "surveyed"> {
   readonly begunLsn: number;
 }
 
+/** A gateway asks for several short reads at once; their ranges are the payload (peek-ranges.ts). */
+export interface PeekRequest {
+  readonly type: "peek";
+  readonly leastLsn: number;
+}
+
+/** Bytes of those that were in memory, in the order of the ranges; the others are to be asked for alone. */
+export interface PeekAnswer {
+  readonly type: "peeked";
+  readonly appliedLsn: number;
+  readonly epoch: number;
+  /** A bit for each range, the first one least significant. 0: none, or the replica is behind. */
+  readonly found: number;
+}
+
 /** A gateway on the same host asks to read the image itself. */
 export interface GrantRequest {
   readonly type: "grant";
@@ -186,6 +201,8 @@ export type ReplicaMessage =
   | ResizeRequest
   | ResizedAnswer
   | ReadRequest
+  | PeekRequest
+  | PeekAnswer
   | StateRequest
   | GrantRequest
   | GrantAnswer

@@ -32,6 +32,8 @@ export type {
   HoldRequest,
   MarkedAnswer,
   MarkRequest,
+  PeekAnswer,
+  PeekRequest,
   PlaceAnswer,
   PlaceRequest,
   ReadAnswer,
@@ -53,12 +55,16 @@ const headBytes = 16;
 /** Every field at its longest: four texts of 255 and eight numbers. */
 const headerBytesMax = 2048;
 const textMax = 255;
+/** Used by one encoding after the other. */
+const scratch = Buffer.alloc(headerBytesMax);
 
 /** Extents of one survey: 64 KiB of bits, 2 TiB of a volume. */
 export const surveyExtentsMax = 512 * 1024;
 
 const withPayload: readonly ReplicaMessage["type"][] = [
   "bytes",
+  "peek",
+  "peeked",
   "extentBytes",
   "surveyed",
   "piece",
@@ -84,11 +90,10 @@ export function encodeWith(
   message: ReplicaMessage,
   payloadBytes: number,
 ): { readonly bytes: Buffer; readonly payloadAt: number } {
-  const header = Buffer.allocUnsafe(headerBytesMax);
-  const headerBytes = packInto(header, 0, valuesOf(message));
+  const headerBytes = packInto(scratch, 0, valuesOf(message));
   const payloadAt = headBytes + headerBytes;
   const bytes = Buffer.allocUnsafe(payloadAt + payloadBytes);
-  header.copy(bytes, headBytes, 0, headerBytes);
+  scratch.copy(bytes, headBytes, 0, headerBytes);
   bytes.writeUInt32LE(messageMagic, 8);
   bytes.writeUInt16LE(messageVersion, 12);
   bytes.writeUInt16LE(headerBytes, 14);
@@ -139,6 +144,10 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
       return [type, message.appliedLsn, message.begunLsn];
     case "bytes":
       return [type, message.appliedLsn, message.epoch];
+    case "peek":
+      return [type, message.leastLsn];
+    case "peeked":
+      return [type, message.appliedLsn, message.epoch, message.found];
     case "state":
       return [type, ...reportValues(message.report)];
     case "refused":
@@ -199,6 +208,8 @@ function reportValues(report: ReplicaReport): PackedValue[] {
 /** Elements of each header, its type among them. */
 const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   read: 5,
+  peek: 2,
+  peeked: 4,
   ask: 1,
   grant: 1,
   granted: 4,
@@ -263,6 +274,10 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
       return { type, offset: a, length: b, leastLsn: c, waitMs: d };
     case "bytes":
       return { type, appliedLsn: a, epoch: b };
+    case "peek":
+      return { type, leastLsn: a };
+    case "peeked":
+      return c >= 2 ** limits.replicaPeek.rangesMax ? null : { type, appliedLsn: a, epoch: b, found: c };
     case "copy":
       return b < 1 ? null : { type, offset: a, length: b, leastLsn: c };
     case "piece":

@@ -8,6 +8,9 @@ export interface Subscription {
   close(): void;
 }
 
+/** Answers a request, or not: null. One that knows the answer at once gives it without a promise; only a promise may fail. */
+export type Handler = (data: Uint8Array) => Promise<Uint8Array | null> | Uint8Array | null;
+
 export interface MessageBus {
   /** Says it to everybody who listens now. Never waits, never fails. */
   publish(subject: string, data: Uint8Array): void;
@@ -15,6 +18,6 @@ export interface MessageBus {
   request(subject: string, data: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
   /** `subject` may have `*` for one part. Messages of one sender come in its order. Data is the listener's to keep. */
   subscribe(subject: string, listener: (data: Uint8Array, subject: string) => void): Subscription;
-  /** Answers requests; a handler that returns null answers nothing. At most one process serves a subject. */
-  serve(subject: string, handler: (data: Uint8Array) => Promise<Uint8Array | null>): Subscription;
+  /** Answers requests. At most one process serves a subject. */
+  serve(subject: string, handler: Handler): Subscription;
 }

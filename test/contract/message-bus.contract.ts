@@ -31,6 +31,10 @@ export function messageBusContract(what: string, make: () => Promise<BusSubject>
       subject.other.serve("t.echo", async (data) => data);
       await subject.settled();
       expect(text(await subject.bus.request("t.echo", bytes("hello"), 1000))).toBe("hello");
+      subject.other.serve("t.at-once", (data) => data);
+      await subject.settled();
+      const asked = ["a", "b", "c"].map(async (one) => subject.bus.request("t.at-once", bytes(one), 1000));
+      expect((await Promise.all(asked)).map(text)).toEqual(["a", "b", "c"]);
       const large = Buffer.alloc(520 * 1024, 7);
       expect(large.equals(await subject.bus.request("t.echo", large, 5000))).toBe(true);
     });

@@ -1,6 +1,8 @@
 // The messages of docs/formats/replica-message.md, byte for byte in both directions; every flipped bit, every cut and every foreign
 // header is refused. The example is read from the page itself.
 import { describe, expect, test } from "vitest";
+import { limits } from "#shared/domain/limits.ts";
+import { peekRangeBytes, readPeekRanges, writePeekRanges } from "#shared/formats/peek-ranges.ts";
 import {
   decodeMessage,
   encodeMessage,
@@ -14,6 +16,8 @@ import { hexExample, undetectedCuts, undetectedFlips } from "./worked-example.ts
 const messages: readonly ReplicaMessage[] = [
   { type: "read", offset: 2 ** 50 - 4096, length: 4096, leastLsn: 2 ** 40, waitMs: 250 },
   { type: "bytes", appliedLsn: 4711, epoch: 3 },
+  { type: "peek", leastLsn: 2 ** 40 },
+  { type: "peeked", appliedLsn: 4711, epoch: 3, found: 2 ** 16 - 1 },
   { type: "ask" },
   { type: "grant" },
   {
@@ -124,6 +128,26 @@ describe("replica messages", () => {
     expect(fault(encodeMessage({ type: "hash", offset: 0, extents: 17 }))).toBe("fields");
     expect(fault(encodeMessage({ type: "hold", lsn: 1, holdMs: 10_001 }))).toBe("fields");
     expect(fault(encodeMessage({ type: "copy", offset: 0, length: 0, leastLsn: 1 }))).toBe("fields");
+  });
+
+  test("the ranges of a peek come back as they were, and what is none is refused", () => {
+    const ranges = [
+      { offset: 2 ** 50 - 512, length: 512 },
+      { offset: 0, length: limits.replicaPeek.readBytesMax },
+    ];
+    const bytes = Buffer.alloc(ranges.length * peekRangeBytes);
+    writePeekRanges(ranges, bytes, 0);
+    expect(bytes.toString("hex")).toBe("00feffffffff030000020000000000000000000000200000");
+    expect(readPeekRanges(bytes)).toEqual(ranges);
+    for (let cut = 1; cut < peekRangeBytes; cut += 1) expect(readPeekRanges(bytes.subarray(cut))).toBeNull();
+    expect(readPeekRanges(Buffer.alloc(0))).toBeNull();
+    expect(readPeekRanges(Buffer.alloc(peekRangeBytes))).toBeNull();
+    const many = Buffer.alloc((limits.replicaPeek.rangesMax + 1) * peekRangeBytes, 1);
+    expect(readPeekRanges(many)).toBeNull();
+    const beyond = Buffer.from(bytes.subarray(0, peekRangeBytes));
+    beyond.writeUInt32LE(513, 8);
+    expect(readPeekRanges(beyond)).toBeNull();
+    expect(fault(encodeMessage({ type: "peeked", appliedLsn: 1, epoch: 1, found: 2 ** 16 }))).toBe("fields");
   });
 
   test("text that no header can hold is sent as far as it can be", () => {

@@ -3,7 +3,6 @@
  * where that does not answer, and notices when somebody newer writes. Made by the cluster gateway's layer for each session; what
  * the nodes say comes as state messages (docs/specs/cluster.md). remote-feed.ts drops the overlay by what is applied here.
  */
-
 import { replicaReadSubject, replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
@@ -20,6 +19,8 @@ import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { type DirectFiles, DirectReads } from "./direct-reads.ts";
+import { GatheredReads } from "./gathered-reads.ts";
+import { badAnswer, noReplica, replicaFenced } from "./replica-errors.ts";
 
 export interface RemoteReplicaOptions {
   readonly bus: MessageBus;
@@ -59,6 +60,7 @@ export class RemoteReplica implements ReplicaImage {
   readonly #listeners = new Set<() => void>();
   /** Of the node on this machine, once it was heard of. */
   #direct: { readonly node: string; readonly reads: DirectReads } | null = null;
+  readonly #gathered: GatheredReads;
   readonly #subscription: Subscription;
   readonly #asked: Promise<unknown>;
   /** Own epoch, once the log is open. */
@@ -67,12 +69,27 @@ export class RemoteReplica implements ReplicaImage {
   #leastLsn = 0;
   #fenced: VarveError | null = null;
   #closed = false;
-  readonly counters = { directReads: 0, remoteReads: 0, remoteReadBytes: 0, hedgedReads: 0, failedAsks: 0 };
+  readonly counters = {
+    directReads: 0,
+    remoteReads: 0,
+    gatheredReads: 0,
+    remoteReadBytes: 0,
+    hedgedReads: 0,
+    failedAsks: 0,
+  };
 
   constructor(options: RemoteReplicaOptions) {
     this.#options = options;
     this.#madeAtMs = options.clock.monotonicMs();
     this.#nodes = options.nodes;
+    this.#gathered = new GatheredReads({
+      bus: options.bus,
+      clock: options.clock,
+      subject: () => this.#gatheringSubject(),
+      leastLsn: () => this.#leastLsn,
+      onEpoch: (epoch) => this.#judgeEpoch(epoch),
+      counters: this.counters,
+    });
     const subject = replicaStateSubject(options.volumeId, "*");
     this.#subscription = options.bus.subscribe(subject, (data) => this.#hear(data));
     this.#asked = Promise.all(options.nodes.map(async (node) => this.#askState(node)));
@@ -249,8 +266,14 @@ export class RemoteReplica implements ReplicaImage {
     );
   }
 
+  #gatheringSubject(): string | null {
+    const [node] = this.#order();
+    return node === undefined ? null : replicaReadSubject(this.#options.volumeId, node);
+  }
+
   async #readPiece(slab: Slab, start: number, length: number, offset: number): Promise<void> {
     const { clock } = this.#options;
+    if (await this.#gathered.read(slab, start, length, offset)) return this.#requireUnfenced();
     const endMs = clock.monotonicMs() + limits.replicaPatienceMs;
     let failure: VarveError | null = null;
     while (!this.#closed && clock.monotonicMs() < endMs) {
@@ -349,12 +372,7 @@ export class RemoteReplica implements ReplicaImage {
 
   #judgeEpoch(epoch: number): void {
     if (epoch <= this.#epoch || this.#fenced !== null) return;
-    this.#fenced = new VarveError(
-      "ReplicaFenced",
-      "Fenced",
-      `a newer writer (epoch ${epoch}) writes this volume; this one has epoch ${this.#epoch}`,
-      { hint: "Connect again: another gateway serves the volume now.", fields: { epoch, own: this.#epoch } },
-    );
+    this.#fenced = replicaFenced(epoch, this.#epoch);
     this.#options.onFenced(this.#fenced);
   }
 
@@ -379,22 +397,4 @@ export class RemoteReplica implements ReplicaImage {
       this.#listeners.add(listener);
     });
   }
-}
-
-function badAnswer(node: string, detail: string): VarveError {
-  return new VarveError("ReplicaAnswerError", "Retry", `${node} gave an answer that is none: ${detail}`);
-}
-
-function noReplica(
-  volumeId: string,
-  cause: VarveError | null,
-  reports: readonly ReplicaReport[] = [],
-): VarveError {
-  const states = reports.map((one) => `${one.node} is ${one.condition} at LSN ${one.appliedLsn}`);
-  const why = cause?.message ?? (states.length === 0 ? "none was heard of" : states.join("; "));
-  return new VarveError("NoReplicaError", "Retry", `no replica of volume ${volumeId} answers: ${why}`, {
-    hint: "Look whether its storage nodes run and reach NATS: varve node list.",
-    fields: { volumeId },
-    cause: cause ?? undefined,
-  });
 }

@@ -64,7 +64,7 @@ export class KeptReplica {
     this.#options = options;
     const { bus, node, record } = options;
     this.#served = [
-      bus.serve(replicaReadSubject(record.id, node), async (data) => this.#answerRead(data)),
+      bus.serve(replicaReadSubject(record.id, node), (data) => this.#answerRead(data)),
       bus.serve(replicaCopySubject(record.id, node), async (data) => this.#answerCopy(data)),
     ];
     this.#turn = this.#begin();
@@ -266,7 +266,7 @@ export class KeptReplica {
     if (failure !== null) this.#options.onNote(`warning: ${this.record.name}: ${failure.message}`);
   }
 
-  async #answerRead(data: Uint8Array): Promise<Uint8Array | null> {
+  #answerRead(data: Uint8Array): Promise<Uint8Array | null> | Uint8Array | null {
     if (this.#follower !== null) return answerRead(data, this.#follower, this.#options.readSlots);
     const decoded = decodeMessage(data);
     if (isBadMessage(decoded)) return null;

@@ -125,10 +125,15 @@ export class ReplicaFollower {
     return { imagePath: grant.imagePath, token: grant.give(appliedLsn), epoch };
   }
 
+  /** It is applied, and so is what the image may hold bytes of. */
+  hasReached(wantedLsn: number): boolean {
+    return this.#options.image.state().appliedLsn >= Math.max(wantedLsn, this.#options.exactFromLsn);
+  }
+
   /** Resolves with true when `lsn` is applied, with false after `waitMs` or when it never will be. */
   async reached(wantedLsn: number, waitMs: number): Promise<boolean> {
     const lsn = Math.max(wantedLsn, this.#options.exactFromLsn);
-    if (this.#options.image.state().appliedLsn >= lsn) return true;
+    if (this.hasReached(wantedLsn)) return true;
     if (this.#failure !== null || this.#closing !== null || waitMs <= 0) return false;
     this.#feed.hurry();
     await new Promise<void>((resolve) => {

@@ -20,6 +20,7 @@ import {
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
+import { answerPeek } from "./replica-peek.ts";
 
 const { extentBytes } = limits;
 
@@ -30,10 +31,17 @@ export class ReadSlots {
   readonly #free: Slab[] = [];
   readonly #waiting: ((slab: Slab) => void)[] = [];
   #made = 0;
+  #atOnce: Slab | null = null;
 
   constructor(allocateSlab: (bytes: number) => Slab, slotsMax: number) {
     this.#slotsMax = slotsMax;
     this.#allocate = () => allocateSlab(limits.replicaReadBytesMax);
+  }
+
+  /** For what begins and ends in one go on the event loop. */
+  get atOnce(): Slab {
+    this.#atOnce ??= this.#allocate();
+    return this.#atOnce;
   }
 
   async take(): Promise<Slab> {
@@ -55,18 +63,30 @@ export class ReadSlots {
   }
 }
 
-/** Null where the message is not one: then nobody is answered. */
-export async function answerRead(
+/** Null where the message is not one: then nobody is answered. What needs no waiting is answered at once. */
+export function answerRead(
   data: Uint8Array,
   follower: ReplicaFollower,
   slots: ReadSlots,
-): Promise<Uint8Array | null> {
+): Promise<Uint8Array | null> | Uint8Array | null {
   const decoded = decodeMessage(data);
   if (isBadMessage(decoded)) return null;
-  if (decoded.message.type === "ask") return encodeMessage({ type: "state", report: follower.report() });
-  if (decoded.message.type === "grant") return answerGrant(follower);
-  const request = decoded.message;
-  if (request.type !== "read" && request.type !== "extent" && request.type !== "survey") return null;
+  const { message, payload } = decoded;
+  const { type } = message;
+  if (type === "ask") return encodeMessage({ type: "state", report: follower.report() });
+  if (type === "grant") return answerGrant(follower);
+  if (type === "peek") return answerPeek(message, payload, follower, slots.atOnce);
+  const read = type === "read" ? readAtOnce(slots.atOnce, message, follower) : null;
+  if (read !== null) return read;
+  const isPatient = type === "read" || type === "extent" || type === "survey";
+  return isPatient ? answerPatiently(message, follower, slots) : null;
+}
+
+async function answerPatiently(
+  request: ReadRequest | ExtentRequest | SurveyRequest,
+  follower: ReplicaFollower,
+  slots: ReadSlots,
+): Promise<Uint8Array> {
   const refuse = (kind: ErrorKind, tag: string, message: string): Uint8Array => {
     const { epoch } = follower.image.logPosition();
     return encodeMessage({ type: "refused", kind, tag, message, epoch });
@@ -105,6 +125,20 @@ function answerGrant(follower: ReplicaFollower): Uint8Array {
   return encodeMessage({ type: "refused", kind: "Retry", tag: "ReadsNotGranted", message, epoch });
 }
 
+/** Null: it must wait for the disk, the bucket or an LSN, or be refused. */
+function readAtOnce(
+  slab: Slab,
+  { offset, length, leastLsn }: ReadRequest,
+  follower: ReplicaFollower,
+): Uint8Array | null {
+  const { image } = follower;
+  if (follower.failure !== null || !follower.hasReached(leastLsn)) return null;
+  const { epoch, appliedLsn } = image.logPosition();
+  return image.readInline(slab, 0, length, offset) === length
+    ? bytesAnswer(slab, length, appliedLsn, epoch)
+    : null;
+}
+
 /** The place is noted before the bytes are read: they are at least as new as it says. */
 async function readInto(
   slab: Slab,
@@ -113,11 +147,13 @@ async function readInto(
 ): Promise<Uint8Array> {
   const { image } = follower;
   const { epoch, appliedLsn } = image.logPosition();
-  const got = image.readInline(slab, 0, length, offset);
-  if (got !== length) await image.read(slab, 0, length, offset);
+  await image.read(slab, 0, length, offset);
   // The epoch is looked at again behind the read: a newer writer's bytes may be among them.
-  const newest = Math.max(epoch, image.logPosition().epoch);
-  const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn, epoch: newest }, length);
+  return bytesAnswer(slab, length, appliedLsn, Math.max(epoch, image.logPosition().epoch));
+}
+
+function bytesAnswer(slab: Slab, length: number, appliedLsn: number, epoch: number): Uint8Array {
+  const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn, epoch }, length);
   slab.bytes.copy(bytes, payloadAt, 0, length);
   sealMessage(bytes);
   return bytes;

@@ -3,10 +3,9 @@
  * messages get lost, both ways, as a broken network does.
  */
 import { VarveError } from "#shared/domain/errors.ts";
-import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import type { Handler, MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 
 type Listener = (data: Uint8Array, subject: string) => void;
-type Handler = (data: Uint8Array) => Promise<Uint8Array | null>;
 
 export class MemoryMessageBus implements MessageBus {
   /** Messages on subjects for which it is true are lost. */
@@ -30,7 +29,7 @@ export class MemoryMessageBus implements MessageBus {
     const answer = this.cut(subject)
       ? null
       : await within(
-          handler(Uint8Array.from(data)).catch(() => null),
+          Promise.resolve(handler(Uint8Array.from(data))).catch(() => null),
           timeoutMs,
         );
     if (answer === null) throw failed("BusNoAnswer", `no answer from ${subject}`);

@@ -2,15 +2,17 @@
  * The message bus over core NATS: at most once, no storage. The connection is the process's own (adapters/nats/connect.ts) and comes
  * back by itself; what is sent meanwhile fails or is lost, as the port says.
  */
-import { errors, type Msg, type NatsConnection } from "@nats-io/transport-node";
-import { VarveError } from "#shared/domain/errors.ts";
-import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import type { Msg, NatsConnection } from "@nats-io/transport-node";
+import type { Handler, MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import { NatsRequests } from "./nats-requests.ts";
 
 export class NatsMessageBus implements MessageBus {
   readonly #connection: NatsConnection;
+  readonly #requests: NatsRequests;
 
   constructor(connection: NatsConnection) {
     this.#connection = connection;
+    this.#requests = new NatsRequests(connection);
   }
 
   publish(subject: string, data: Uint8Array): void {
@@ -22,13 +24,8 @@ export class NatsMessageBus implements MessageBus {
     }
   }
 
-  async request(subject: string, data: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
-    try {
-      const answer = await this.#connection.request(subject, data, { timeout: timeoutMs });
-      return answer.data;
-    } catch (cause) {
-      throw requestError(subject, cause);
-    }
+  request(subject: string, data: Uint8Array, timeoutMs: number): Promise<Uint8Array> {
+    return this.#requests.send(subject, data, timeoutMs);
   }
 
   subscribe(subject: string, listener: (data: Uint8Array, subject: string) => void): Subscription {
@@ -40,18 +37,25 @@ export class NatsMessageBus implements MessageBus {
     return { close: () => subscription.unsubscribe() };
   }
 
-  serve(subject: string, handler: (data: Uint8Array) => Promise<Uint8Array | null>): Subscription {
+  serve(subject: string, handler: Handler): Subscription {
     const subscription = this.#connection.subscribe(subject, {
       callback: (error, message) => {
-        if (error === null) void this.#answer(message, handler);
+        if (error !== null) return;
+        const answer = handler(message.data);
+        // Answers of one round of input leave in one write.
+        if (answer === null || answer instanceof Uint8Array) this.#respond(message, answer);
+        else void this.#respondLater(message, answer);
       },
     });
     return { close: () => subscription.unsubscribe() };
   }
 
   /** A handler that fails answers nothing, and whoever asked asks elsewhere. */
-  async #answer(message: Msg, handler: (data: Uint8Array) => Promise<Uint8Array | null>): Promise<void> {
-    const answer = await handler(message.data).catch(() => null);
+  async #respondLater(message: Msg, answer: Promise<Uint8Array | null>): Promise<void> {
+    this.#respond(message, await answer.catch(() => null));
+  }
+
+  #respond(message: Msg, answer: Uint8Array | null): void {
     if (answer === null || this.#connection.isClosed()) return;
     try {
       message.respond(answer);
@@ -59,22 +63,4 @@ export class NatsMessageBus implements MessageBus {
       // Closed meanwhile.
     }
   }
-}
-
-function requestError(subject: string, cause: unknown): VarveError {
-  const nobody =
-    cause instanceof errors.NoRespondersError ||
-    (cause instanceof errors.RequestError && cause.isNoResponders());
-  const late = cause instanceof errors.TimeoutError;
-  const tag = nobody ? "BusNobody" : late ? "BusNoAnswer" : "BusAway";
-  const what = nobody
-    ? `nobody serves ${subject}`
-    : late
-      ? `no answer from ${subject}`
-      : `NATS: ${String(cause)}`;
-  return new VarveError(tag, "Retry", what, {
-    hint: "Look whether that process and the NATS servers run: varve node list.",
-    fields: { subject },
-    cause,
-  });
 }

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
+import { jetstreamManager } from "@nats-io/jetstream";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NatsMessageBus } from "#shared/adapters/message-bus/nats.ts";
 import { connectNats } from "#shared/adapters/nats/connect.ts";
@@ -47,16 +48,29 @@ interface Disk {
 
 async function onCluster<T>(load: Load, use: (disk: Disk) => Promise<T>): Promise<T> {
   const lab = new Lab(load.servers);
+  // The catalogue outlives a lab: nodes keep this volume only.
+  const only = `disk-${new SystemRandom().hex(4)}`;
   try {
-    for (const name of nodes) await lab.storage(name);
-    // The catalogue outlives a lab.
-    const name = `disk-${new SystemRandom().hex(4)}`;
-    const volumeId = await lab.createVolume(name, sizeBytes, nodes);
+    for (const node of nodes) await lab.storage(node, { only });
+    const volumeId = await lab.createVolume(only, sizeBytes, nodes);
     const { port } = await lab.gateway("gate");
-    return await use({ uri: nbdUri(`127.0.0.1:${port}`, name), volumeId });
+    try {
+      return await use({ uri: nbdUri(`127.0.0.1:${port}`, only), volumeId });
+    } finally {
+      await lab.close();
+      await removeLog(load, volumeId);
+    }
   } finally {
     await lab.close();
   }
+}
+
+/** Each log reserves its whole room on the servers: a few pairs later there would be none left. */
+async function removeLog({ servers }: Load, volumeId: string): Promise<void> {
+  const connection = await connectNats({ servers: servers.addresses, name: "bench" });
+  const manager = await jetstreamManager(connection);
+  await manager.streams.delete(`varve-log-${volumeId}`);
+  await connection.close();
 }
 
 /** Through NBD, with two replicas that apply what is written. */

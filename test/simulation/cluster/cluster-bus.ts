@@ -3,12 +3,10 @@
  * from one of two processes to the other. One SimulatedSubjects for the servers, one SimulatedBus for each process.
  */
 import { VarveError } from "#shared/domain/errors.ts";
-import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import type { Handler, MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 import type { SimulatedNats } from "./cluster-nats.ts";
 import { servers } from "./cluster-network.ts";
 import type { SimulatedProcess } from "./cluster-process.ts";
-
-type Handler = (data: Uint8Array) => Promise<Uint8Array | null>;
 
 interface Listener {
   readonly process: SimulatedProcess;
@@ -73,8 +71,7 @@ export class SimulatedBus implements MessageBus {
         }
         if (this.isLost(process, served.process)) return;
         this.forward(served.process, () => {
-          served
-            .handler(Uint8Array.from(copy))
+          Promise.resolve(served.handler(Uint8Array.from(copy)))
             .catch(() => null)
             .then((given) => {
               if (given === null || this.isLost(served.process, process)) return;
