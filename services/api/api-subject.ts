@@ -3,6 +3,7 @@
  * routes.ts calls them; the JSON forms of what they say are those of shared/api/http-api.ts.
  */
 import type { ApiStatus } from "#shared/api/http-api.ts";
+import type { ArrivalAdministration } from "#shared/ports/arrival-administration.ts";
 import type { BucketAdministration } from "#shared/ports/bucket-administration.ts";
 import type { ClusterAdministration, ReplicaAdministration } from "#shared/ports/cluster-administration.ts";
 import type { ConnectionRegister } from "#shared/ports/connection-register.ts";
@@ -15,6 +16,7 @@ export interface ApiSubject {
   /** Not there on one machine. */
   readonly cluster?: ClusterAdministration;
   readonly replicas?: ReplicaAdministration;
+  readonly arrivals?: ArrivalAdministration;
   /** Null with `--bucket none`. */
   readonly bucket: () => BucketAdministration | null;
   readonly connections: ConnectionRegister;

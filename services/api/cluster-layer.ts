@@ -6,6 +6,7 @@ import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { removeLogStream } from "#shared/adapters/write-log/jetstream-removal.ts";
+import type { PlacementGround } from "#shared/domain/placement.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { ApiConfig } from "#shared/shell/cluster-config.ts";
 import { openCluster } from "#shared/shell/cluster-connection.ts";
@@ -13,6 +14,7 @@ import { type ClusterPast as ClusterHistories, openClusterPast } from "#shared/s
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-address.ts";
 import type { ApiSubject } from "./api-subject.ts";
+import { Arrivals } from "./engine/arrivals.ts";
 import { type ApiJobs, ClusterBucket, type ClusterBucketOptions } from "./engine/cluster-bucket.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
@@ -46,13 +48,15 @@ export async function openClusterApi(
   const archived = config.bucket !== null;
   const parts = { catalog, map, leases, bus, past, archived, clock, random };
   const volumes = new ClusterVolumes({ ...parts, removeLog });
+  const ground = (): PlacementGround => volumes.ground();
+  const arrivals = new Arrivals({ catalog, map, past, clock, random, archived, ground });
   const placing = new ReplicaPlacing({
     map,
     bus,
     clock,
     require: (name) => volumes.require(name),
     replicas: (name) => volumes.replicas(name),
-    ground: () => volumes.ground(),
+    ground,
     volumes: () => catalog.list().filter(({ state }) => state === "active"),
     onNote,
   });
@@ -89,7 +93,7 @@ export async function openClusterApi(
   tend();
   place();
   return {
-    subject: subjectOf(config, home.version, volumes, { placing, past: pasts, bucket }),
+    subject: subjectOf(config, home.version, volumes, { placing, past: pasts, bucket, arrivals }),
     readiness: () => {
       const away = cluster.missing();
       const detail = { api: config.name, nodes: volumes.nodes().length, volumes: volumes.list().length };
@@ -145,19 +149,21 @@ interface Parts {
   readonly placing: ReplicaPlacing;
   readonly past: ClusterPast;
   readonly bucket: ClusterBucket | null;
+  readonly arrivals: Arrivals;
 }
 
 function subjectOf(
   { http }: ApiConfig,
   version: string,
   volumes: ClusterVolumes,
-  { placing, past, bucket }: Parts,
+  { placing, past, bucket, arrivals }: Parts,
 ): ApiSubject {
   const startedAt = new Date().toISOString();
   return {
     volumes,
     cluster: volumes,
     replicas: placing,
+    arrivals,
     past,
     bucket: () => bucket,
     connections: { connections: () => [], totals: () => ({}) },

@@ -10,6 +10,7 @@ import { varveApi } from "#shared/api/http-api.ts";
 import { byteSizeFrom } from "#shared/domain/byte-size.ts";
 import type { PoolOrder } from "#shared/domain/cluster.ts";
 import { VarveError } from "#shared/domain/errors.ts";
+import type { ArrivalAdministration } from "#shared/ports/arrival-administration.ts";
 import type { ClusterAdministration, NodeView, ReplicaView } from "#shared/ports/cluster-administration.ts";
 import { fromPort } from "#shared/shell/run-process.ts";
 import { answered } from "./answered.ts";
@@ -19,6 +20,10 @@ import { readBody } from "./request-body.ts";
 export const clusterRoutes = (subject: ApiSubject) => {
   const cluster = (): ClusterAdministration => {
     if (subject.cluster !== undefined) return subject.cluster;
+    throw notACluster();
+  };
+  const arrivals = (): ArrivalAdministration => {
+    if (subject.arrivals !== undefined) return subject.arrivals;
     throw notACluster();
   };
   return HttpApiBuilder.group(varveApi, "cluster", (handlers) =>
@@ -43,6 +48,33 @@ export const clusterRoutes = (subject: ApiSubject) => {
       )
       .handle("takeover", ({ params }) =>
         answered(fromPort("take a volume over", async () => cluster().takeover(params.name))),
+      )
+      .handleRaw("arrive", ({ params, request }) =>
+        answered(
+          Effect.gen(function* () {
+            const {
+              size,
+              replicas = 1,
+              reads = "available",
+              ...rest
+            } = yield* readBody(request, clusterBodies.Arrive);
+            const sizeBytes = typeof size === "string" ? byteSizeFrom(size, "size") : size;
+            const volume = { ...rest, ...params, sizeBytes, replicas, reads };
+            const arrival = yield* fromPort("begin a move", async () => arrivals().arrive(volume));
+            return HttpServerResponse.jsonUnsafe(arrival);
+          }),
+        ),
+      )
+      .handleRaw("arrived", ({ params, request }) =>
+        answered(
+          Effect.gen(function* () {
+            const { volumeId } = yield* readBody(request, clusterBodies.Arrived);
+            const arrival = yield* fromPort("end a move", async () =>
+              arrivals().arrived(params.name, volumeId),
+            );
+            return HttpServerResponse.jsonUnsafe(arrival);
+          }),
+        ),
       ),
   );
 };

@@ -2,7 +2,7 @@
  * Commands of a cluster: its processes (gateway, storage, archiver, api) with their settings, and what is done to it from outside. Entries of
  * the command table (command-table.ts). Each setting is a flag, an environment variable and a name in the file of --config.
  */
-import { type Command, type Flag, json, served, volumeName } from "./command.ts";
+import { api, type Command, type Flag, json, served, volumeName } from "./command.ts";
 import { replicaCommands } from "./replica-commands.ts";
 
 const setting = (name: string, value: string, summary: string, repeat = false): Flag => ({
@@ -151,6 +151,29 @@ export const clusterCommands: readonly Command[] = [
       ...served,
     ],
     load: async () => (await import("./commands/cluster.ts")).clusterCommandModule.attachments,
+  },
+  {
+    path: ["volume", "move"],
+    summary: "move a volume of a stopped varve up into a cluster",
+    detail: [
+      "Copies it through a gateway, reads all of it back, and marks it as moved here: it is never served twice.",
+      "Killed at any time: run it again, it goes on. Its past of before stays in its bucket, for varve rescue.",
+    ],
+    args: [volumeName],
+    flags: [
+      { name: "data", value: "DIR", summary: "the data directory that has it (required)" },
+      api,
+      { name: "gateway", value: "ADDR", summary: "NBD address of a gateway of the cluster (required)" },
+      { name: "replicas", value: "N", summary: "images on so many storage nodes (default 1)" },
+      {
+        name: "reads",
+        value: "available|strict",
+        summary: "of a gateway that is cut off: its last state (default), or nothing",
+      },
+      { name: "dry-run", summary: "say what would be done, and change nothing" },
+      json,
+    ],
+    load: async () => (await import("./commands/move.ts")).move,
   },
   {
     path: ["volume", "takeover"],

@@ -5,7 +5,7 @@
 import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint";
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup";
 import * as Schema from "effect/Schema";
-import { errors, Size } from "./volume-schema.ts";
+import { errors, Reads, Size } from "./volume-schema.ts";
 
 const Node = Schema.Struct({
   name: Schema.String,
@@ -56,11 +56,27 @@ const SetPools = Schema.Struct({
   ),
 });
 
-export const clusterBodies = { SetPools };
+const Arrive = Schema.Struct({
+  from: Schema.String.annotate({ description: "id of the volume in its data directory" }),
+  place: Schema.String.annotate({ description: "where that is, for people" }),
+  size: Size,
+  reads: Schema.optionalKey(Reads),
+  replicas: Schema.optionalKey(Schema.Int),
+});
+
+const Arrived = Schema.Struct({ volumeId: Schema.String });
+
+const Arrival = Schema.Struct({
+  volumeId: Schema.String,
+  fresh: Schema.Boolean.annotate({ description: "nothing was ever written to it" }),
+});
+
+export const clusterBodies = { SetPools, Arrive, Arrived };
 
 export type ApiNode = typeof Node.Type;
 export type ApiReplica = typeof Replica.Type;
 export type ApiAttachment = typeof Attachment.Type;
+export type ApiArrival = typeof Arrival.Type;
 
 export const cluster = HttpApiGroup.make("cluster").add(
   HttpApiEndpoint.get("nodes", "/v1/nodes", { success: Schema.Array(Node), error: errors }),
@@ -78,6 +94,18 @@ export const cluster = HttpApiGroup.make("cluster").add(
   HttpApiEndpoint.post("takeover", "/v1/volumes/:name/takeover", {
     params: { name: Schema.String },
     success: Attachment,
+    error: errors,
+  }),
+  HttpApiEndpoint.post("arrive", "/v1/volumes/:name/arrive", {
+    params: { name: Schema.String },
+    payload: Arrive,
+    success: Arrival,
+    error: errors,
+  }),
+  HttpApiEndpoint.post("arrived", "/v1/volumes/:name/arrived", {
+    params: { name: Schema.String },
+    payload: Arrived,
+    success: Arrival,
     error: errors,
   }),
 );

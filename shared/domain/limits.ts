@@ -291,7 +291,7 @@ export const limits = {
   /** Pools of one node, and tags of one pool: a node's record stays below 64 KiB. */
   poolsMax: 16,
   poolTagsMax: 16,
-  /** A volume's orders: 1024 volumes of 850 bytes with all of them stay below the catalogue's 1 MiB. */
+  /** A volume's orders: 1024 volumes of 1020 bytes with all of them stay below the catalogue's 1 MiB. */
   orderTagsMax: 4,
   schedulesMax: 4,
   scheduleNameMax: 16,

@@ -13,9 +13,10 @@ export type VolumeDurability = (typeof durabilities)[number];
 
 /**
  * creating: files may be missing or half made, nobody was told that the volume exists; a start removes it.
- * active: exists. deleting: the user was promised that it goes; a start removes what is left.
+ * active: exists. deleting: the user was promised that it goes; a start removes what is left. arriving: a cluster's, being filled
+ * from a data directory, served to who fills it only. moved: a data directory's, served by a cluster now and never again from here.
  */
-export const volumeStates = ["creating", "active", "deleting"] as const;
+export const volumeStates = ["creating", "active", "deleting", "arriving", "moved"] as const;
 export type VolumeState = (typeof volumeStates)[number];
 
 /**
@@ -24,6 +25,14 @@ export type VolumeState = (typeof volumeStates)[number];
  */
 export const readPolicies = ["available", "strict"] as const;
 export type ReadPolicy = (typeof readPolicies)[number];
+
+/** The other end of a move (docs/specs/move-into-cluster.md). */
+export interface VolumeMove {
+  /** The volume's id there. */
+  readonly volumeId: string;
+  /** For people: the cluster's api, or host and data directory. */
+  readonly place: string;
+}
 
 export interface VolumeRecord {
   /** 16 lower-case hex digits, never reused. */
@@ -40,6 +49,8 @@ export interface VolumeRecord {
   readonly reads?: ReadPolicy;
   /** Not there: none (volume-orders.ts). */
   readonly orders?: VolumeOrders;
+  /** Of a volume that is moved or arriving. */
+  readonly move?: VolumeMove;
 }
 
 const namePattern = /^[a-z0-9][a-z0-9._-]*$/;

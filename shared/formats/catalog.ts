@@ -9,6 +9,7 @@ import {
   isReadPolicy,
   isVolumeId,
   type ReadPolicy,
+  type VolumeMove,
   type VolumeRecord,
   volumeNameMistake,
   volumeSizeMistake,
@@ -25,10 +26,10 @@ import { checksumOf } from "./checksum.ts";
 import { fields, integer, list, nullable, type Shape, text } from "./json-shape.ts";
 
 const formatName = "varve-catalog";
-/** Version 2 has `reads`, 3 `orders`; each is written only where a volume needs it, so that older programs read the rest. */
-const catalogVersions = [1, 2, 3] as const;
+/** Version 2 has `reads`, 3 `orders`, 4 `move`; each is written only where a volume needs it, so that older programs read the rest. */
+const catalogVersions = [1, 2, 3, 4] as const;
 type CatalogVersion = (typeof catalogVersions)[number];
-/** 1024 volumes of at most 850 bytes each and the frame; more is refused unread. */
+/** 1024 volumes of at most 1020 bytes each and the frame; more is refused unread. */
 export const catalogBytesMax = 1024 * 1024;
 /** The last lines: the checksum of all bytes before them. */
 const closingLines = (sum: string): string => `  "checksum": "xxh64:${sum}"\n}\n`;
@@ -123,7 +124,9 @@ const rules: Readonly<Record<keyof VolumeRecord, (value: unknown) => string | nu
   createdAtMs: (value) =>
     Number.isSafeInteger(value) && (value as number) >= 0 ? null : "is not a time in ms",
   state: (value) =>
-    (volumeStates as readonly unknown[]).includes(value) ? null : 'is not "creating", "active" or "deleting"',
+    (volumeStates as readonly unknown[]).includes(value)
+      ? null
+      : 'is not "creating", "active", "deleting", "arriving" or "moved"',
   reads: (value) =>
     value === undefined || (typeof value === "string" && isReadPolicy(value))
       ? null
@@ -135,7 +138,20 @@ const rules: Readonly<Record<keyof VolumeRecord, (value: unknown) => string | nu
     const mistakes = ordersMistakes(value as VolumeOrders);
     return mistakes.length === 0 ? null : `are wrong: ${mistakes.join(", ")}`;
   },
+  move: (value) => {
+    const mistake = value === undefined ? null : moveShape(value, "");
+    return mistake === null ? null : `is wrong: ${mistake.trim()}`;
+  },
 };
+
+/** Printable ASCII that JSON leaves as it is. */
+const movePlacePattern = /^[ !#-[\]-~]{1,100}$/;
+const moveShape: Shape = nullable(
+  fields<VolumeMove>({
+    volumeId: text((value) => (isVolumeId(value) ? null : "is not 16 lower-case hex digits")),
+    place: text((value) => (movePlacePattern.test(value) ? null : "is not 1 to 100 plain characters")),
+  }),
+);
 
 const anyText = text(() => null);
 const ordersShape: Shape = fields<VolumeOrders>({
@@ -149,6 +165,7 @@ const ordersShape: Shape = fields<VolumeOrders>({
 });
 
 function versionOf(records: readonly VolumeRecord[]): CatalogVersion {
+  if (records.some(({ move }) => move !== undefined)) return 4;
   if (records.some(({ orders }) => orders !== undefined && hasOrders(orders))) return 3;
   return records.some(({ reads }) => reads === "strict") ? 2 : 1;
 }
@@ -167,8 +184,15 @@ function inOrder(record: VolumeRecord, version: CatalogVersion): VolumeRecord {
     createdAtMs,
     state,
     ...(reads === undefined ? {} : { reads }),
-    ...(version === 3 || orders !== noOrders ? { orders: ordersInOrder(orders) } : {}),
+    ...(version >= 3 || orders !== noOrders ? { orders: ordersInOrder(orders) } : {}),
+    ...moveInOrder(record.move ?? null, version),
   };
+}
+
+function moveInOrder(move: VolumeMove | null, version: CatalogVersion): { readonly move?: VolumeMove } {
+  if (move !== null) return { move: { volumeId: move.volumeId, place: move.place } };
+  // In the file every volume of version 4 has the field.
+  return version === 4 ? { move: null as unknown as VolumeMove } : {};
 }
 
 function ordersInOrder({ lab, tags, logReplicas, schedules }: VolumeOrders): VolumeOrders {

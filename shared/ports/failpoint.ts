@@ -26,5 +26,15 @@ export const takeoverSteps = [
 ] as const;
 export type TakeoverStep = (typeof takeoverSteps)[number];
 
+/** Steps of a move into a cluster, in order (docs/specs/move-into-cluster.md); `move-copying` is passed after each piece. */
+export const moveSteps = [
+  "move-arriving",
+  "move-copying",
+  "move-copied",
+  "move-marked",
+  "move-served",
+] as const;
+export type MoveStep = (typeof moveSteps)[number];
+
 export type Failpoint = (name: FailpointName) => void;
 export type TakeoverFailpoint = (step: TakeoverStep) => void;

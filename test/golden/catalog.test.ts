@@ -69,6 +69,16 @@ describe("catalogue", () => {
     expect(encodeCatalog([{ ...disk0, orders: noOrders }, backup]).toString()).toBe(bytes.toString());
   });
 
+  test("version 4 is written where a volume was moved, or arrives", () => {
+    const [disk0, backup] = records as [VolumeRecord, VolumeRecord];
+    const move = { volumeId: "00c0ffee5ca1ab1e", place: "http://10.83.0.41:8080" };
+    const moved = { ...disk0, state: "moved", move } as const;
+    const page = textExample("catalog.md", "json-4");
+    expect(encodeCatalog([moved, backup]).toString()).toBe(page.toString());
+    expect(decodeCatalog(page, "catalog.json")).toEqual([backup, moved]);
+    expect(undetectedFlips(page, accepts)).toEqual([]);
+  });
+
   test("they are JSON as they stand", () => {
     expect(JSON.parse(bytes.toString())).toMatchObject({ format: "varve-catalog", version: 1 });
   });

@@ -38,6 +38,7 @@ import type {
   VolumeView,
 } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
+import { stillArriving } from "./arrivals.ts";
 import { clusterPastView } from "./cluster-past-view.ts";
 import { requireNode, requirePools } from "./node-rules.ts";
 
@@ -80,12 +81,12 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   list(): readonly VolumeView[] {
     return this.#options.catalog
       .list()
-      .filter(({ state }) => state === "active")
+      .filter(({ state }) => state === "active" || state === "arriving")
       .map((record) => this.#view(record));
   }
 
   show(name: string): VolumeView {
-    return this.#view(this.require(name));
+    return this.#view(this.#arriving(name) ?? this.require(name));
   }
 
   async create(volume: NewVolume): Promise<VolumeView> {
@@ -124,10 +125,11 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   async delete(name: string): Promise<void> {
-    const record = this.require(name);
+    const record = this.#arriving(name) ?? this.require(name);
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
-    await this.#options.catalog.put({ ...record, state: "deleting" });
+    const { move: _move, ...gone } = record;
+    await this.#options.catalog.put({ ...gone, state: "deleting" });
     const { clock } = this.#options;
     const endMs = clock.monotonicMs() + deletedMs;
     while (!(await this.#finishDeletion(record.id)) && clock.monotonicMs() < endMs) {
@@ -283,10 +285,11 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     return lease !== null && lease.state === "held" ? lease : null;
   }
 
-  /** The volume of that name. Throws UnknownVolumeError. */
+  /** The volume of that name. Throws UnknownVolumeError, VolumeArrivingError. */
   require(name: string): VolumeRecord {
     const record = this.#options.catalog.find(name);
     if (record !== null && record.state === "active") return record;
+    if (this.#arriving(name) !== null) throw stillArriving(name);
     const names = this.list().map((view) => view.name);
     throw new VarveError(
       "UnknownVolumeError",
@@ -299,7 +302,13 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     );
   }
 
+  #arriving(name: string): VolumeRecord | null {
+    const record = this.#options.catalog.find(name);
+    return record !== null && record.state === "arriving" ? record : null;
+  }
+
   #view(record: VolumeRecord): VolumeView {
+    const isArriving = record.state === "arriving";
     const lease = this.#serving(record.id);
     const placement = this.#options.map.placementOf(record.id);
     const places = (placement?.replicas ?? []).map(({ node, pool }) => `${node}:${pool}`);
@@ -312,7 +321,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       reads: record.reads ?? "available",
       orders: record.orders ?? noOrders,
       createdAtMs: record.createdAtMs,
-      condition: lease === null ? "closed" : "serving",
+      condition: isArriving ? "busy" : lease === null ? "closed" : "serving",
       failure: null,
       attachedClients: 0,
       imagePath: places.join(", "),

@@ -208,7 +208,7 @@ export class ArchivedVolume {
     const isNew = past.historyOf(id) === null;
     const beginBytes = map.placementOf(id)?.beginBytes ?? sizeBytes;
     const history = await past.changeHistory(id, (present) => {
-      const isActive = catalog.list().some((one) => one.id === id && one.state === "active");
+      const isActive = catalog.list().some((one) => one.id === id && one.state !== "deleting");
       // Somebody else buried it.
       if (present === null && !isActive) throw notOpen(this.record.name);
       const record = present ?? newHistoryRecord(id, beginBytes);

@@ -142,6 +142,9 @@ async function report(config: UpConfig, opened: OpenVolumes, json: boolean): Pro
     printLine(howToUse(views, config));
   }
   warnings(config, views, await opened.host.strangers());
+  for (const { name, move } of opened.host.moved.list()) {
+    printNote(`note: volume ${name} was moved to ${move?.place ?? ""} and is not served here`);
+  }
   printLine(readyLine);
 }
 

@@ -16,6 +16,9 @@ import { RelayLink } from "./relay-link.ts";
 /** In front of the name when a gateway asks for its client. No volume's name has a colon. */
 const relayPrefix = "relay:";
 
+/** In front of the name when `varve volume move` fills a volume that nobody else may use yet. */
+export const arrivingPrefix = "arriving:";
+
 export interface ClusterExportsOptions extends ClusterVolumeSetting {
   readonly catalog: Pick<VolumeCatalog, "list" | "find">;
   /** Only this volume; null: all. */
@@ -61,9 +64,11 @@ export class ClusterExports implements ExportDirectory {
     const at = exportName.indexOf("@");
     if (at > 0) return await this.#openPoint(exportName.slice(0, at), exportName.slice(at + 1));
     const relayed = exportName.startsWith(relayPrefix);
-    const name = relayed ? exportName.slice(relayPrefix.length) : exportName;
+    const wanted = relayed ? exportName.slice(relayPrefix.length) : exportName;
+    const arriving = wanted.startsWith(arrivingPrefix);
+    const name = arriving ? wanted.slice(arrivingPrefix.length) : wanted;
     const record = this.#options.catalog.find(name);
-    if (record === null || !this.#isOffered(record)) return null;
+    if (record === null || !this.#isOffered(record, arriving ? "arriving" : "active")) return null;
     if (this.#closing) throw new VarveError("GatewayClosing", "Retry", "this gateway is closing");
     if (record.durability !== "write") throw flushRefused(name);
     let volume = this.#volumes.get(record.id);
@@ -79,7 +84,7 @@ export class ClusterExports implements ExportDirectory {
     } catch (cause) {
       // Who relays already goes no further: two gateways that are mistaken about each other would never end.
       if (relayed || !(cause instanceof VarveError) || cause._tag !== "ServedElsewhere") throw cause;
-      return await this.#relay(name, cause);
+      return await this.#relay(wanted, cause);
     }
   }
 
@@ -113,9 +118,9 @@ export class ClusterExports implements ExportDirectory {
     await Promise.all([...this.#volumes.values()].map(async (volume) => volume.close()));
   }
 
-  #isOffered({ name, state }: VolumeRecord): boolean {
+  #isOffered({ name, state }: VolumeRecord, wanted: "active" | "arriving" = "active"): boolean {
     const { only } = this.#options;
-    return state === "active" && (only === null || only === name);
+    return state === wanted && (only === null || only === name);
   }
 }
 

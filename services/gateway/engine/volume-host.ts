@@ -27,6 +27,7 @@ import type {
   VolumeView,
 } from "#shared/ports/volume-administration.ts";
 import { DataDirectory } from "./data-directory.ts";
+import { requireHeld, requireNotNeeded } from "./deletion-rules.ts";
 import { HistoryFile } from "./history-file.ts";
 import {
   directoryTaken,
@@ -35,12 +36,11 @@ import {
   shrinkNotAllowed,
   unknownVolume,
   volumeExists,
-  volumeNeeded,
-  volumeNotHeld,
 } from "./host-errors.ts";
 import { type ConnectionCutter, HostWaits } from "./host-waits.ts";
 import { HostedVolume } from "./hosted-volume.ts";
 import { JobRegister } from "./job-register.ts";
+import { type MoveCopy, MovedVolumes } from "./moved-volumes.ts";
 import { PastChanges } from "./past-changes.ts";
 import { dropNeedlessPins, PinUpkeep } from "./pin-upkeep.ts";
 import { PointSources } from "./point-sources.ts";
@@ -55,6 +55,7 @@ export class VolumeHost implements VolumeAdministration {
   readonly exports: ExportDirectory;
   readonly past: PastAdministration;
   readonly jobs: JobRegister;
+  readonly moved: MovedVolumes;
   private readonly options: VolumeHostOptions;
   private readonly directory: DataDirectory;
   private readonly volumes = new Map<string, HostedVolume>();
@@ -68,6 +69,7 @@ export class VolumeHost implements VolumeAdministration {
   private constructor(options: VolumeHostOptions, directory: DataDirectory) {
     this.options = options;
     this.directory = directory;
+    this.moved = new MovedVolumes(options.catalog, this.volumes);
     this.points = new PointSources(options.clock);
     this.waits = new HostWaits(options.clock);
     this.upkeep = new PinUpkeep(options.clock, async () =>
@@ -146,7 +148,8 @@ export class VolumeHost implements VolumeAdministration {
   }
 
   /** Directories in volumes/ that the catalogue does not know. */
-  strangers = async (): Promise<readonly string[]> => this.directory.strangers([...this.volumes.keys()]);
+  strangers = async (): Promise<readonly string[]> =>
+    this.directory.strangers([...this.volumes.keys(), ...this.moved.names()]);
 
   async create(volume: NewVolume): Promise<VolumeView> {
     checkVolumeName(volume.name);
@@ -177,9 +180,11 @@ export class VolumeHost implements VolumeAdministration {
 
   async delete(name: string): Promise<void> {
     await this.change(async () => {
+      const moved = this.moved.find(name);
+      if (moved !== null) return await this.moved.drop(moved, async () => this.forget(moved));
       const volume = this.require(name);
       volume.requireDetached("deleted");
-      this.requireNotNeeded(volume);
+      requireNotNeeded(volume, [...this.volumes.values()]);
       if (!this.serving) await volume.requireNeverArchived();
       await volume.whileBusy(async () => {
         await this.promiseDeletion(volume);
@@ -209,6 +214,11 @@ export class VolumeHost implements VolumeAdministration {
       await (sizeBytes < before ? volume.whileBusy(resize) : resize());
       return volume.view();
     });
+  }
+
+  /** While nothing is served: `copy` takes the volume to another place; from then on it is never served here again. */
+  async moveAway(name: string, place: string, copy: MoveCopy): Promise<void> {
+    await this.change(async () => this.moved.move(this.require(name), place, copy));
   }
 
   async setDurability(name: string, durability: VolumeDurability): Promise<VolumeView> {
@@ -258,6 +268,7 @@ export class VolumeHost implements VolumeAdministration {
     if (!catalog.exists()) await catalog.save();
     for (const record of catalog.list()) {
       if (record.state === "active") this.volumes.set(record.name, this.hosted(record));
+      else if (record.state === "moved") this.moved.add(record);
       // A half-made volume was promised to nobody, a half-deleted one was promised to go.
       else await this.forget(record);
     }
@@ -308,26 +319,13 @@ export class VolumeHost implements VolumeAdministration {
     const archived = this.serving && parts.homes !== null && volume.failure === null;
     try {
       if (archived) await this.waits.forBucket(volume.past.archiveAll());
-      if (archived) await this.requireHeld(volume);
+      if (archived) await requireHeld(volume, [...this.volumes.values()]);
       if (archived) await this.waits.forBucket(volume.past.publishDeleted());
       await catalog.put({ ...volume.record, state: "deleting" });
     } catch (cause) {
       volume.past.notDeleted().catch(() => undefined); // told by a later manifest
       throw cause;
     }
-  }
-
-  /** A clone's older points are folded from it: they must not hang on what a bucket without power could still lose. */
-  private async requireHeld(volume: HostedVolume): Promise<void> {
-    const { id, name } = volume.record;
-    const clones = [...this.volumes.values()].filter((one) => one.past.history?.origin?.volumeId === id);
-    const held = clones.length === 0 || (await volume.past.heldAll());
-    if (!held) throw volumeNotHeld(name, clones.map((one) => one.name).join(", "));
-  }
-
-  private requireNotNeeded({ name, record }: HostedVolume): void {
-    const clones = [...this.volumes.values()].filter((one) => one.name !== name && one.readsFrom(record.id));
-    if (clones.length > 0) throw volumeNeeded(name, clones.map((one) => one.name).join(", "));
   }
 
   /** Files first, then the entry: a crash between finds the entry again and ends the work. */
@@ -370,12 +368,14 @@ export class VolumeHost implements VolumeAdministration {
 
   private require(name: string): HostedVolume {
     const volume = this.volumes.get(name);
-    if (volume === undefined) throw unknownVolume(name, [...this.volumes.keys()].sort());
+    if (volume === undefined)
+      throw this.moved.refusal(name) ?? unknownVolume(name, [...this.volumes.keys()].sort());
     return volume;
   }
 
   private async requireFreeName(name: string): Promise<void> {
     if (this.volumes.has(name)) throw volumeExists(name);
+    this.moved.refuse(name);
     if (!(await this.strangers()).includes(name)) return;
     throw directoryTaken(name, this.directory.pathsOf(name).directory);
   }

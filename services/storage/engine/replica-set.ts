@@ -114,7 +114,7 @@ export class ReplicaSet {
       const place = placeOn(map.placementOf(record.id), node);
       if (place === null || (only !== null && record.name !== only)) continue;
       if (record.state === "deleting") await this.#forget(record, place);
-      else if (record.state === "active") wanted.set(record.id, record);
+      else if (record.state === "active" || record.state === "arriving") wanted.set(record.id, record);
     }
     for (const [id, replica] of this.#kept) {
       const place = wanted.has(id) ? placeOn(map.placementOf(id), node) : null;

@@ -49,6 +49,7 @@ describe("round trip", () => {
         createdAtMs: Number.MAX_SAFE_INTEGER,
         state: "creating",
         reads: "strict",
+        move: { volumeId: "f".repeat(16), place: "p".repeat(100) },
         orders: {
           lab: "l".repeat(limits.nameLengthMax),
           tags: ["a", "b", "c", "d"].map((letter) => letter.repeat(limits.nameLengthMax)),
@@ -81,7 +82,10 @@ describe("every mistake is named", () => {
     [[{ ...record, sizeBytes: 1000 }], ["volumes[0].sizeBytes is not a multiple of 512 bytes"]],
     [[{ ...record, durability: "never" }], ['volumes[0].durability is neither "write" nor "flush"']],
     [[{ ...record, createdAtMs: -1 }], ["volumes[0].createdAtMs is not a time in ms"]],
-    [[{ ...record, state: "gone" }], ['volumes[0].state is not "creating", "active" or "deleting"']],
+    [
+      [{ ...record, state: "gone" }],
+      ['volumes[0].state is not "creating", "active", "deleting", "arriving" or "moved"'],
+    ],
     [[{ ...record, reads: "any" }], ['volumes[0].reads is neither "available" nor "strict"']],
     [[{ ...record, orders: { lab: null } }], ["volumes[0].orders is wrong: has no tags"]],
     [
@@ -89,6 +93,10 @@ describe("every mistake is named", () => {
       [
         "volumes[0].orders are wrong: tag \"A\" must be made of a-z, 0-9 and '-', and start with a letter or digit (lower case), tag b is there twice, 2 log replicas are neither 1 nor 3",
       ],
+    ],
+    [
+      [{ ...record, move: { volumeId: "f".repeat(16), place: 'a"b' } }],
+      ['volumes[0].move is wrong: .place "a\\"b" is not 1 to 100 plain characters'],
     ],
     [[{ ...record, color: "red" }], ['volumes[0]."color" is not known']],
     [
@@ -134,7 +142,7 @@ describe("kinds of refusal", () => {
       "Corrupt",
       "format",
     ],
-    ["a newer version", () => documentOf(4, "[]"), "CatalogVersionError", "Invalid", "version 4"],
+    ["a newer version", () => documentOf(5, "[]"), "CatalogVersionError", "Invalid", "version 5"],
     ["another form", () => documentOf(1, "[ ]"), "CatalogDamagedError", "Corrupt", "form"],
     ["a field twice", () => documentOf(1, '[],\n  "volumes": []'), "CatalogDamagedError", "Corrupt", "form"],
     ["too large", () => Buffer.alloc(catalogBytesMax + 1, 32), "CatalogDamagedError", "Corrupt", "bytes"],
