@@ -6,6 +6,23 @@ import { type Command, json } from "./command.ts";
 
 export const attachCommands: readonly Command[] = [
   {
+    path: ["discover"],
+    summary: "list gateways that announce themselves on this machine's networks, and their exports",
+    detail: ["They do so only where they were started with --mdns. What answers is a hint, not a proof."],
+    args: [],
+    flags: [
+      { name: "timeout", value: "SECONDS", summary: "wait so long for answers (default 2)" },
+      {
+        name: "interface",
+        value: "ADDRESS",
+        repeat: true,
+        summary: "ask on the network of this address; may be repeated (default: all of this machine's)",
+      },
+      json,
+    ],
+    load: async () => (await import("./commands/discover.ts")).discover,
+  },
+  {
     path: ["attach"],
     summary: "give a volume, or its past, to this machine's kernel as a disk",
     detail: [

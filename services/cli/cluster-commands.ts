@@ -67,6 +67,11 @@ export const clusterCommands: readonly Command[] = [
       ),
       setting("advertise", "ADDR", "where clients reach this gateway (default: the first --nbd)"),
       { ...bucket, summary: "the archivers' bucket: volumes' points are served as VOL@POINT" },
+      setting(
+        "mdns",
+        "ADDRESS|off",
+        "announce itself by mDNS on the network of this IPv4 address (default off)",
+      ),
       only,
       setting("payload-max", "SIZE", "memory for payloads of all volumes together (default 128M)"),
       setting("log-max", "SIZE", "log of one volume at most (default 10G)"),

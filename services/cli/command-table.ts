@@ -100,6 +100,7 @@ const up: Command = {
       "SIZE",
       "room of a tiered volume's image: beyond it the coldest extents leave before their time (default no limit)",
     ),
+    limit("mdns", "ADDRESS|off", "announce itself by mDNS on the network of this IPv4 address (default off)"),
     limit("payload-max", "SIZE", "memory for payloads of all volumes together (default 128M)"),
     limit("log-max", "SIZE", "hot log of one volume at most (default 10G)"),
     limit("log-keep", "SIZE", "log kept behind the checkpoint (default 256M)"),

@@ -34,6 +34,8 @@ import { WritePatience } from "./engine/write-patience.ts";
 
 export interface ClusterGateway {
   readiness(): Readiness;
+  /** What clients may ask for. */
+  exportNames(): readonly string[];
   /** Accepts nobody more, answers what is under way, closes sessions, releases leases. */
   close(): Promise<void>;
 }
@@ -109,6 +111,7 @@ export async function openClusterGateway(
     await nbd.start();
     return {
       readiness: () => readinessOf(parts, exports),
+      exportNames: () => namesOf(parts),
       close: async () => {
         await nbd.drain(drainMs);
         nbd.close();
@@ -133,6 +136,13 @@ function followPlacements({ cluster, images }: GatewayParts): void {
       if (nodes !== undefined && nodes.length > 0) image.setNodes(nodes);
     }
   });
+}
+
+function namesOf({ config, cluster }: GatewayParts): readonly string[] {
+  return cluster.catalog
+    .list()
+    .filter(({ name, state }) => state === "active" && (config.only ?? name) === name)
+    .map(({ name }) => name);
 }
 
 function readinessOf({ config, cluster }: GatewayParts, exports: ClusterExports): Readiness {

@@ -9,9 +9,9 @@ import { parseByteSize } from "#shared/domain/byte-size.ts";
 import { machineNameMistake } from "#shared/domain/cluster.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { volumeNameMistake } from "#shared/domain/volume.ts";
-import { ConfigReader } from "./config.ts";
+import { ConfigReader, type MdnsConfig } from "./config.ts";
 import type { FiledConfig } from "./config-file.ts";
-import { addressText, type ListenAddress } from "./listen-address.ts";
+import { addressText, type ListenAddress, parseListenAddress } from "./listen-address.ts";
 
 export interface NatsConfig {
   /** host:port each. */
@@ -37,6 +37,8 @@ export interface GatewayConfig extends ServiceConfig {
   readonly nbd: readonly ListenAddress[];
   /** What other gateways tell clients. */
   readonly advertise: string;
+  /** Null: it announces itself nowhere. */
+  readonly mdns: MdnsConfig | null;
   readonly only: string | null;
   readonly payloadBytesMax: number;
   readonly logBytesMax: number;
@@ -73,11 +75,14 @@ export interface ApiConfig extends ServiceConfig {
 export function readGatewayConfig(filed: FiledConfig): GatewayConfig {
   const reader = new ClusterConfigReader(filed, "gateway");
   const nbd = reader.nbd();
+  const advertise = reader.advertise(nbd);
+  const reached = parseListenAddress(advertise);
   const config = {
+    mdns: reader.mdns(typeof reached === "string" ? nbd : [reached, ...nbd]),
     ...reader.service("127.0.0.1:8081"),
     nbd,
     bucket: reader.sharedBucket(),
-    advertise: reader.advertise(nbd),
+    advertise,
     only: reader.onlyVolume(),
     payloadBytesMax: reader.size("payload-max", limits.payloadBytesMax, 80 * 2 ** 20, 16 * 2 ** 30),
     logBytesMax: reader.size("log-max", limits.logBytesMaxDefault, 4 * limits.logSegmentBytes, 2 ** 50),

@@ -3,6 +3,7 @@
  * name) and checked against domain/limits.ts. Every mistake is collected and reported together: nobody should have to
  * start five times to learn of five mistakes. Next: services/cli/commands/up.ts.
  */
+import { isIpv4 } from "#shared/domain/announcement.ts";
 import { parseBucketUrl } from "#shared/domain/bucket-url.ts";
 import { parseByteSize, readableByteSize } from "#shared/domain/byte-size.ts";
 import { VarveError } from "#shared/domain/errors.ts";
@@ -36,6 +37,17 @@ export interface UpConfig {
   readonly logBytesMax: number;
   readonly logRetainedBytes: number;
   readonly connectionsMax: number;
+  /** Null: it announces itself nowhere. */
+  readonly mdns: MdnsConfig | null;
+}
+
+/** Where a gateway announces itself, and what (docs/specs/discover.md). */
+export interface MdnsConfig {
+  /** IPv4 address of this machine. */
+  readonly onAddress: string;
+  /** Where clients connect. */
+  readonly address: string;
+  readonly port: number;
 }
 
 /** What the past may take; null: no limit. */
@@ -63,9 +75,12 @@ export const defaultHttpAddress = "127.0.0.1:8080";
 
 export function readUpConfig(source: ConfigSource): UpConfig {
   const reader = new ConfigReader(source);
+  const dataDirectory = reader.dataDirectory();
+  const nbd = reader.nbd();
   const config: UpConfig = {
-    dataDirectory: reader.dataDirectory(),
-    nbd: reader.nbd(),
+    dataDirectory,
+    nbd,
+    mdns: reader.mdns(nbd),
     http: reader.http(),
     volumes: reader.volumes(),
     bucket: reader.bucket(),
@@ -127,6 +142,27 @@ export class ConfigReader {
       seen.add(addressText(address));
       return [address];
     });
+  }
+
+  /** `reached`: addresses that clients may use, the first TCP one is announced. */
+  mdns(reached: readonly ListenAddress[]): MdnsConfig | null {
+    const onAddress = this.one("mdns");
+    if (onAddress === undefined || onAddress === "off") return null;
+    const tcp = reached.find((address) => address.kind === "tcp");
+    if (!isIpv4(onAddress)) {
+      this.mistake(
+        "mdns",
+        `"${onAddress}" is no IPv4 address; name that of the network to announce on, or off`,
+      );
+    } else if (tcp === undefined) {
+      this.mistake("mdns", "there is no TCP address to announce; listen on one: --nbd HOST:PORT");
+    } else {
+      const everywhere = tcp.host === "0.0.0.0" || tcp.host === "::";
+      const address = everywhere ? onAddress : tcp.host === "localhost" ? "127.0.0.1" : tcp.host;
+      if (isIpv4(address)) return { onAddress, address, port: tcp.port };
+      this.mistake("mdns", `"${tcp.host}" is no IPv4 address that could be announced`);
+    }
+    return null;
   }
 
   http(): UpConfig["http"] {

@@ -28,7 +28,7 @@ export const wrongCommands: readonly WrongCommand[] = [
     "cli-command",
     "vulome list",
     'there is no command "vulome"; did you mean "volume"?',
-    "Commands: up, volume, apply, snapshot, history, changes, job, bucket, scrub, rescue, gateway, storage, archiver, api, node, replica, attachments, attach, detach, log, image, doctor, version, help. See: varve help.",
+    "Commands: up, volume, apply, snapshot, history, changes, job, bucket, scrub, rescue, gateway, storage, archiver, api, node, replica, attachments, discover, attach, detach, log, image, doctor, version, help. See: varve help.",
   ),
   usage(
     "cli-action",

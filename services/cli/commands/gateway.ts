@@ -8,6 +8,7 @@ import { readGatewayConfig } from "#shared/shell/cluster-config.ts";
 import { withConfigFile } from "#shared/shell/config-file.ts";
 import { addressText } from "#shared/shell/listen-address.ts";
 import { scopedPort } from "#shared/shell/run-process.ts";
+import { announced } from "../announcing.ts";
 import type { CommandLine } from "../command-line.ts";
 import { printLine, printNote } from "../output.ts";
 import { runService } from "../service-process.ts";
@@ -24,6 +25,7 @@ export async function gateway(line: CommandLine): Promise<number> {
         async () => openClusterGateway(config, printNote),
         async (one) => one.close(),
       );
+      yield* announced(config.mdns, config.name, () => opened.exportNames());
       serveReadiness(() => opened.readiness());
       printLine(`gateway ${config.name} listens on ${config.nbd.map(addressText).join(", ")}`);
     }),

@@ -4,16 +4,18 @@
  * NBD stops accepting and drains, then each volume flushes its log, checkpoints and lets go of its image. The parts are
  * wired by single-machine.ts.
  */
-import { arch } from "node:os";
+import { arch, hostname } from "node:os";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { errorBody } from "#shared/api/error-body.ts";
 import { exactByteSize } from "#shared/domain/byte-size.ts";
+import { machineNameMistake } from "#shared/domain/cluster.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import { readUpConfig, type UpConfig, type VolumeWish } from "#shared/shell/config.ts";
 import { addressText, isLoopback, nbdUri } from "#shared/shell/listen-address.ts";
 import { fromPort, runProcess, scopedPort } from "#shared/shell/run-process.ts";
+import { announced } from "../announcing.ts";
 import type { CommandLine } from "../command-line.ts";
 import { howToUse } from "../how-to-use.ts";
 import { printError, printLine, printNote } from "../output.ts";
@@ -78,9 +80,16 @@ const serve = (config: UpConfig, json: boolean): Effect.Effect<void, VarveError,
       async () => runSchedules({ volumes: opened.host, past: opened.host.past, onNote: printNote }),
       async (schedules) => schedules.stop(),
     );
+    yield* announced(config.mdns, machineName(), () => opened.host.list().map(({ name }) => name));
     yield* fromPort("report", async () => report(config, opened, json));
     return yield* Effect.never;
   });
+
+/** The host's name as far as it may name a gateway. */
+function machineName(): string {
+  const name = hostname().toLowerCase().split(".")[0] ?? "";
+  return machineNameMistake(name) === null ? name : "varve";
+}
 
 /** Creates what is missing; a volume that was asked for by name and can't be served ends the start. */
 async function createMissing(wishes: readonly VolumeWish[], opened: OpenVolumes): Promise<void> {

@@ -17,6 +17,7 @@ const known: readonly KnownSetting[] = [
     "health",
     "only",
     "advertise",
+    "mdns",
     "nats-user",
     "nats-password-file",
     "nats-replicas",
@@ -60,6 +61,18 @@ describe("the configuration of cluster processes", () => {
       health: { host: "127.0.0.1", port: 8081 },
       advertise: "127.0.0.1:10809",
       only: null,
+      mdns: null,
+    });
+    const reached = { name: ["gate"], nbd: ["0.0.0.0:1"], mdns: ["10.0.0.5"] };
+    expect(readGatewayConfig(filed(reached)).mdns).toEqual({
+      onAddress: "10.0.0.5",
+      address: "10.0.0.5",
+      port: 1,
+    });
+    expect(readGatewayConfig(filed({ ...reached, advertise: ["10.0.0.9:2"] })).mdns).toEqual({
+      onAddress: "10.0.0.5",
+      address: "10.0.0.9",
+      port: 2,
     });
     expect(mistakes(() => readStorageConfig(filed({ name: ["shelf"] })))).toEqual([
       "--pool: is missing; say where replicas are kept: --pool NAME:DIR[,quota=SIZE][,tag=TAG]",

@@ -41,6 +41,7 @@ describe("the configuration of varve up", () => {
       logBytesMax: limits.logBytesMaxDefault,
       logRetainedBytes: limits.logRetainedBytesDefault,
       connectionsMax: limits.nbdConnectionsMax,
+      mdns: null,
     });
   });
 
@@ -86,6 +87,7 @@ describe("the configuration of varve up", () => {
       logBytesMax: 1024 ** 3,
       logRetainedBytes: 0,
       connectionsMax: 7,
+      mdns: null,
     });
   });
 
@@ -158,6 +160,29 @@ describe("the configuration of varve up", () => {
     ]);
     expect(mistakes({ data: ["d"], "log-max": ["1G"], "log-keep": ["600M"] })).toEqual([
       "--log-keep: 600 MiB is more than half of log-max, 1 GiB",
+    ]);
+  });
+
+  test("announces by mDNS only what clients can reach, and only when told to", () => {
+    const mdns = (nbd: string[], onAddress: string) =>
+      readUpConfig(source({ data: ["d"], nbd, mdns: [onAddress] })).mdns;
+    expect(mdns(["10.0.0.5:1"], "off")).toBeNull();
+    expect(mdns(["unix:/run/v.sock", "10.0.0.5:1"], "10.0.0.5")).toEqual({
+      onAddress: "10.0.0.5",
+      address: "10.0.0.5",
+      port: 1,
+    });
+    expect(mdns(["0.0.0.0:2"], "10.0.0.5")).toMatchObject({ address: "10.0.0.5", port: 2 });
+    expect(mdns(["localhost:3"], "127.0.0.1")).toMatchObject({ address: "127.0.0.1", port: 3 });
+    const said = (nbd: string[], onAddress: string) => mistakes({ data: ["d"], nbd, mdns: [onAddress] });
+    expect(said(["1.2.3.4:1"], "eth0")).toEqual([
+      '--mdns: "eth0" is no IPv4 address; name that of the network to announce on, or off',
+    ]);
+    expect(said(["unix:/run/v.sock"], "10.0.0.5")).toEqual([
+      "--mdns: there is no TCP address to announce; listen on one: --nbd HOST:PORT",
+    ]);
+    expect(said(["disk.lan:1"], "10.0.0.5")).toEqual([
+      '--mdns: "disk.lan" is no IPv4 address that could be announced',
     ]);
   });
 
