@@ -1,6 +1,6 @@
 /*
  * Liveness and readiness of a process over HTTP, for supervisors and compose: /healthz answers while the event loop runs, /readyz
- * says 200 when the process does its work and 503 with what is missing, and both in JSON. Opened first and closed last by the
+ * says 200 when the process does its work and 503 with what is missing, both in JSON; /metrics has its figures for Prometheus. Opened first and closed last by the
  * processes of a cluster (services/cli/commands/).
  */
 import { createServer, type Server } from "node:http";
@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { HttpAddress } from "./cluster-config.ts";
+import { healthMetrics } from "./health-metrics.ts";
 import { listenError } from "./listen-error.ts";
 import { scopedPort } from "./run-process.ts";
 
@@ -39,8 +40,13 @@ async function listen(address: HttpAddress, readiness: () => Readiness): Promise
       };
       if (method !== "GET" && method !== "HEAD") return answer(405, { error: "only GET" });
       if (url === "/healthz") return answer(200, { alive: true });
-      if (url !== "/readyz") return answer(404, { error: "only /healthz and /readyz" });
       const state = readiness();
+      if (url === "/metrics") {
+        response.writeHead(200, { "content-type": "text/plain; version=0.0.4", "cache-control": "no-store" });
+        response.end(healthMetrics(state));
+        return;
+      }
+      if (url !== "/readyz") return answer(404, { error: "only /healthz, /readyz and /metrics" });
       return answer(state.ready ? 200 : 503, state);
     },
   );

@@ -66,6 +66,8 @@ describe("a gateway that does not serve the volume any more", () => {
         expect.objectContaining({ name: "strict", reads: "strict", unprovenReads: 1 }),
       ]),
     });
+    const metrics = await (await fetch(`http://127.0.0.1:${cut.health}/metrics`)).text();
+    expect(metrics).toContain('varve_volume_unproven_reads{volume="strict"} 1\n');
     for (const client of newer) expect(await outcome(client.read(0, blockBytes))).toBe(2);
     await cut.process.kill();
     expect(await asked).toBe("refused");
