@@ -163,6 +163,24 @@ describe("docs", () => {
     expect(bad).toEqual([]);
   });
 
+  test("name only tests of the past that are there", () => {
+    const page = "docs/specs/past-tests.md";
+    const rows = read(page)
+      .split("\n")
+      .map((line) => ({
+        names: [...line.matchAll(/"([^"]+)"/g)],
+        files: [...line.matchAll(/`(test\/[^`]+\.ts)`/g)],
+      }))
+      .filter(({ names }) => names.length > 0);
+    const bad = rows.flatMap(({ names, files: among }) =>
+      names.flatMap(([, name = ""]) =>
+        among.some(([, file = ""]) => read(file).includes(`"${name}"`)) ? [] : [`${page}: no test "${name}"`],
+      ),
+    );
+    expect(rows.length).toBeGreaterThan(20);
+    expect(bad).toEqual([]);
+  });
+
   test("decisions say context, decision, rejected options and consequences", () => {
     const records = pages.filter((page) => /^docs\/adr\/\d{3}-[a-z0-9-]+\.md$/.test(page));
     const bad = records.flatMap((page) =>

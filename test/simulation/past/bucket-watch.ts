@@ -32,6 +32,7 @@ export class BucketWatch {
   readonly injured = new Set<string>();
   /** Manifests that were seen, for the report. */
   manifests = 0;
+  deletions = 0;
   private readonly bucket: SimulatedBucket;
   private readonly clock: Clock;
   private readonly settleMs: number;
@@ -148,6 +149,7 @@ export class BucketWatch {
   }
 
   private deleted(key: string): void {
+    this.deletions += 1;
     for (const { key: manifestKey, names } of this.present.values()) {
       if (names.has(key)) this.fail(`${key} was deleted, but ${manifestKey} leads to it`);
     }

@@ -165,6 +165,7 @@ export class PastOperations {
         ? keeper.collect({ dryRun: false, acceptClock })
         : keeper.check({ quick: false });
     this.busy.push(operation);
+    const deletionsBefore = world.watch.deletions;
     try {
       await jobEnded(life, id);
     } finally {
@@ -175,8 +176,10 @@ export class PastOperations {
     if (state !== "done") return;
     const found = keeper.report(id);
     if (found.kind === "collect") world.count("objects collected", found.report.deleted);
-    // Where somebody accepted a clock, grace is over at once, also for what a check has read the names of.
-    if (found.kind === "check" && world.watch.nothingLost && !world.clockAccepted) {
+    // Where somebody accepted a clock, grace is over at once, also for what a check has read the names of, if that goes meanwhile.
+    const mayMiss = world.clockAccepted && world.watch.deletions !== deletionsBefore;
+    if (found.kind === "check" && world.watch.nothingLost && !mayMiss) {
+      world.count("bucket checks judged");
       // A volume that is new has segments before it has a manifest.
       const [first] = found.report.findings.filter((finding) => !finding.key.endsWith("/"));
       if (first === undefined) return;

@@ -6,7 +6,7 @@ import { baseToBuildOn, isBaseDue, isBaseMissing } from "#shared/domain/base-pla
 import { decodeBase, decodeBasePage } from "#shared/formats/base-object.ts";
 import { isBadObject } from "#shared/formats/sealed-object.ts";
 import { DirtyExtents } from "../../../services/archiver/engine/dirty-extents.ts";
-import { ArchiveWorld } from "./archive-world.ts";
+import { ArchiveWorld, volumeId } from "./archive-world.ts";
 
 const MiB = 1024 * 1024;
 
@@ -135,6 +135,24 @@ describe("bases beside writes", () => {
     const puts = store.log.filter((one) => one.startsWith("put "));
     expect(new Set(puts).size).toBe(puts.length);
     await expectEachBase(world, "touched");
+  });
+
+  test("a hung DELETE that lands after the same bytes were uploaded again hits nothing", async () => {
+    const world = new ArchiveWorld(21, 8 * MiB);
+    const { volume } = await world.open();
+    world.write(0, 5000, 1);
+    await world.clock.until(volume.takeBase());
+    const first = [...(await world.keys("chunks/")), ...(await world.keys(`volumes/${volumeId}/pages/`))];
+    expect(first).toHaveLength(2);
+    world.write(0, 5000, 2);
+    await world.clock.until(volume.takeBase());
+    // Nothing names them any more: a collector asks for their DELETE, which hangs in a proxy.
+    await world.clock.until(volume.amend((manifest) => ({ ...manifest, bases: manifest.bases.slice(1) })));
+    world.write(0, 5000, 1);
+    await world.clock.until(volume.takeBase());
+    for (const key of first) await world.bucket.remove(key);
+    expect(volume.manifest()?.bases).toHaveLength(2);
+    await expectEachBase(world, "after the DELETE");
   });
 
   test("the same log is not taken into a base twice, and a base that is there is given", async () => {
