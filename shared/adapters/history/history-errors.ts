@@ -25,6 +25,19 @@ export function objectDamaged(place: string, key: string, fault: string, detail:
 }
 
 export const objectMissingTag = "BucketObjectMissing";
+const logReleasedTag = "LogReleasedMeanwhile";
+
+/** Nothing pins a log on other machines: what was released is in the bucket, and is found there by whoever looks again. */
+export function logReleased(cause: VarveError): VarveError {
+  return new VarveError(logReleasedTag, "Retry", cause.message, {
+    hint: "It is in the bucket by now: try again.",
+    cause,
+  });
+}
+
+export function isLogReleased(error: unknown): boolean {
+  return error instanceof VarveError && error._tag === logReleasedTag;
+}
 
 export function objectMissing(place: string, key: string): VarveError {
   return new VarveError(objectMissingTag, "Corrupt", `${key} is not in ${place}, but a manifest names it`, {

@@ -17,7 +17,7 @@ import { allocationRuns } from "./allocation-runs.ts";
 import { BaseReader } from "./base-reader.ts";
 import type { BucketReader } from "./bucket-reader.ts";
 import type { FrameReader } from "./frame-reader.ts";
-import { objectMissingTag, sourceClosed } from "./history-errors.ts";
+import { isLogReleased, objectMissingTag, sourceClosed } from "./history-errors.ts";
 import type { OpenFold } from "./open-fold.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { type FrameSlices, planRead, type ReadPlan, type Slice } from "./read-plan.ts";
@@ -84,13 +84,15 @@ export class SharedPoint {
   }
 
   async read(target: Buffer, offset: number): Promise<void> {
-    const used = this.used;
-    try {
-      await used.use(() => this.carryOut(used, target, offset));
-    } catch (error) {
-      if (!(await this.hasOtherWay(used, toVarveError(error, "read"))) || this.isClosed) throw error;
-      const now = this.used;
-      await now.use(() => this.carryOut(now, target, offset));
+    for (let attempt = 1; ; attempt += 1) {
+      const used = this.used;
+      try {
+        await used.use(() => this.carryOut(used, target, offset));
+        break;
+      } catch (error) {
+        if (attempt === (isLogReleased(error) ? releasedAttemptsMax : 2)) throw error;
+        if (!(await this.hasOtherWay(used, toVarveError(error, "read"))) || this.isClosed) throw error;
+      }
     }
     this.fetchAhead(offset, target.length);
   }
@@ -210,11 +212,15 @@ export class SharedPoint {
   }
 
   /**
-   * Whether to read once more: the hot log is gone but what it had is archived by now, or an object went because the present
-   * manifest reaches the point by others (a snapshot got a base of its own).
+   * Whether to read once more: the hot log is gone but what it had is archived by now (of a log elsewhere perhaps a part of it: the
+   * rest is hot still), or an object went because the present manifest reaches the point by others (a snapshot got a base of its own).
    */
   private async hasOtherWay(used: UsedFold, error: VarveError): Promise<boolean> {
     if (used !== this.used) return true;
+    if (isLogReleased(error)) {
+      await this.settling;
+      return used !== this.used || (await this.settle(true));
+    }
     if (error._tag !== objectMissingTag) return used.fold.hot.length > 0 && (await this.settle(false));
     const nowMs = this.deps.clock.monotonicMs();
     if (nowMs < this.reopenNextMs) return false;
@@ -308,6 +314,8 @@ export class PointHandle implements PointSource {
   }
 }
 
+/** A log elsewhere may be released again between two looks. */
+const releasedAttemptsMax = 5;
 const mostOfFrame = (limits.archiveFrameBytes * 3) / 4;
 
 function usedBytes(slices: readonly Slice[] = []): number {

@@ -9,6 +9,7 @@ import type { HistorySubject, HotLog, LoggedBatch } from "#shared/ports/history.
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
+import { logReleased } from "./history-errors.ts";
 import { latestManifest } from "./latest-manifest.ts";
 
 export interface RemoteSubjectOptions {
@@ -78,10 +79,7 @@ class RemoteHotLog implements HotLog {
       yield* this.#log.read(fromLsn, this.#durableLsn, new AbortController().signal);
     } catch (cause) {
       if (!(cause instanceof VarveError) || cause._tag !== "LogReleased") throw cause;
-      throw new VarveError("LogReleasedMeanwhile", "Retry", cause.message, {
-        hint: "It is in the bucket by now: try again.",
-        cause,
-      });
+      throw logReleased(cause);
     }
   }
 

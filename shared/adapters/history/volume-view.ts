@@ -6,7 +6,7 @@
 import type { VolumeManifest, VolumeOrigin } from "#shared/domain/archive.ts";
 import { toVarveError } from "#shared/domain/errors.ts";
 import type { HistorySubject, HotLog } from "#shared/ports/history.ts";
-import { historyIncomplete, historyNotKnown } from "./history-errors.ts";
+import { historyIncomplete, historyNotKnown, isLogReleased } from "./history-errors.ts";
 import { type HotTail, scanHotTail } from "./hot-tail.ts";
 
 export interface VolumeView {
@@ -40,8 +40,13 @@ export async function viewOf(
     const manifest = await presentManifest(subject, hotLog);
     const archivedLsn = manifest?.archivedLsn ?? 0;
     if (hotLog === null || upToLsn <= archivedLsn) return makeView(subject, manifest, hotLog, null);
-    const tail = await scanHotTail(hotLog, archivedLsn, upToLsn, entriesMax);
-    if (tail !== null) return makeView(subject, manifest, hotLog, tail);
+    try {
+      const tail = await scanHotTail(hotLog, archivedLsn, upToLsn, entriesMax);
+      if (tail !== null) return makeView(subject, manifest, hotLog, tail);
+    } catch (error) {
+      if (isLogReleased(error) && attempt < attemptsMax) continue;
+      throw error;
+    }
     if (manifest === null) throw historyNotKnown(subject.volumeId);
     if (attempt === attemptsMax) {
       const { oldestLsn } = hotLog.state();
