@@ -1,5 +1,5 @@
 #!/bin/bash
-# A cluster of Varve on one machine without Docker: three NATS servers, three storage nodes, two gateways and the api, each in a network
+# A cluster of Varve on one machine without Docker: three NATS servers, three storage nodes, two gateways, an archiver and the api, each in a network
 # namespace of its own with an address of its own, as on machines of their own. `scripts/cluster.sh up DIR` starts what does not run, down ends
 # it and removes the network, DIR stays; status says what runs; stop NAME and start NAME are for one part, kill NAME for kill -9; cut A B keeps
 # A's packets from B and heal lets all through again; net makes the network alone. Needs root (or unshare --net --mount --user --map-root-user),
@@ -14,9 +14,9 @@ declare -A host=(
   [keep-1]=10.83.0.51 [keep-2]=10.83.0.52 [bucket]=10.83.0.61
   [client]=10.83.0.1
 )
-order="nats-1 nats-2 nats-3 front shelf-1 shelf-2 shelf-3 gate-1 gate-2"
-# With a network of their own, too: archivers and a bucket, which tests start there.
-places="$order keep-1 keep-2 bucket"
+order="nats-1 nats-2 nats-3 front shelf-1 shelf-2 shelf-3 gate-1 gate-2 keep-1"
+# With a network of their own, too: a second archiver and a bucket, which tests start there.
+places="$order keep-2 bucket"
 lab=(--nats-replicas 3)
 for name in nats-1 nats-2 nats-3; do
   lab+=(--nats "${host[$name]}:4222" --nats-monitor "http://${host[$name]}:8222")
@@ -74,14 +74,17 @@ start_one() { # NAME
   local name=$1 command at=${host[$1]}
   runs "$name" && return
   local nats=(--name "$name" "${lab[@]}")
+  # The bucket is a directory here, which every part can reach.
+  local past=(--bucket "file://$data/bucket")
   case $name in
     nats-*)
       nats_conf "$name" >"$data/run/$name.conf"
       command=("$nats_server" -c "$data/run/$name.conf")
       ;;
     shelf-*) command=("$here/bin/varve" storage "${nats[@]}" --pool "main:$data/$name" --health "$at:8082") ;;
-    gate-*) command=("$here/bin/varve" gateway "${nats[@]}" --nbd "$at:10809" --health "$at:8081") ;;
-    front) command=("$here/bin/varve" api "${nats[@]}" --http "$at:8080" --health "$at:8083") ;;
+    gate-*) command=("$here/bin/varve" gateway "${nats[@]}" --nbd "$at:10809" --health "$at:8081" "${past[@]}") ;;
+    front) command=("$here/bin/varve" api "${nats[@]}" --http "$at:8080" --health "$at:8083" "${past[@]}") ;;
+    keep-*) command=("$here/bin/varve" archiver "${nats[@]}" --health "$at:8084" "${past[@]}") ;;
   esac
   (exec ip netns exec "varve-$name" setsid "${command[@]}") </dev/null >>"$data/run/$name.log" 2>&1 &
   echo $! >"$data/run/$name.pid"
@@ -93,6 +96,7 @@ health_of() { # NAME
     shelf-*) echo "http://${host[$1]}:8082/readyz" ;;
     gate-*) echo "http://${host[$1]}:8081/readyz" ;;
     front) echo "http://${host[$1]}:8083/readyz" ;;
+    keep-*) echo "http://${host[$1]}:8084/readyz" ;;
   esac
 }
 
@@ -130,7 +134,7 @@ prepare() { # for whatever starts something
   [ -x "$node" ] || fail "run 'npm ci' first"
   nats_server=$("$node" -e 'import(process.argv[1]).then((m) => m.serverBinary("nats-server")).then((p) => console.log(`\n${p}`))' \
     "$here/scripts/test-server-binary.ts" | tail -n 1)
-  mkdir -p "$data/run"
+  mkdir -p "$data/run" "$data/bucket"
 }
 
 command=${1:-help}
@@ -161,14 +165,14 @@ case $command in
     net_up
     for name in nats-1 nats-2 nats-3; do start_one "$name"; done
     for name in nats-1 nats-2 nats-3; do await "$name"; done
-    for name in front shelf-1 shelf-2 shelf-3 gate-1 gate-2; do start_one "$name"; done
-    for name in front shelf-1 shelf-2 shelf-3 gate-1 gate-2; do await "$name"; done
+    for name in front shelf-1 shelf-2 shelf-3 gate-1 gate-2 keep-1; do start_one "$name"; done
+    for name in front shelf-1 shelf-2 shelf-3 gate-1 gate-2 keep-1; do await "$name"; done
     echo "the cluster is ready; its logs are in $data/run"
     echo "export VARVE_API=http://${host[front]}:8080"
     echo "gateways: ${host[gate-1]}:10809 and ${host[gate-2]}:10809"
     ;;
   down)
-    for name in gate-1 gate-2 front shelf-1 shelf-2 shelf-3; do end_one "$name" TERM & done
+    for name in gate-1 gate-2 front keep-1 shelf-1 shelf-2 shelf-3; do end_one "$name" TERM & done
     wait
     for name in nats-1 nats-2 nats-3; do end_one "$name" TERM & done
     wait

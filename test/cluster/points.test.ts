@@ -131,8 +131,14 @@ describe("the past of a cluster's volume", () => {
     expect((await diskAt(gate, `lsn:${lastLsn}`)).equals(model)).toBe(true);
     expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
     expect(await json("bucket", "usage")).toMatchObject({ place: past.bucketUrl });
-    const refused = await varve(["scrub", "disk0", ...api]);
-    expect([refused.code, refused.stderr.includes("NotInCluster")]).toEqual([2, true]);
+    for (const words of [
+      ["scrub", "disk0"],
+      ["volume", "create", "other", "--from", "disk0@kept"],
+      ["volume", "rollback", "disk0", "--to", "kept"],
+    ]) {
+      const refused = await varve([...words, ...api]);
+      expect([words[0], refused.code, refused.stderr.includes("NotInCluster")]).toEqual([words[0], 2, true]);
+    }
     await client.disconnect();
   }, 240_000);
 });

@@ -60,9 +60,13 @@ claim 'it stops' compose down --timeout 60
 claim 'a cluster is up and healthy' compose --profile cluster up -d --wait
 claim 'a volume is made through its api' makes_a_volume
 claim 'its first gateway takes data' nbdcopy --flush "$work/then" "$(shared "$VARVE_GATEWAY_1_PORT")"
+in_api() { compose exec -T api varve "$@" --api http://127.0.0.1:8080; }
+claim 'a snapshot of the cluster is taken' in_api snapshot create shared then
+claim 'and other data' nbdcopy --flush "$work/now" "$(shared "$VARVE_GATEWAY_1_PORT")"
+claim 'its second gateway opens the snapshot' same_as "$work/then" "$(shared "$VARVE_GATEWAY_2_PORT")@then"
 claim 'the first gateway is killed' compose kill gateway-1
 sleep 4
-claim 'its second gateway serves what was written' same_as "$work/then" "$(shared "$VARVE_GATEWAY_2_PORT")"
+claim 'its second gateway serves what was written' same_as "$work/now" "$(shared "$VARVE_GATEWAY_2_PORT")"
 [ "$failed" = 0 ] || compose --profile '*' logs --tail 30
 
 echo "$passed passed, $failed failed"

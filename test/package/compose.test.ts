@@ -76,16 +76,23 @@ describe("docker-compose.yml", () => {
     expect(started(usual)).toEqual(["seaweedfs", "varve"]);
     const cluster = [
       "api",
+      "archiver",
       "gateway-1",
       "gateway-2",
       "nats-1",
       "nats-2",
       "nats-3",
+      "seaweedfs",
       "storage-1",
       "storage-2",
       "storage-3",
     ];
     expect(started("cluster")).toEqual(cluster);
+    // Who reads the past reads it where the archiver keeps it.
+    const bucketOf = (name: string): string => services[name]?.environment?.["VARVE_BUCKET"] ?? "none";
+    const readers = ["archiver", "api", "gateway-1", "gateway-2"].map(bucketOf);
+    expect(new Set(readers)).toEqual(new Set(["s3://varve/cluster?endpoint=http://seaweedfs:8333"]));
+    expect(bucketOf("storage-1")).toBe("none");
   });
 
   test("gives no service more than it needs", async () => {

@@ -138,11 +138,12 @@ export class ClusterPast implements PastAdministration {
     return this.#options.show(volume);
   }
 
+  /** A clone's replicas would be filled from the bucket, which storage nodes don't read: it is copied by whoever wants it. */
   createFrom = async ({ parent }: { readonly parent: string }): Promise<never> => {
-    throw notYet(this.#options.require(parent).name, "cloned");
+    throw copyIt(this.#options.require(parent).name, "cloned");
   };
   rollback = async (volume: string): Promise<never> => {
-    throw notYet(this.#options.require(volume).name, "rolled back");
+    throw copyIt(this.#options.require(volume).name, "rolled back");
   };
   fill = async (volume: string): Promise<never> => {
     throw notYet(this.#options.require(volume).name, "filled");
@@ -215,6 +216,15 @@ function outOfRange(offset: number, length: number, sizeBytes: number): VarveErr
       fields: { sizeBytes },
     },
   );
+}
+
+function copyIt(name: string, what: string): VarveError {
+  return new VarveError("NotInCluster", "Invalid", `volume ${name} can't be ${what} in a cluster`, {
+    hint:
+      "Make a volume of the point's size, then: nbdcopy --destination-is-zero --flush " +
+      `nbd://GATEWAY/${name}@POINT nbd://GATEWAY/NEW. Nothing was changed.`,
+    fields: { name },
+  });
 }
 
 function notYet(name: string, what: string): VarveError {
