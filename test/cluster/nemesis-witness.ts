@@ -13,6 +13,8 @@ const writeGapMs = 15;
 const readGapMs = 4;
 const findingsMax = 20;
 
+export type RegisterClient = Pick<NbdClient, "read" | "write">;
+
 export class Witness {
   readonly policy: ReadPolicy;
   readonly counts = { reads: 0, writes: 0, older: 0 };
@@ -28,7 +30,7 @@ export class Witness {
   }
 
   /** Until the connection ends, or stop() of what it returns, which then has nothing under way. */
-  on(client: NbdClient, through: string): { stop(): Promise<void> } {
+  on(client: RegisterClient, through: string): { stop(): Promise<void> } {
     this.#connections += 1;
     const half = this.#connections % 2;
     const seen = [...this.#acknowledged];
@@ -64,7 +66,7 @@ export class Witness {
     };
   }
 
-  async #write(client: NbdClient, register: number): Promise<number> {
+  async #write(client: RegisterClient, register: number): Promise<number> {
     const number = (this.#issued[register] ?? 0) + 1;
     this.#issued[register] = number;
     const block = Buffer.alloc(registerBytes, number % 251);
@@ -75,7 +77,7 @@ export class Witness {
     return number;
   }
 
-  async #read(client: NbdClient, register: number, seen: number[], through: string): Promise<void> {
+  async #read(client: RegisterClient, register: number, seen: number[], through: string): Promise<void> {
     const newest = this.#acknowledged[register] ?? 0;
     const own = seen[register] ?? 0;
     const block = await client.read(this.#start + register * registerBytes, registerBytes);

@@ -10,13 +10,16 @@ import { limits } from "#shared/domain/limits.ts";
 import { decodeReadGrant, isBadReadGrant, readGrantBytes } from "#shared/formats/read-grant.ts";
 import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { Clock } from "#shared/ports/clock.ts";
-import type { BlockFile, FileStore } from "#shared/ports/file-store.ts";
+import type { BlockFile, FileStore, OpenFileOptions } from "#shared/ports/file-store.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 
+/** What is used of an image and of its note. */
+export type ReadFile = Pick<BlockFile, "readInline" | "read" | "close">;
+
 /** Files, and two pages that all volumes of a process share: what is looked at, and what a note is brought into memory by. */
 export interface DirectFiles {
-  readonly store: Pick<FileStore, "open">;
+  readonly store: { open(path: string, options: OpenFileOptions): Promise<ReadFile> };
   readonly noteSlab: Slab;
   readonly warmSlab: Slab;
 }
@@ -40,8 +43,8 @@ export interface DirectReadsOptions {
 const answerMs = 1000;
 
 interface OpenGrant {
-  readonly image: BlockFile;
-  readonly note: BlockFile;
+  readonly image: ReadFile;
+  readonly note: ReadFile;
   readonly token: string;
 }
 
@@ -156,7 +159,7 @@ export class DirectReads {
     onEpoch(epoch);
     const readOnly = { readOnly: true, access: "buffered" } as const;
     const image = await store.open(imagePath, readOnly);
-    let note: BlockFile;
+    let note: ReadFile;
     try {
       note = await store.open(readGrantPathOf(imagePath), readOnly);
     } catch (cause) {

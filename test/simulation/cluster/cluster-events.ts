@@ -20,6 +20,7 @@ const kinds = {
   "part two processes": 2,
   "cut client": 1,
   "slow link": 2,
+  "hears late": 3,
   "late requests": 4,
   "lost answers": 3,
   "unreliable bus": 2,
@@ -40,7 +41,9 @@ export class ClusterEvents {
   plan(ms: number): void {
     const { world } = this;
     const kind = world.random.weighted(kinds);
-    world.scheduler.after(world.random.next() * ms, () => {
+    // This one takes its time.
+    const latestMs = kind === "hears late" ? Math.min(ms, 2000) : ms;
+    world.scheduler.after(world.random.next() * latestMs, () => {
       world.count(`fault: ${kind}`);
       this.begin(kind);
     });
@@ -89,6 +92,7 @@ export class ClusterEvents {
       case "cut client":
       case "slow link":
       case "part two processes":
+      case "hears late":
       case "clock jumps":
         this.linkFault(kind);
         break;
@@ -111,6 +115,7 @@ export class ClusterEvents {
       this.later(300, 14_000, () => {
         world.note(`${name} goes on`);
         gateway.process.resume();
+        world.hurry(gateway);
         if (loses) this.later(0, 3000, () => world.network.heal(servers, name));
       });
       return;
@@ -134,10 +139,12 @@ export class ClusterEvents {
 
   private nodeFault(kind: "kill node" | "power off node" | "pause node" | "stop node"): void {
     const { world } = this;
-    const machine = world.random.pick(world.nodes);
+    const { random } = world;
+    const machine = random.pick(world.nodes);
     const { name, process, storage } = machine;
     if (process === null || storage === null || process.paused) return;
-    const restart = (): void => this.later(20, 12_000, () => world.startNode(name));
+    const restart = (): void =>
+      this.later(20, random.chance(0.4) ? 1000 : 12_000, () => world.startNode(name));
     if (kind === "pause node") {
       world.note(`${name} is paused`);
       process.pause();
@@ -158,6 +165,8 @@ export class ClusterEvents {
     } else {
       world.killNode(name, kind === "power off node");
       restart();
+      // Whoever was on that machine starts again, too.
+      for (const gate of world.gatewayNames) this.later(20, 8000, () => world.startGateway(gate));
     }
   }
 
@@ -196,6 +205,8 @@ export class ClusterEvents {
     const name = random.chance(0.6) ? this.someGateway() : random.pick(world.nodes).name;
     if (kind === "clock jumps") {
       world.scheduler.jumpWallClock(Math.floor((random.next() - 0.5) * 7_200_000));
+    } else if (kind === "hears late") {
+      this.hearsLate();
     } else if (kind === "part two processes") {
       const other = random.pick(world.nodes).name;
       const pairs = [`${name}>${other}`, `${other}>${name}`].filter(() => random.chance(0.8));
@@ -217,6 +228,25 @@ export class ClusterEvents {
       }
       this.later(500, 15_000, () => chosen.forEach(([from, to]) => network.heal(from, to)));
     }
+  }
+
+  /** Its lease runs out and its clients go, while all that it hears of the others is a second or two old. */
+  private hearsLate(): void {
+    const { world } = this;
+    const { network, random } = world;
+    const name = this.someGateway();
+    world.note(`${name} hears late and is not heard`);
+    network.cut(name, servers, "lose");
+    network.slow(servers, name, 500 + random.next() * 2000);
+    const gateway = world.gateway(name);
+    this.later(1000, 3000, () => {
+      for (const client of world.clients) if (random.chance(0.7)) client.broken(name);
+      if (gateway !== null) world.hurry(gateway, 2500);
+    });
+    this.later(6000, 15_000, () => {
+      network.heal(name, servers);
+      network.heal(servers, name);
+    });
   }
 
   /** Mostly the one that serves. */

@@ -20,10 +20,11 @@ import { WritePatience } from "../../../services/gateway/engine/write-patience.t
 import { overriding } from "../mutant.ts";
 import type { SeededRandom } from "../scheduler.ts";
 import { SimulatedBus } from "./cluster-bus.ts";
-import { volumeName } from "./cluster-plan.ts";
+import { hostOf, volumeName } from "./cluster-plan.ts";
 import { SimulatedProcess } from "./cluster-process.ts";
 import type { ClusterWorld } from "./cluster-world.ts";
 import { GatewayConnection } from "./gateway-connection.ts";
+import { Neighbour } from "./neighbour.ts";
 import { SimulatedKeys } from "./simulated-keys.ts";
 import { SimulatedStream } from "./simulated-stream.ts";
 
@@ -46,6 +47,8 @@ export class SimulatedGateway {
   private readonly map: KeyTableMap;
   private readonly pool: SlabPool;
   private readonly exports: ClusterExports;
+  private readonly neighbour: Neighbour;
+  private readonly replicas = new Set<RemoteReplica>();
   private ready = false;
   private closing = false;
 
@@ -58,6 +61,7 @@ export class SimulatedGateway {
     const catalogTable = new SimulatedKeys(nats, this.process, "varve_catalog");
     const leaseTable = new SimulatedKeys(nats, this.process, "varve_leases");
     this.bus = new SimulatedBus(nats, subjects, this.process);
+    this.neighbour = new Neighbour(world, this.process, this.bus);
     this.catalog = new KeyTableCatalog(catalogTable);
     this.map = new KeyTableMap(catalogTable, clock);
     this.leases = new KeyTableLeases({
@@ -136,6 +140,11 @@ export class SimulatedGateway {
     this.map.close();
   }
 
+  /** Reads of an image that it did itself, without the node. */
+  get directReads(): number {
+    return [...this.replicas].reduce((sum, { counters }) => sum + counters.directReads, 0);
+  }
+
   note(text: string): void {
     this.world.note(`${this.name}: ${text}`);
   }
@@ -187,17 +196,20 @@ export class SimulatedGateway {
     const placement = this.map.placementOf(record.id);
     if (placement === null) throw new VarveError("VolumeNotPlaced", "Retry", "no placement is known yet");
     let session: VolumeSession | null = null;
-    const image = mutant.replica(
-      new RemoteReplica({
-        bus: this.bus,
-        clock,
-        volumeId: record.id,
-        nodes: placement.replicas.map(({ node }) => node),
-        host: this.name,
-        onFenced: (error) => session?.fence(error),
-        logShare: () => (session?.hotLog().room().diskBytes ?? 0) / limits.logBytesMaxDefault,
-      }),
-    );
+    const { bus, files } = this.neighbour;
+    world.takesOver(this.name);
+    const replica = new RemoteReplica({
+      bus,
+      clock,
+      volumeId: record.id,
+      nodes: placement.replicas.map(({ node }) => node),
+      host: hostOf(this.name, world.plan),
+      ...(files === null ? {} : { files }),
+      onFenced: (error) => session?.fence(error),
+      logShare: () => (session?.hotLog().room().diskBytes ?? 0) / limits.logBytesMaxDefault,
+    });
+    this.replicas.add(replica);
+    const image = mutant.replica(replica);
     try {
       await image.heard();
     } catch (cause) {

@@ -6,6 +6,7 @@ import type { VolumeStream } from "#shared/adapters/write-log/jetstream-stream.t
 import type { ReplicaState } from "#shared/ports/replica-image.ts";
 import { overriding, withFiles } from "../mutant.ts";
 import { type ClusterMutant, clusterMutant } from "./cluster-mutant.ts";
+import { grantMutants } from "./grant-mutants.ts";
 
 /** A publish goes behind whatever is there, under whatever subject is captured. */
 function unconditional(stream: VolumeStream): VolumeStream {
@@ -105,4 +106,5 @@ export const clusterMutants: readonly ClusterMutant[] = [
         syncWithTimes: async () => undefined,
       })),
   }),
+  ...grantMutants,
 ];

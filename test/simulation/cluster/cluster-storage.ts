@@ -14,7 +14,7 @@ import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
 import { RawReplicas } from "../../../services/storage/layer.ts";
 import type { SeededRandom } from "../scheduler.ts";
 import { SimulatedBus } from "./cluster-bus.ts";
-import { poolDirectory, poolName } from "./cluster-plan.ts";
+import { hostOf, poolDirectory, poolName } from "./cluster-plan.ts";
 import type { SimulatedProcess } from "./cluster-process.ts";
 import type { ClusterWorld } from "./cluster-world.ts";
 import { SimulatedKeys } from "./simulated-keys.ts";
@@ -60,10 +60,11 @@ export class SimulatedStorage {
     await this.map.ready();
     const set = new ReplicaSet({
       node: this.name,
-      host: this.name,
+      host: hostOf(this.name, world.plan),
       pools: [{ name: poolName, dataDirectory: poolDirectory, replicas, roomBytes: () => 1024 ** 3 }],
       store,
       clock,
+      random: this.random,
       catalog: this.catalog,
       map: this.map,
       bus: this.bus,

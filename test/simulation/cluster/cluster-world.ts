@@ -21,9 +21,10 @@ import { SimulatedGateway } from "./cluster-gateway.ts";
 import type { ClusterMutant } from "./cluster-mutant.ts";
 import { SimulatedNats } from "./cluster-nats.ts";
 import { SimulatedNetwork } from "./cluster-network.ts";
-import { type ClusterPlan, planOf, poolDirectory, poolName, volumeName } from "./cluster-plan.ts";
+import { type ClusterPlan, hostOf, planOf, poolDirectory, poolName, volumeName } from "./cluster-plan.ts";
 import { SimulatedProcess } from "./cluster-process.ts";
 import { SimulatedStorage } from "./cluster-storage.ts";
+import { readHastily } from "./hasty-reader.ts";
 import { LogTruth } from "./log-truth.ts";
 
 /** A machine with a storage node: its disk outlives the process. */
@@ -40,6 +41,8 @@ interface GatewayMachine {
   readonly slabs: SlabStock;
   gateway: SimulatedGateway | null;
 }
+
+const hastyReads = 700;
 
 export class ClusterWorld {
   readonly seed: number;
@@ -127,6 +130,7 @@ export class ClusterWorld {
     const gateway = machine?.gateway ?? null;
     if (machine === undefined || gateway === null) return;
     this.note(`${name} is killed`);
+    this.count("direct reads", gateway.directReads);
     gateway.process.die();
     this.subjects.forget(gateway.process);
     machine.gateway = null;
@@ -142,6 +146,9 @@ export class ClusterWorld {
     const storage = new SimulatedStorage(this, process, this.mutant.store(this.storeOf(machine)));
     machine.storage = storage;
     this.note(`${name} starts`);
+    for (const { gateway } of this.gateways) {
+      if (gateway !== null && this.sharesHost(gateway.name, name)) this.hurry(gateway);
+    }
     storage.start().catch((cause: unknown) => this.fail(`${name} did not start`, cause));
   }
 
@@ -154,8 +161,34 @@ export class ClusterWorld {
     this.subjects.forget(machine.process);
     machine.process = null;
     machine.storage = null;
-    if (power) machine.disk.crash();
-    else machine.disk.kill();
+    if (!power) machine.disk.kill();
+    else {
+      machine.disk.crash();
+      for (const other of this.gatewayNames) if (this.sharesHost(other, name)) this.killGateway(other);
+    }
+  }
+
+  /** Whoever else has clients is asked for much while that gateway takes over. */
+  takesOver(name: string): void {
+    for (const { gateway } of this.gateways)
+      if (gateway !== null && gateway.name !== name) this.hurry(gateway);
+  }
+
+  hurry(gateway: SimulatedGateway, reads = hastyReads): void {
+    const { oracle, random, scheduler } = this;
+    const later = (delayMs: number, run: () => void): void => void scheduler.after(delayMs, run);
+    readHastily({ gateway, cells: oracle.cells, random: random.fork(), later }, reads);
+  }
+
+  sharesHost(gateway: string, node: string): boolean {
+    return hostOf(gateway, this.plan) === hostOf(node, this.plan);
+  }
+
+  /** Of the node on that gateway's host, as it sees it; null: none is there. */
+  diskBeside(gateway: string): SimulatedDisk | null {
+    const index = this.nodes.findIndex(({ name }) => this.sharesHost(gateway, name));
+    const isForeign = this.plan.foreignFiles && index === 0;
+    return this.nodes[isForeign ? this.nodes.length - 1 : index]?.disk ?? null;
   }
 
   node(name: string): NodeMachine {

@@ -101,6 +101,10 @@ export class GatewayConnection {
       }
       if (typeof found === "number" && found > 0) {
         world.judgeDurable(cell + index, found, `${name} shows`);
+        const writer = world.truth.writerOf(cell + index, found);
+        if (writer !== null && writer.epoch > epoch && writer.process !== name) {
+          world.fail(`${name}, epoch ${epoch}, shows what ${writer.process} wrote in epoch ${writer.epoch}`);
+        }
         oracle.saw(epoch, cell + index, found);
       }
     }

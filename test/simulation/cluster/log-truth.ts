@@ -23,6 +23,7 @@ export class LogTruth {
   private readonly reader = new MessageReader();
   /** Which process each epoch's batches came from. */
   private readonly writers = new Map<number, string>();
+  private readonly writtenBy = new Map<string, { readonly epoch: number; readonly process: string }>();
   private newestEpoch = 0;
   private line = "";
   private checksum = 0n;
@@ -85,6 +86,23 @@ export class LogTruth {
     }
   }
 
+  /** Whose gateway wrote that; null: it is not known. */
+  writerOf(cell: number, serial: number): { readonly epoch: number; readonly process: string } | null {
+    return this.writtenBy.get(`${cell} ${serial}`) ?? null;
+  }
+
+  private noteWriter({ entries, epoch }: Batch, process: string): void {
+    for (const entry of entries) {
+      if (entry.kind !== "write") continue;
+      for (let at = entry.offset; at < entry.offset + entry.length; at += cellBytes) {
+        const cell = at / cellBytes;
+        const serial = this.serialOf(cell);
+        const known = this.writtenBy.has(`${cell} ${serial}`);
+        if (!known) this.writtenBy.set(`${cell} ${serial}`, { epoch, process });
+      }
+    }
+  }
+
   private take(batch: Batch, from: string): void {
     if (batch.epoch < this.newestEpoch) {
       this.host.note(`a batch of epoch ${batch.epoch} came behind epoch ${this.newestEpoch}`);
@@ -102,6 +120,7 @@ export class LogTruth {
       this.newestEpoch = batch.epoch;
       this.checksum = batch.checksum;
       this.disk.applyBatch(batch);
+      this.noteWriter(batch, from);
       this.host.count("batches appended");
     }
   }
