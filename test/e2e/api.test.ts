@@ -152,6 +152,8 @@ test("the OpenAPI page names every route, and the routes that it names exist", a
     "post /v1/bucket/deleted/{name}/undelete",
     "post /v1/nodes/{node}/drain",
     "post /v1/volumes",
+    "post /v1/volumes/{name}/arrive",
+    "post /v1/volumes/{name}/arrived",
     "post /v1/volumes/{name}/clones",
     "post /v1/volumes/{name}/fill",
     "post /v1/volumes/{name}/image/{operation}",

@@ -34,7 +34,7 @@ export const wrongCommands: readonly WrongCommand[] = [
     "cli-action",
     "volume lst",
     'varve volume has no action "lst"; did you mean "list"?',
-    "Actions: create, list, show, set, resize, delete, rollback, fill, tier, undelete, takeover. See: varve help volume.",
+    "Actions: create, list, show, set, resize, delete, rollback, fill, tier, undelete, move, takeover. See: varve help volume.",
   ),
   usage(
     "cli-action-missing",
