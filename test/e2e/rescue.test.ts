@@ -240,13 +240,13 @@ describe("a bucket's housekeeping on a served volume", () => {
     await server.up({ args: ["--bucket", url, ...limits] });
     const usage = await varve(["bucket", "usage", ...server.api]);
     expect(usage.stdout).toMatch(/^disk0 +segment +\d+/m);
-    expect(usage.stdout).toMatch(/^disk0 +7d +0 +\d+ +0$/m);
+    expect(usage.stdout).toMatch(/^disk0 +7d +1 +\d+ +0$/m);
     expect(usage.stdout).toMatch(/^size +1 GiB at most, then the oldest history goes$/m);
     expect(usage.stdout).toMatch(/^uploads +no limit$/m);
     expect(usage.stdout).toMatch(/^downloads +no limit$/m);
     expect(usage.stdout).toMatch(/^fills +20 MiB\/s at most$/m);
     const shown = await varve(["volume", "show", "disk0", ...server.api]);
-    expect(shown.stdout).toMatch(/^history +7d, 0 snapshots, every moment from entry 0 on$/m);
+    expect(shown.stdout).toMatch(/^history +7d, 0 snapshots, every moment from entry 1 on$/m);
     expect(shown.stdout).toMatch(/^fill rate +20 MiB\/s at most$/m);
     expect(shown.stdout).toMatch(/^log on disk +\d+ MiB of [0-9.]+ [GM]iB at most$/m);
     const collected = await varveJson<{ deleted: number }>(["bucket", "collect", "--dry-run", ...server.api]);

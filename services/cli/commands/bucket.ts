@@ -144,7 +144,7 @@ function usageText(report: BucketUsageReport): string {
     [
       { title: "VOLUME", cell: (one) => one.volume },
       { title: "HISTORY", right: true, cell: (one) => timeSpanText(one.historyMs) },
-      { title: "OPENS FROM ENTRY", right: true, cell: (one) => String(one.retainedFromLsn) },
+      { title: "OPENS FROM ENTRY", right: true, cell: (one) => String(Math.max(1, one.retainedFromLsn)) },
       { title: "TO ENTRY", right: true, cell: (one) => String(one.archivedLsn) },
       { title: "SNAPSHOTS", right: true, cell: (one) => String(one.snapshots) },
     ],

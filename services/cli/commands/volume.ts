@@ -209,7 +209,8 @@ function pastRows({ past }: ApiVolume): readonly (readonly [string, string | nul
     past.archive === "running" ? `up to entry ${past.archivedLsn}, safe up to ${past.heldLsn}` : past.archive;
   const tiered = past.residency === "tiered" ? `, cold after ${past.coldAfter}` : "";
   const snapshots = `${past.snapshots} snapshot${past.snapshots === 1 ? "" : "s"}`;
-  const oldest = past.retainedFromLsn === null ? "" : `, every moment from entry ${past.retainedFromLsn} on`;
+  const oldest =
+    past.retainedFromLsn === null ? "" : `, every moment from entry ${Math.max(1, past.retainedFromLsn)} on`;
   const { fillBytesPerSecond: rate } = past;
   const elsewhere = extents === null ? 0 : extents.total - extents.local;
   return [

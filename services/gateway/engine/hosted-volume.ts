@@ -258,7 +258,8 @@ export class HostedVolume {
     const evicted = await session.extents.evictCold(held, beforeMs);
     const bytes = evicted * limits.extentBytes;
     job.progress(bytes, bytes);
-    job.done(`${evicted} extents are in the bucket only now`);
+    const nothing = "no local extent was unused for so long: nothing went";
+    job.done(evicted === 0 ? nothing : `${evicted} extents are in the bucket only now`);
   }
 
   /** The policy in the history file changed. */
