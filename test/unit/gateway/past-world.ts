@@ -258,9 +258,10 @@ export class PastWorld {
         return { name: record.name, close } as unknown as BlockExport;
       },
       hotLog: () =>
-        ({ state: () => ({ oldestLsn: 1, durableLsn: lastLsn }) }) as unknown as ReturnType<
-          HostedSession["hotLog"]
-        >,
+        ({
+          state: () => ({ oldestLsn: 1, durableLsn: lastLsn }),
+          room: () => ({ diskBytes: 0, limitBytes: 1 }),
+        }) as unknown as ReturnType<HostedSession["hotLog"]>,
       baseImage: () => ({}) as ReturnType<HostedSession["baseImage"]>,
       held: () => {},
       sync: async () => {},
