@@ -126,7 +126,7 @@ export const limits = {
   bandwidthBytesPerSecondMin: 256 * KiB,
   /** Requests under way: writes (8 segments of 8 MiB are 64 MiB of buffers) and reads apart, so that uploads never hold up a read. */
   bucketWritesInFlightMax: 8,
-  bucketReadsInFlightMax: 24,
+  bucketReadsInFlightMax: 16,
   /** Requests waiting for their turn, each a closure: more than all NBD requests of a busy connection with several frames each. */
   bucketRequestsQueuedMax: 8192,
   /** Objects in one page of a listing: what S3 gives at most. */
@@ -254,10 +254,10 @@ export const limits = {
   /** Scrub reads so fast by default: a 100 GiB image in 3.6 hours, without being felt. */
   scrubBytesPerSecond: 8 * MiB,
   /**
-   * Reading the past, all points of a process together: 160 frames, 120 pages of 4 GiB each, heads of 2,000 chunks, the footers of
-   * about 200 segments: 64 MiB. Beside them what is under way (six whole chunks, stored and open) and the open points' maps.
+   * Reading the past, all points of a process together: 96 frames, 120 pages of 4 GiB each, heads of 2,000 chunks, the footers of
+   * about 200 segments: 48 MiB. Beside them what is under way (six whole chunks, stored and open) and the open points' maps.
    */
-  historyFrameCacheBytes: 40 * MiB,
+  historyFrameCacheBytes: 24 * MiB,
   historyPageCacheBytes: 12 * MiB,
   historyHeadCacheBytes: 4 * MiB,
   historyIndexCacheBytes: 8 * MiB,

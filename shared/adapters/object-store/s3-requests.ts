@@ -152,7 +152,7 @@ export class S3Requests implements StoreRequests {
       : [];
   }
 
-  /** The whole body, in a buffer of its announced length. A body that breaks off is Retry. */
+  /** The whole body, in a buffer of its announced length where one is announced. A body that breaks off is Retry. */
   private async collect(
     key: string,
     answer: Sdk.GetObjectCommandOutput,
@@ -166,20 +166,24 @@ export class S3Requests implements StoreRequests {
     if (signal.aborted) stop();
     signal.addEventListener("abort", stop, { once: true });
     try {
+      const announced = answer.ContentLength;
+      // Each piece is copied as it comes and can go: kept until the end they would take the content's room once more.
+      const content = announced === undefined ? null : Buffer.allocUnsafeSlow(announced);
       const pieces: Buffer[] = [];
       let bytes = 0;
       for await (const piece of body as AsyncIterable<Buffer>) {
+        if (content === null) pieces.push(piece);
+        else piece.copy(content, bytes);
         bytes += piece.length;
         checkSize("get", this.place, key, bytes);
-        pieces.push(piece);
       }
-      if (answer.ContentLength !== undefined && bytes !== answer.ContentLength) {
+      if (announced !== undefined && bytes !== announced) {
         throw new ObjectStoreError(
           { kind: "Retry", operation: "get", place: this.place, key },
-          `${bytes} of ${answer.ContentLength} bytes came`,
+          `${bytes} of ${announced} bytes came`,
         );
       }
-      return pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces, bytes);
+      return content ?? Buffer.concat(pieces, bytes);
     } finally {
       signal.removeEventListener("abort", stop);
     }

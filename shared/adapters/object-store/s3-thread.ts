@@ -107,7 +107,7 @@ export class S3Thread implements StoreRequests {
       execArgv: [],
       workerData: this.#data,
       // The SDK takes 35 MB; contents are outside of this heap.
-      resourceLimits: { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 8 },
+      resourceLimits: { maxOldGenerationSizeMb: 96, maxYoungGenerationSizeMb: 4 },
     });
     let why = "the S3 thread ended";
     worker.on("message", (answer: S3Answer) => this.#answered(answer));

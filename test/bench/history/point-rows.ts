@@ -76,7 +76,7 @@ export async function measurePoints(ground: Ground): Promise<void> {
       sense: "at most",
       target: 400,
       samples: [Math.max(...peaksMiB)],
-      note: `VmHWM, the most of ${peaksMiB.length} server lives; ${read}`,
+      note: `VmHWM of ${peaksMiB.length} server lives: ${peaksMiB.map(round).join(", ")}; ${read}`,
     });
   } finally {
     await server.end();
