@@ -50,7 +50,7 @@ const smallWritesNote = `With three servers the peer is no message per sync: the
 faster than 32 for each answer to one small message, however they are batched: at 1.6 ms for a 4 KiB message alone that is 20,000 a second,
 about three times the peer. One message of 128 KiB was answered in 3.3 ms, each of two of 64 KiB in 4.1 ms.`;
 
-const memoryNote = `Processors are the limit: the log alone passes 100 MB/s (above). In a profile the main thread of a storage node that
+const memoryNote = `Most likely processors are the limit (their use by process was not measured): the log alone passes 100 MB/s (above). In a profile the main thread of a storage node that
 follows it was busy for 2 to 3 s with 256 MiB; two of them leave little of the 20 ms a megabyte that two cores have at 100 MB/s to three
 servers, the gateway and fio.`;
 
