@@ -26,9 +26,10 @@ async function main(words: readonly string[]): Promise<number> {
 }
 
 const words = process.argv.slice(2);
+const isServer = ["up", "gateway", "storage", "archiver", "api"].includes(words[0] ?? "");
 // Somebody who closes the pipe (varve … | head) has seen enough. A server goes on without a listener, and drains unheard.
 process.stdout.on("error", () => {
-  if (words[0] !== "up") process.exit(0);
+  if (!isServer) process.exit(0);
 });
 process.stderr.on("error", () => {});
 // Timers and threads of the engines keep no process alive, so that none outlives its work. A command that waits for one of
@@ -36,4 +37,12 @@ process.stderr.on("error", () => {});
 const alive = setInterval(() => {}, 2 ** 31 - 1);
 const exitCode = await main(words);
 clearInterval(alive);
+// A pipe takes what it has room for; the rest is still in this process, and exit would throw it away. A server drains unheard.
+if (!isServer) await Promise.all([process.stdout, process.stderr].map(written));
 process.exit(exitCode);
+
+function written(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    stream.write("", () => resolve());
+  });
+}

@@ -8,7 +8,7 @@ import type { ApiImageReport, ApiVolume } from "#shared/api/http-api.ts";
 import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { contentOf, inTemporaryDirectory, run, varve, varveJson } from "../tools/varve-command.ts";
-import { VarveProcess } from "../tools/varve-process.ts";
+import { repositoryDir, VarveProcess } from "../tools/varve-process.ts";
 
 const original = Buffer.alloc(8192, "original ");
 const foreign = Buffer.from("written behind Varve's back");
@@ -117,6 +117,16 @@ describe("an image that another program changed", () => {
 });
 
 describe("log inspect", () => {
+  test("a reader that takes its time gets all of it, longer than a pipe holds", async () => {
+    await withChangedImage(async ({ data }) => {
+      const slow = `"$1" log inspect disk0 --data "$2" --json | (sleep 2; cat)`;
+      const { code, stdout } = await run("sh", ["-c", slow, "sh", join(repositoryDir, "bin", "varve"), data]);
+      expect(code).toBe(0);
+      expect(stdout.length).toBeGreaterThan(65_536);
+      expect(JSON.parse(stdout)).toMatchObject({ summary: { lastLsn: 2 } });
+    });
+  });
+
   test("shows every batch of a healthy log, and changes nothing", async () => {
     await withChangedImage(async ({ data }) => {
       const log = join(data, "volumes", "disk0", "log");
