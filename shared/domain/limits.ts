@@ -164,7 +164,7 @@ export const limits = {
   archiveSegmentsAtOnceMax: 4,
   /** Segments of busy volumes that fill as their batches become durable, so that their log is not read again: 12 MiB each. */
   archiveLiveSegmentsMax: 3,
-  /** Extents of bases from reading to the end of their upload: 4 MiB in a slab, a copy for the archive thread, and the chunk. */
+  /** Extents of bases from reading to the end of their upload: 4 MiB in a slab, and as much shared with the archive thread, where the chunk takes its place. */
   archiveExtentsAtOnceMax: 2,
   /** Small requests (footers, checks) of one volume at once. */
   archiveRequestsAtOnceMax: 8,

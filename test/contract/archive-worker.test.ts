@@ -1,5 +1,5 @@
 // What every ArchiveWorker must do: the thread of a running Varve and its twin without a thread give the same objects, refuse the same
-// bytes and hand memory over and back.
+// bytes and share memory in the same way.
 
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
