@@ -8,7 +8,7 @@ export interface Subscription {
   close(): void;
 }
 
-/** Answers a request, or not: null. One that knows the answer at once gives it without a promise; only a promise may fail. */
+/** Answers a request, or not: null. One that knows the answer at once gives it without a promise. One that fails answers nothing. */
 export type Handler = (data: Uint8Array) => Promise<Uint8Array | null> | Uint8Array | null;
 
 export interface MessageBus {
@@ -16,7 +16,10 @@ export interface MessageBus {
   publish(subject: string, data: Uint8Array): void;
   /** Rejects Retry: BusNobody at once where nobody serves the subject, BusNoAnswer after `timeoutMs`, BusAway without servers. */
   request(subject: string, data: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
-  /** `subject` may have `*` for one part. Messages of one sender come in its order. Data is the listener's to keep. */
+  /**
+   * `subject` may have `*` for one part. Messages of one sender come in its order. Data is the listener's to keep. A listener that throws
+   * stops the process, as a broken invariant does.
+   */
   subscribe(subject: string, listener: (data: Uint8Array, subject: string) => void): Subscription;
   /** Answers requests. At most one process serves a subject. */
   serve(subject: string, handler: Handler): Subscription;

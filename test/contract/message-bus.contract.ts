@@ -44,6 +44,17 @@ export function messageBusContract(what: string, make: () => Promise<BusSubject>
       await subject.settled();
       expect(await failure(subject.bus.request("t.nobody", bytes(""), 1000))).toEqual(["BusNobody", "Retry"]);
       expect(await failure(subject.bus.request("t.silent", bytes(""), 50))).toEqual(["BusNoAnswer", "Retry"]);
+      subject.other.serve("t.rejects", async () => Promise.reject(new Error("a test's")));
+      subject.other.serve("t.throws", () => {
+        throw new Error("a test's");
+      });
+      await subject.settled();
+      for (const failing of ["t.rejects", "t.throws"])
+        expect(await failure(subject.bus.request(failing, bytes(""), 50))).toEqual(["BusNoAnswer", "Retry"]);
+      // What one handler does is nothing to the others.
+      subject.other.serve("t.good", (data) => data);
+      await subject.settled();
+      expect(text(await subject.bus.request("t.good", bytes("x"), 1000))).toBe("x");
     });
 
     test("a subject that is served no longer has nobody", async () => {

@@ -63,9 +63,16 @@ export class ReadGrant {
 
   /** What is read from now on counts for nobody. Throws where that can't be said: then nothing may change in the image. */
   revoke(): void {
-    if (this.#token === null) return;
+    const token = this.#token;
+    if (token === null) return;
     this.#token = null;
-    this.#write(0);
+    try {
+      this.#write(0);
+    } catch (cause) {
+      // The note may still show it: it is revoked again before anything changes.
+      this.#token = token;
+      throw cause;
+    }
   }
 
   async close(): Promise<void> {

@@ -93,6 +93,11 @@ export class ReplicaFollower {
     return this.#options.image;
   }
 
+  /** The newest of those whose bytes may be in the image: its batches may be on their way there. */
+  get epoch(): number {
+    return Math.max(this.#newestEpoch, this.image.logPosition().epoch);
+  }
+
   /** It has caught up once: its image holds nothing that it has not begun to apply. */
   get exact(): boolean {
     return this.#caughtUpOnce;

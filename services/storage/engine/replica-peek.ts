@@ -10,7 +10,9 @@ import type { Slab } from "#shared/ports/slab.ts";
 
 /** Of a replica-follower.ts. */
 export interface PeekedReplica {
-  readonly image: Pick<LocalReplica, "logPosition" | "readInline">;
+  readonly image: Pick<LocalReplica, "state" | "readInline">;
+  /** The newest of those whose bytes may be in the image. */
+  readonly epoch: number;
   readonly failure: unknown;
   hasReached(lsn: number): boolean;
 }
@@ -24,8 +26,8 @@ export function answerPeek(
 ): Uint8Array | null {
   const ranges = readPeekRanges(payload);
   if (ranges === null) return null;
-  const { image } = follower;
-  const { epoch, appliedLsn } = image.logPosition();
+  const { image, epoch } = follower;
+  const { appliedLsn } = image.state();
   if (follower.failure !== null || !follower.hasReached(leastLsn))
     return encodeMessage({ type: "peeked", appliedLsn, epoch, found: 0 });
   let found = 0;

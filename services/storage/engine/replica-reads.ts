@@ -88,7 +88,7 @@ async function answerPatiently(
   slots: ReadSlots,
 ): Promise<Uint8Array> {
   const refuse = (kind: ErrorKind, tag: string, message: string): Uint8Array => {
-    const { epoch } = follower.image.logPosition();
+    const { epoch } = follower;
     return encodeMessage({ type: "refused", kind, tag, message, epoch });
   };
   if (follower.failure !== null) {
@@ -120,7 +120,7 @@ function answerGrant(follower: ReplicaFollower): Uint8Array {
   if (granted !== null && isHeaderText(granted.imagePath)) {
     return encodeMessage({ type: "granted", ...granted });
   }
-  const { epoch } = follower.image.logPosition();
+  const { epoch } = follower;
   const message = "direct reads are not granted now";
   return encodeMessage({ type: "refused", kind: "Retry", tag: "ReadsNotGranted", message, epoch });
 }
@@ -133,9 +133,9 @@ function readAtOnce(
 ): Uint8Array | null {
   const { image } = follower;
   if (follower.failure !== null || !follower.hasReached(leastLsn)) return null;
-  const { epoch, appliedLsn } = image.logPosition();
+  const { appliedLsn } = image.state();
   return image.readInline(slab, 0, length, offset) === length
-    ? bytesAnswer(slab, length, appliedLsn, epoch)
+    ? bytesAnswer(slab, length, appliedLsn, follower.epoch)
     : null;
 }
 
@@ -146,10 +146,10 @@ async function readInto(
   follower: ReplicaFollower,
 ): Promise<Uint8Array> {
   const { image } = follower;
-  const { epoch, appliedLsn } = image.logPosition();
+  const { appliedLsn } = image.state();
   await image.read(slab, 0, length, offset);
-  // The epoch is looked at again behind the read: a newer writer's bytes may be among them.
-  return bytesAnswer(slab, length, appliedLsn, Math.max(epoch, image.logPosition().epoch));
+  // The epoch is looked at behind the read: a newer writer's bytes may be among them.
+  return bytesAnswer(slab, length, appliedLsn, follower.epoch);
 }
 
 function bytesAnswer(slab: Slab, length: number, appliedLsn: number, epoch: number): Uint8Array {

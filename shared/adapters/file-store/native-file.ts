@@ -59,13 +59,9 @@ export class NativeFile implements BlockFile {
     inlineVector.fillOne(slab.address + start, length);
     const count = libc.preadv2(this.#fd, inlineVector.address, 1, offset, linux.RWF_NOWAIT);
     if (count >= 0) return count;
-    const failure = lastErrno();
-    if (failure === errno.EAGAIN || failure === errno.EINTR) return -1;
-    if (failure === errno.EOPNOTSUPP) {
-      this.#readsInline = false;
-      return -1;
-    }
-    throw this.#error("read", failure);
+    if (lastErrno() === errno.EOPNOTSUPP) this.#readsInline = false;
+    // Not in memory; or what is wrong is for read() to say, which whoever got -1 asks next.
+    return -1;
   }
 
   read(slab: Slab, start: number, length: number, offset: number): Promise<void> {

@@ -29,7 +29,7 @@ export class MemoryMessageBus implements MessageBus {
     const answer = this.cut(subject)
       ? null
       : await within(
-          Promise.resolve(handler(Uint8Array.from(data))).catch(() => null),
+          (async () => handler(Uint8Array.from(data)))().catch(() => null),
           timeoutMs,
         );
     if (answer === null) throw failed("BusNoAnswer", `no answer from ${subject}`);

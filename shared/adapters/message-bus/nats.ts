@@ -1,6 +1,7 @@
 /*
  * The message bus over core NATS: at most once, no storage. The connection is the process's own (adapters/nats/connect.ts) and comes
- * back by itself; what is sent meanwhile fails or is lost, as the port says.
+ * back by itself; what is sent meanwhile fails or is lost, as the port says. Nothing may be thrown into the client's callbacks: it ends
+ * its reading loop, and with it the connection that the process's logs, leases and catalogue go over.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import type { Handler, MessageBus, Subscription } from "#shared/ports/message-bus.ts";
@@ -31,7 +32,14 @@ export class NatsMessageBus implements MessageBus {
   subscribe(subject: string, listener: (data: Uint8Array, subject: string) => void): Subscription {
     const subscription = this.#connection.subscribe(subject, {
       callback: (error, message) => {
-        if (error === null) listener(message.data, message.subject);
+        if (error !== null) return;
+        try {
+          listener(message.data, message.subject);
+        } catch (cause) {
+          queueMicrotask(() => {
+            throw cause;
+          });
+        }
       },
     });
     return { close: () => subscription.unsubscribe() };
@@ -41,7 +49,7 @@ export class NatsMessageBus implements MessageBus {
     const subscription = this.#connection.subscribe(subject, {
       callback: (error, message) => {
         if (error !== null) return;
-        const answer = handler(message.data);
+        const answer = answerOf(handler, message.data);
         // Answers of one round of input leave in one write.
         if (answer === null || answer instanceof Uint8Array) this.#respond(message, answer);
         else void this.#respondLater(message, answer);
@@ -62,5 +70,13 @@ export class NatsMessageBus implements MessageBus {
     } catch {
       // Closed meanwhile.
     }
+  }
+}
+
+function answerOf(handler: Handler, data: Uint8Array): ReturnType<Handler> {
+  try {
+    return handler(data);
+  } catch {
+    return null;
   }
 }

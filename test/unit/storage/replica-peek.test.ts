@@ -6,20 +6,28 @@ import { decodeMessage, isBadMessage } from "#shared/formats/replica-message.ts"
 import { answerPeek, type PeekedReplica } from "../../../services/storage/engine/replica-peek.ts";
 
 const slab = { bytes: Buffer.alloc(limits.replicaReadBytesMax), address: 0 };
-const position = { line: "", epoch: 3, appliedLsn: 9, checksum: 0n, sequence: 1 };
+const state = {
+  sizeBytes: 2 ** 20,
+  appliedLsn: 9,
+  begunLsn: 9,
+  checkpointLsn: 9,
+  dirtyBytes: 0,
+  allocatedBytes: 0,
+};
 
 /** In memory is what lies below 64 KiB; bytes are the number of their 4 KiB. */
 const replica = (failure: Error | null = null): PeekedReplica => ({
   image: {
-    logPosition: () => position,
+    state: () => state,
     readInline: (to, start, length, offset) => {
       if (offset >= 64 * 1024) return -1;
       to.bytes.fill(offset / 4096, start, start + length);
       return length;
     },
   },
+  epoch: 3,
   failure,
-  hasReached: (lsn) => lsn <= position.appliedLsn,
+  hasReached: (lsn) => lsn <= state.appliedLsn,
 });
 
 const peek = (ranges: readonly PeekRange[], leastLsn = 9, of = replica()) => {

@@ -257,6 +257,29 @@ describe("replicas of a node", () => {
   });
 });
 
+test("who asks for a newer writer's bytes hears of its epoch with them, also before they count as applied", async () => {
+  const open = store.open.bind(store);
+  let applied = Promise.resolve();
+  store.open = async (...args) => {
+    const file = await open(...args);
+    const applyAll = file.applyAll.bind(file);
+    file.applyAll = async (operations) => applyAll(operations).then(async () => applied);
+    return file;
+  };
+  const { set, map } = await node();
+  const log = await place(map, "a");
+  await set.reconcile();
+  log.write(0, 7);
+  expect(await ask("a", read(2))).toMatchObject({ fill: 7, epoch: 1 });
+  const { promise, resolve: release } = Promise.withResolvers<void>();
+  applied = promise;
+  const { batch: newer } = log.maker.epoch(2);
+  log.batches.push(newer, { ...log.maker.write(0, Buffer.alloc(4096, 9)).batch, epoch: 2 });
+  await expect.poll(async () => ask("a", read(2))).toMatchObject({ fill: 9 });
+  expect(await ask("a", read(2))).toMatchObject({ fill: 9, appliedLsn: 2, epoch: 2 });
+  release();
+});
+
 describe("direct reads", () => {
   const note = async () =>
     decodeReadGrant((await store.readWhole("/pool/volumes/a/disk.raw.grant")) ?? Buffer.alloc(0));
