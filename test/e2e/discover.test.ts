@@ -1,5 +1,6 @@
 // `varve discover` over loopback: two servers that announce themselves are found with their exports, as they are at that moment; one that was
 // not told to has no UDP socket at all, and those that were have one, bound to the group's address.
+import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -28,6 +29,17 @@ function udpOf(pid: number): readonly string[] {
       .filter((columns) => inodes.has(columns[9] ?? "-"))
       .map((columns) => columns[1] ?? ""),
   );
+}
+
+/** A question that can't be answered: no socket sends from port 0, whoever may write packets does. */
+function askFromPortZero(): void {
+  const python = `
+import socket, struct
+question = struct.pack(">6H", 0, 0, 1, 0, 0, 0) + b"\\x04_nbd\\x04_tcp\\x05local\\x00" + struct.pack(">2H", 12, 1)
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+raw.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+raw.sendto(struct.pack(">4H", 0, 5353, 8 + len(question), 0) + question, ("224.0.0.251", 0))`;
+  execFileSync("python3", ["-c", python]);
 }
 
 test("finds those that announce themselves, and nobody else", async () => {
@@ -61,6 +73,7 @@ test("finds those that announce themselves, and nobody else", async () => {
         ["127.0.0.1", 0, ["disk0"]],
         ["127.0.0.1", 1, ["disk1"]],
       ]);
+      askFromPortZero();
       await varveJson(["volume", "create", "later", "--size", "16M", "--api", `http://${http}`]);
       await servers[1]?.stop();
       expect(await found()).toEqual([["127.0.0.1", 0, ["disk0", "later"]]]);

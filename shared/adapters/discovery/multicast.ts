@@ -80,6 +80,8 @@ export class Announcer {
   }
 
   #answer(query: QueryPacket, from: RemoteInfo): void {
+    // Anybody can send that, and nobody can be answered there: dgram throws.
+    if (from.port === 0) return;
     const announcement = this.#options.announcement();
     const asked = (query.questions ?? []).filter((question) => asksFor(announcement.name, question));
     if (asked.length === 0 || !this.#mayAnswer()) return;
