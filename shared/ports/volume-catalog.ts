@@ -24,6 +24,11 @@ export interface VolumeCatalog {
    * the catalogue is full (limits.volumesMax).
    */
   put(record: VolumeRecord): Promise<void>;
+  /**
+   * Replaces the record with this id by what `edit` makes of it as it is stored then; called again where another process stored
+   * something meanwhile. As put() otherwise; what `edit` throws is passed on. Rejects UnknownVolumeError where there is none (any more).
+   */
+  change(id: string, edit: (present: VolumeRecord) => VolumeRecord): Promise<void>;
   /** Removes the record with this id; nothing happens where there is none. Durable when it resolves. */
   remove(id: string): Promise<void>;
   /** Writes the present state although nothing changed, so that an empty catalogue exists. Durable when it resolves. */

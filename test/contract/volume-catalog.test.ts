@@ -99,6 +99,21 @@ describe("the catalogue of several machines", () => {
     expect(names).toEqual(["a", "b", "c"]);
   });
 
+  test("a change is made on what is stored by then, and brings nothing back that was removed", async () => {
+    const [one, two] = [await open(), await open()];
+    await one.put(aVolume("grows"));
+    await two.load();
+    const { id } = aVolume("grows");
+    await one.change(id, (present) => ({ ...present, sizeBytes: 2 * present.sizeBytes }));
+    await two.change(id, (present) => ({ ...present, reads: "strict" }));
+    expect((await open()).get(id)).toEqual(aVolume("grows", { sizeBytes: 2 * 1024 ** 3, reads: "strict" }));
+    await one.load();
+    await one.remove(id);
+    const late = two.change(id, (present) => ({ ...present, reads: "available" }));
+    await expect(late).rejects.toMatchObject({ _tag: "UnknownVolumeError" });
+    expect((await open()).get(id)).toBeNull();
+  });
+
   test("what others change is taken in and told", async () => {
     const [one, two] = [await open(), await open()];
     const told = new Promise<void>((resolve) => {

@@ -71,10 +71,12 @@ export class Arrivals implements ArrivalAdministration {
     ) {
       throw notArriving(name, volumeId);
     }
-    if (record.state === "arriving") {
-      const { move: _move, ...whole } = record;
-      await catalog.put({ ...whole, state: "active" });
-    }
+    await catalog.change(volumeId, (present) => {
+      // Deleted meanwhile: it stays so.
+      if (present.state !== "arriving") return present;
+      const { move: _move, ...whole } = present;
+      return { ...whole, state: "active" };
+    });
     return { volumeId, fresh: false };
   }
 

@@ -128,8 +128,8 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     const record = this.#arriving(name) ?? this.require(name);
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
-    const { move: _move, ...gone } = record;
-    await this.#options.catalog.put({ ...gone, state: "deleting" });
+    const gone = ({ move: _move, ...one }: VolumeRecord): VolumeRecord => ({ ...one, state: "deleting" });
+    await this.#options.catalog.change(record.id, gone);
     const { clock } = this.#options;
     const endMs = clock.monotonicMs() + deletedMs;
     while (!(await this.#finishDeletion(record.id)) && clock.monotonicMs() < endMs) {
@@ -159,7 +159,8 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     if (message.type === "refused") {
       throw new VarveError(message.tag, message.kind, message.message, { hint: "Nothing was changed." });
     }
-    await this.#options.catalog.put({ ...record, sizeBytes });
+    const grown = (one: VolumeRecord): number => Math.max(one.sizeBytes, sizeBytes);
+    await this.#options.catalog.change(record.id, (one) => ({ ...one, sizeBytes: grown(one) }));
     return this.show(name);
   }
 
@@ -168,18 +169,18 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     if (durability !== "write") throw writeOnly(name);
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
-    await this.#options.catalog.put({ ...record, durability });
+    await this.#options.catalog.change(record.id, (one) => ({ ...one, durability }));
     return this.show(name);
   }
 
   async setReads(name: string, reads: ReadPolicy): Promise<VolumeView> {
-    await this.#options.catalog.put({ ...this.require(name), reads });
+    await this.#options.catalog.change(this.require(name).id, (one) => ({ ...one, reads }));
     return this.show(name);
   }
 
   async setOrders(name: string, change: OrdersChange): Promise<VolumeView> {
-    const record = this.require(name);
-    await this.#options.catalog.put({ ...record, orders: orderedFrom(record.orders ?? noOrders, change) });
+    const edit = (one: VolumeRecord) => ({ ...one, orders: orderedFrom(one.orders ?? noOrders, change) });
+    await this.#options.catalog.change(this.require(name).id, edit);
     return this.show(name);
   }
 

@@ -46,26 +46,29 @@ export abstract class CatalogRecords implements VolumeCatalog {
   }
 
   async put(record: VolumeRecord): Promise<void> {
-    await this.change((records) => {
-      checkVolumeName(record.name);
-      checkVolumeSize(record.sizeBytes);
-      checkRoom(records, record);
-      records.set(record.id, record);
+    await this.inTurn((records) => setIn(records, record));
+  }
+
+  async change(id: string, edit: (present: VolumeRecord) => VolumeRecord): Promise<void> {
+    await this.inTurn((records) => {
+      const present = records.get(id);
+      if (present === undefined) throw volumeGone(id);
+      setIn(records, edit(present));
     });
   }
 
   async remove(id: string): Promise<void> {
-    await this.change((records) => {
+    await this.inTurn((records) => {
       records.delete(id);
     });
   }
 
   async save(): Promise<void> {
-    await this.change(() => {});
+    await this.inTurn(() => {});
   }
 
   /** Runs after every earlier change, whether that one succeeded or not. */
-  private async change(edit: (records: Map<string, VolumeRecord>) => void): Promise<void> {
+  private async inTurn(edit: (records: Map<string, VolumeRecord>) => void): Promise<void> {
     const turn = this.lastChange.then(async () => {
       let next = new Map(this.records);
       edit(next);
@@ -84,6 +87,20 @@ export abstract class CatalogRecords implements VolumeCatalog {
 
 function sorted(records: ReadonlyMap<string, VolumeRecord>): readonly VolumeRecord[] {
   return [...records.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+function setIn(records: Map<string, VolumeRecord>, record: VolumeRecord): void {
+  checkVolumeName(record.name);
+  checkVolumeSize(record.sizeBytes);
+  checkRoom(records, record);
+  records.set(record.id, record);
+}
+
+function volumeGone(id: string): VarveError {
+  return new VarveError("UnknownVolumeError", "Invalid", `volume ${id} was deleted meanwhile`, {
+    hint: "Nothing was changed. What there is: varve volume list.",
+    fields: { id },
+  });
 }
 
 function checkRoom(records: ReadonlyMap<string, VolumeRecord>, record: VolumeRecord): void {

@@ -44,7 +44,7 @@ function dying<T extends object>(real: T, writes: readonly (keyof T)[]): T {
 
 function arrivals(): Arrivals {
   return new Arrivals({
-    catalog: dying(catalog, ["put", "remove"]),
+    catalog: dying(catalog, ["put", "change", "remove"]),
     map: dying(map, ["changePlacement"]),
     past: dying(past, ["changeHistory"]),
     clock: new SystemClock(),
