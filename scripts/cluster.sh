@@ -81,7 +81,7 @@ start_one() { # NAME
       nats_conf "$name" >"$data/run/$name.conf"
       command=("$nats_server" -c "$data/run/$name.conf")
       ;;
-    shelf-*) command=("$here/bin/varve" storage "${nats[@]}" --pool "main:$data/$name" --health "$at:8082") ;;
+    shelf-*) command=("$here/bin/varve" storage "${nats[@]}" --pool "main:$data/$name" --health "$at:8082" "${past[@]}") ;;
     gate-*) command=("$here/bin/varve" gateway "${nats[@]}" --nbd "${VARVE_LAB_LISTEN:-$at}:10809" --advertise "$at:10809" \
       --health "$at:8081" "${past[@]}") ;;
     front) command=("$here/bin/varve" api "${nats[@]}" --http "$at:8080" --health "$at:8083" "${past[@]}") ;;

@@ -32,9 +32,9 @@ export const replicaRoutes = (subject: ApiSubject) => {
       .handleRaw("add", ({ params, request }) =>
         answered(
           Effect.gen(function* () {
-            const { node } = yield* readBody(request, replicaBodies.AddReplica);
+            const { node, fillFrom } = yield* readBody(request, replicaBodies.AddReplica);
             const place = yield* fromPort("add a replica", async () =>
-              admin().add(params.name, node ?? null),
+              admin().add(params.name, node ?? null, fillFrom ?? null),
             );
             return HttpServerResponse.jsonUnsafe(place);
           }),
@@ -54,8 +54,10 @@ export const replicaRoutes = (subject: ApiSubject) => {
           }),
         ),
       )
-      .handle("repair", ({ params }) =>
-        done("repair a replica", async () => admin().repair(params.name, params.node)),
+      .handle("repair", ({ params, query }) =>
+        done("repair a replica", async () =>
+          admin().repair(params.name, params.node, query.fillFrom ?? null),
+        ),
       )
       .handleRaw("verify", ({ params, request }) =>
         answered(

@@ -101,6 +101,10 @@ export const clusterCommands: readonly Command[] = [
         "SIZE",
         "bytes a second that filling one replica takes at most (default no limit)",
       ),
+      {
+        ...bucket,
+        summary: "the archivers' bucket: replicas are filled from it first (default from other nodes)",
+      },
       only,
       json,
     ],

@@ -5,6 +5,10 @@ import { type Argument, type Command, type Flag, served, volumeName } from "./co
 
 const node = (summary: string): Flag => ({ name: "node", value: "NODE", summary });
 const nodeName: Argument = { name: "NODE", summary: "the storage node" };
+const fillFrom: readonly Flag[] = [
+  { name: "from-peers", summary: "fill it from the other replicas alone" },
+  { name: "from-bucket", summary: "fill it from the bucket alone" },
+];
 const load = async () => (await import("./commands/replica.ts")).replicaCommandModule;
 
 export const replicaCommands: readonly Command[] = [
@@ -12,10 +16,11 @@ export const replicaCommands: readonly Command[] = [
     path: ["replica", "add"],
     summary: "put one more replica of a volume on a storage node",
     detail: [
-      "The node fills it from the other replicas while the volume is in use. See: varve replica list.",
+      "The node fills it while the volume is in use: from the bucket where it was given one, else from the other replicas.",
+      "See: varve replica list.",
     ],
     args: [volumeName],
-    flags: [node("where (default: the node with the fewest volumes that has room)"), ...served],
+    flags: [node("where (default: the node with the fewest volumes that has room)"), ...fillFrom, ...served],
     load: async () => (await load()).add,
   },
   {
@@ -42,10 +47,12 @@ export const replicaCommands: readonly Command[] = [
   },
   {
     path: ["replica", "repair"],
-    summary: "fill a replica again from the others",
-    detail: ["What it holds stays until the copy is whole."],
+    summary: "fill a replica again from the bucket or the others",
+    detail: [
+      "What it holds stays until the copy is whole. The only one that follows is filled with --from-bucket alone; reads wait meanwhile.",
+    ],
     args: [volumeName],
-    flags: [node("where it is (required)"), ...served],
+    flags: [node("where it is (required)"), ...fillFrom, ...served],
     load: async () => (await load()).repair,
   },
   {

@@ -5,7 +5,10 @@
 import { hostname } from "node:os";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { BucketImages } from "#shared/adapters/history/bucket-images.ts";
+import { openObjectStore } from "#shared/adapters/object-store/open-object-store.ts";
 import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follower.ts";
+import { bucketPlace, parseBucketUrl } from "#shared/domain/bucket-url.ts";
 import type { NodeRecord, PoolRecord } from "#shared/domain/cluster.ts";
 import { dataLayout } from "#shared/domain/data-layout.ts";
 import { VarveError } from "#shared/domain/errors.ts";
@@ -105,15 +108,19 @@ export async function openStorageNode(
   const store = new NativeFileStore();
   const pools: Pool[] = [];
   let cluster: ClusterConnection | null = null;
+  let archived: BucketImages | null = null;
   const closeAll = async (): Promise<void> => {
     for (const pool of pools) await pool.close();
+    await archived?.close();
     await cluster?.close();
     await store.close();
   };
   try {
     for (const pool of config.pools) pools.push(await Pool.open(pool, store, clock, onNote));
     cluster = await openCluster(config.nats, `varve storage ${config.name}`, clock, onNote);
-    return await startNode({ config, version, onNote, clock, store, pools, cluster, closeAll });
+    archived = config.bucket === null ? null : imagesIn(config.bucket, clock);
+    await archived?.ready().catch((cause: unknown) => onNote(`warning: ${(cause as Error).message}`));
+    return await startNode({ config, version, onNote, clock, store, pools, cluster, archived, closeAll });
   } catch (cause) {
     await closeAll();
     throw cause;
@@ -128,11 +135,23 @@ interface NodeParts {
   readonly store: FileStore;
   readonly pools: readonly Pool[];
   readonly cluster: ClusterConnection;
+  readonly archived: BucketImages | null;
   readonly closeAll: () => Promise<void>;
 }
 
+/** Nothing is asked of the bucket before a replica is filled, and a node runs without it. */
+function imagesIn(bucket: string, clock: Clock): BucketImages {
+  const address = parseBucketUrl(bucket);
+  const parts = { clock, random: new SystemRandom(), environment: process.env, create: false };
+  return new BucketImages({
+    place: typeof address === "string" ? "of this node" : bucketPlace(address),
+    clock,
+    openStore: async () => openObjectStore(bucket, parts),
+  });
+}
+
 async function startNode(parts: NodeParts): Promise<StorageNode> {
-  const { config, onNote, clock, store, pools, cluster, closeAll } = parts;
+  const { config, onNote, clock, store, pools, cluster, archived, closeAll } = parts;
   const { bus, catalog, map, connection } = cluster;
   const random = new SystemRandom();
   const { replicas, monitors } = config.nats;
@@ -148,6 +167,7 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
     bus,
     logOf: (volumeId) =>
       new JetStreamLogFollower({ connection, clock, random, volumeId, replicas, servers: { monitors } }),
+    archived,
     only: config.only,
     fillBytesPerSecond: config.fillBytesPerSecond,
     onNote,

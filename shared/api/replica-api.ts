@@ -5,6 +5,7 @@
 import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint";
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup";
 import * as Schema from "effect/Schema";
+import { fillOrigins } from "#shared/domain/replica-report.ts";
 import { errors, Size } from "./volume-schema.ts";
 
 const Place = Schema.Struct({ node: Schema.String, pool: Schema.String });
@@ -23,7 +24,10 @@ const Comparison = Schema.Struct({
   ),
 });
 
-const AddReplica = Schema.Struct({ node: Schema.optionalKey(Schema.String) });
+const fillFrom = Schema.optionalKey(Schema.Literals(fillOrigins)).annotate({
+  description: "what alone fills it; without: the bucket, else the other replicas",
+});
+const AddReplica = Schema.Struct({ node: Schema.optionalKey(Schema.String), fillFrom });
 const MoveReplica = Schema.Struct({ from: Schema.String, to: Schema.optionalKey(Schema.String) });
 const CompareReplicas = Schema.Struct({
   offset: Schema.optionalKey(Schema.Int),
@@ -55,6 +59,7 @@ export const replicas = HttpApiGroup.make("replicas").add(
   }),
   HttpApiEndpoint.post("repair", "/v1/volumes/:name/replicas/:node/repair", {
     params: replica,
+    query: { fillFrom },
     error: errors,
   }),
   HttpApiEndpoint.post("verify", "/v1/volumes/:name/verify", {

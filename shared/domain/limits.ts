@@ -34,8 +34,7 @@ export const limits = {
   logRetainedBytesDefault: 256 * MiB,
   /** In `flush` volumes: stored but not yet durable. A sync starts at half of it, writers wait at all of it. */
   unsyncedBytesMax: 32 * MiB,
-  /** ... and never waits longer than this. */
-  unsyncedAgeMsMax: 1000,
+  unsyncedAgeMsMax: 1000, // ... and never waits longer than this
   /** One JetStream message with its headers, below the server's own max_payload of 1 MiB (its default) ... */
   jetstreamMessageBytesMax: 1 * MiB,
   /** ... by this much: subject, headers, what the server adds. */
@@ -310,6 +309,7 @@ export const limits = {
   replicaCopiesPerPeer: 2,
   /** What a fill asks for at once; holes of that length are one message, so that an empty TiB takes 16,384 of them. */
   replicaCopyRangeBytes: 64 * MiB,
+  bucketFill: { fillsMax: 2, readsMax: 4 }, // of a node, extents of each: 32 MiB
   /** A fill that gets nothing from anybody for so long begins again: its log may be gone. */
   replicaFillPatienceMs: 60_000,
   /** Replicas are held at one LSN at most so long while they are compared: the overlay fills meanwhile. */

@@ -7,6 +7,10 @@
 export const replicaConditions = ["filling", "following", "lagging", "halted"] as const;
 export type ReplicaCondition = (typeof replicaConditions)[number];
 
+/** What alone may fill a replica, where somebody chose. */
+export const fillOrigins = ["bucket", "peers"] as const;
+export type FillOrigin = (typeof fillOrigins)[number];
+
 export interface ReplicaReport {
   readonly node: string;
   /** Host name of the node. */

@@ -3,7 +3,7 @@
  * bytes are replica-message.ts, which gives them on to everybody.
  */
 import type { ErrorKind } from "#shared/domain/errors.ts";
-import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import type { FillOrigin, ReplicaReport } from "#shared/domain/replica-report.ts";
 
 /** A gateway asks for bytes as of an LSN or later. */
 export interface ReadRequest {
@@ -152,9 +152,11 @@ export interface HashAnswer {
   readonly appliedLsn: number;
 }
 
-/** Fills the replica again from the others; a state message answers. */
+/** Fills the replica again; a state message answers. */
 export interface RepairRequest {
   readonly type: "repair";
+  /** From there alone; null: from the bucket if there is one, else from the others. */
+  readonly from: FillOrigin | null;
 }
 
 /** The gateway that serves the volume gives it a new size; resized answers when the log has it and a replica applied it. */

@@ -7,6 +7,8 @@ import type { ErrorKind } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import {
+  type FillOrigin,
+  fillOrigins,
   type ReplicaCondition,
   type ReplicaReport,
   replicaConditions,
@@ -15,7 +17,7 @@ import { type BadBytes, bad } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
 import { PackedReader, type PackedValue, packInto } from "./packed-header.ts";
 import { readTokenPattern } from "./read-grant.ts";
-import type { PlaceAnswer, ReplicaMessage, StateMessage } from "./replica-message-kinds.ts";
+import type { PlaceAnswer, RepairRequest, ReplicaMessage, StateMessage } from "./replica-message-kinds.ts";
 
 export type {
   BaseAnswer,
@@ -181,10 +183,11 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
       return [type, message.run, Number(message.dryRun), Number(message.acceptClock)];
     case "collected":
       return [type, Number(message.isDone)];
+    case "repair":
+      return message.from === null ? [type] : [type, message.from];
     case "ask":
     case "grant":
     case "where":
-    case "repair":
       break;
   }
   return [type];
@@ -242,6 +245,7 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   const text = reader.text();
   if (!Object.hasOwn(elements, text)) return null;
   const type = text as ReplicaMessage["type"];
+  if (type === "repair") return repairOf(reader, count);
   if (elements[type] !== count) return null;
   if (type === "state") return stateOf(reader);
   if (type === "place") return placeOf(reader);
@@ -299,10 +303,16 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
     case "ask":
     case "grant":
     case "where":
-    case "repair":
       break;
   }
   return { type };
+}
+
+function repairOf(reader: PackedReader, count: number): RepairRequest | null {
+  if (count === elements.repair) return { type: "repair", from: null };
+  const from = reader.text();
+  const isKnown = count === elements.repair + 1 && (fillOrigins as readonly string[]).includes(from);
+  return isKnown ? { type: "repair", from: from as FillOrigin } : null;
 }
 
 function placeOf(reader: PackedReader): PlaceAnswer | null {

@@ -3,7 +3,7 @@
  * what. Implemented by services/api/engine/cluster-volumes.ts; all failures are VarveErrors. See docs/specs/cluster.md.
  */
 import type { NodeRecord, PoolOrder, ReplicaPlace } from "#shared/domain/cluster.ts";
-import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import type { FillOrigin, ReplicaReport } from "#shared/domain/replica-report.ts";
 
 export interface NodeView extends NodeRecord {
   /** Seen within limits.nodeSilentMs. */
@@ -65,8 +65,11 @@ export interface ReplicaComparison {
 
 /** Changes of where replicas are (docs/specs/replica-fill.md). Implemented by services/api/engine/replica-placing.ts. */
 export interface ReplicaAdministration {
-  /** Where it is placed; the node fills it by itself. Rejects Full (PlacementError), Invalid (ReplicaThere, ReplicaCountError). */
-  add(volume: string, node: string | null): Promise<ReplicaPlace>;
+  /**
+   * Where it is placed; the node fills it by itself, `from` there alone where that is said. Rejects Full (PlacementError), Invalid
+   * (ReplicaThere, ReplicaCountError, FillNoBucket).
+   */
+  add(volume: string, node: string | null, from?: FillOrigin | null): Promise<ReplicaPlace>;
   /** Its node removes the files when another one is as far. Rejects Retry (ReplicaLast) where no other one follows. */
   remove(volume: string, node: string): Promise<void>;
   /** The one on `from` goes when all others follow. */
@@ -75,8 +78,11 @@ export interface ReplicaAdministration {
   drain(node: string): Promise<void>;
   /** Undoes the moves that have not ended, too: the node's replica stays, unless the new one follows already. */
   undrain(node: string): Promise<void>;
-  /** Fills the node's replica again from the others. Rejects Retry (ReplicaLast) where no other one follows. */
-  repair(volume: string, node: string): Promise<void>;
+  /**
+   * Fills the node's replica again, `from` there alone where that is said. Where no other one follows, only from the bucket: rejects Retry
+   * (ReplicaLast) where this one follows and the bucket is not named, Invalid (FillNoBucket) where its node was given none.
+   */
+  repair(volume: string, node: string, from?: FillOrigin | null): Promise<void>;
   /** Compares some extents from `offset` on, at one LSN. */
   verify(volume: string, offset: number, bytesPerSecond: number | null): Promise<ReplicaComparison>;
 }

@@ -57,6 +57,8 @@ export interface PoolConfig {
 export interface StorageConfig extends ServiceConfig {
   readonly pools: readonly PoolConfig[];
   readonly only: string | null;
+  /** The archivers', to fill replicas from; null: from other nodes only. */
+  readonly bucket: string | null;
   /** Bytes a second that filling one replica takes at most; null: no limit. */
   readonly fillBytesPerSecond: number | null;
 }
@@ -97,6 +99,7 @@ export function readStorageConfig(filed: FiledConfig): StorageConfig {
   const config = {
     ...reader.service("127.0.0.1:8082"),
     pools: reader.pools(),
+    bucket: reader.sharedBucket(),
     only: reader.onlyVolume(),
     fillBytesPerSecond: reader.sizeOrNone("fill-rate", limits.bandwidthBytesPerSecondMin, 2 ** 50),
   };

@@ -1,12 +1,14 @@
 // The archiver as a process among real ones (NATS, storage nodes, gateways) under load from the block checker: killed at each of its
 // failpoints, paused past its lease while another one takes over, with the bucket away. What the bucket has is read by a reader that
 // shares no code with Varve, and by a rescue; no log goes before the bucket holds it.
-import { renameSync } from "node:fs";
+import { renameSync, rmSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { limits } from "#shared/domain/limits.ts";
 import { BlockChecker, describe as wording } from "../tools/block-checker.ts";
-import { attach, sleep } from "../tools/cluster-process.ts";
+import { attach, type ClusterProcess, sleep } from "../tools/cluster-process.ts";
+import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { varve } from "../tools/varve-command.ts";
 import { VarveProcess } from "../tools/varve-process.ts";
@@ -35,10 +37,65 @@ async function load(checker: BlockChecker, client: NbdClient, forMs: number): Pr
   expect([findings.map(wording), requestErrors, connectionLost]).toEqual([[], [], undefined]);
 }
 
+/**
+ * Every storage node loses its disk: one of them comes back from the bucket and the log behind it, then from the bucket again when its image
+ * was changed and nobody else follows, and the other one from that one, because somebody said so.
+ */
+async function allReplicasLost(client: NbdClient, nodes: readonly ClusterProcess[]): Promise<void> {
+  const { lab, bucketUrl: bucket } = past;
+  const http = `127.0.0.1:${await freePort()}`;
+  await lab.start("api", "front", { http, health: "off" });
+  const repair = async (...words: readonly string[]) => {
+    const { code, stderr } = await varve(["replica", "repair", "disk0", ...words], {
+      VARVE_API: `http://${http}`,
+    });
+    return [code, stderr];
+  };
+  const states = async (): Promise<string[]> => {
+    const found = await (await fetch(`http://${http}/v1/replicas`)).json();
+    return (found as { node: string; condition: string }[]).map((one) => `${one.node} ${one.condition}`);
+  };
+  const follows = async (node: string) =>
+    until(async () => (await states()).includes(`${node} following`), 20_000, `${node} follows`);
+  // Not archived: it is in the log alone.
+  await client.write(2 * MiB, Buffer.alloc(MiB, 0xab));
+  const disk = await readWhole(client, sizeBytes);
+  for (const node of nodes) {
+    await node.kill();
+    rmSync(lab.poolOf(node.name), { recursive: true });
+  }
+  let shelf = await lab.storage("shelf", { bucket });
+  await follows("shelf");
+  expect(shelf.output).toContain(`is filled from the bucket`);
+  expect((await readWhole(client, sizeBytes)).equals(disk)).toBe(true);
+
+  await shelf.stop();
+  const image = await open(lab.imageOf("shelf", "disk0"), "r+");
+  await image.write(Buffer.alloc(4096, 0xee), 0, 4096, 8 * MiB);
+  await image.close();
+  shelf = await lab.storage("shelf", { bucket });
+  await until(async () => (await states()).includes("shelf halted"), 20_000, "shelf halts");
+  expect(await repair("--node", "shelf", "--from-peers")).toEqual([
+    75,
+    expect.stringContaining("no other replica"),
+  ]);
+  expect(await repair("--node", "shelf")).toEqual([0, ""]);
+  await follows("shelf");
+  expect((await readWhole(client, sizeBytes)).equals(disk)).toBe(true);
+  // Now it is the only one that follows: reads would wait.
+  expect((await repair("--node", "shelf"))[0]).toBe(75);
+
+  const attic = await lab.storage("attic");
+  await follows("attic");
+  expect(attic.output).toContain("is filled from shelf");
+  expect(await repair("--node", "attic", "--from-bucket")).toEqual([2, expect.stringContaining("no bucket")]);
+  await client.write(3 * MiB, Buffer.alloc(MiB, 0xac));
+  await client.write(2 * MiB, disk.subarray(2 * MiB, 4 * MiB));
+}
+
 describe("an archiver", () => {
   test("takes bases from replicas that are written to, lets log go when the bucket holds it, and a rescue brings the disk back", async () => {
-    await past.lab.storage("shelf");
-    await past.lab.storage("attic");
+    const nodes = [await past.lab.storage("shelf"), await past.lab.storage("attic")];
     const id = await past.lab.createVolume("disk0", sizeBytes, ["shelf", "attic"]);
     const archiver = await past.archiver("keeper");
     const client = await attach((await past.lab.gateway("gate-1")).port);
@@ -65,6 +122,7 @@ describe("an archiver", () => {
     // Checkpointed and held: the log goes. An idle replica's checkpoint comes when the oldest change is so old.
     const releasedMs = limits.checkpointAgeMs + 20_000;
     await until(async () => ((await past.logEnd(id))?.oldestLsn ?? 1) > 1, releasedMs, "log is released");
+    await allReplicasLost(client, nodes);
 
     const data = join(past.lab.directory, "rescued");
     expect(await varve(["rescue", "--bucket", past.bucketUrl, "--data", data])).toMatchObject({ code: 0 });

@@ -66,7 +66,9 @@ const messages: readonly ReplicaMessage[] = [
   { type: "held", appliedLsn: 4711 },
   { type: "hash", offset: 2 ** 22, extents: 16 },
   { type: "hashes", appliedLsn: 4711 },
-  { type: "repair" },
+  { type: "repair", from: null },
+  { type: "repair", from: "bucket" },
+  { type: "repair", from: "peers" },
   { type: "resize", sizeBytes: 2 ** 40 },
   { type: "resized", sizeBytes: 2 ** 40 },
 ];

@@ -5,9 +5,10 @@
  */
 import type { PlacementRecord, ReplicaPlace } from "#shared/domain/cluster.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
-import { VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { type PlacementGround, placeReplicas } from "#shared/domain/placement.ts";
+import type { FillOrigin } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { Clock } from "#shared/ports/clock.ts";
@@ -37,6 +38,9 @@ export interface ReplicaPlacingOptions {
 /** Replicas that one drained node gives away at once: each is a copy of a whole disk. */
 const movesMax = 2;
 const answerMs = 2000;
+/** A node that is given a replica has heard of it by then. */
+const heardMs = 5000;
+const againMs = 100;
 
 export class ReplicaPlacing implements ReplicaAdministration {
   readonly #options: ReplicaPlacingOptions;
@@ -47,14 +51,16 @@ export class ReplicaPlacing implements ReplicaAdministration {
     this.#options = options;
   }
 
-  async add(volume: string, node: string | null): Promise<ReplicaPlace> {
+  async add(volume: string, node: string | null, from: FillOrigin | null = null): Promise<ReplicaPlace> {
     const record = this.#options.require(volume);
-    return await this.#change(record, (placement) => {
+    const added = await this.#change(record, (placement) => {
       const staying = placement.replicas.filter(({ leaving }) => leaving !== true);
       if (staying.length >= limits.replicasMax) throw enough(volume);
       const place = this.#placeFor(record, placement, node);
       return { placement: { ...placement, replicas: [...placement.replicas, place] }, result: place };
     });
+    if (from !== null) await this.#orderFillSoon(record, added.node, from);
+    return added;
   }
 
   async remove(volume: string, node: string): Promise<void> {
@@ -85,21 +91,49 @@ export class ReplicaPlacing implements ReplicaAdministration {
     for (const record of this.#options.volumes()) await this.#cancelMove(record, node);
   }
 
-  async repair(volume: string, node: string): Promise<void> {
+  async repair(volume: string, node: string, from: FillOrigin | null = null): Promise<void> {
     const record = this.#options.require(volume);
     const placement = this.#options.map.placementOf(record.id);
     if (placement === null) throw noPlacement(volume);
     requireThere(volume, placement, node);
     const following = await this.#following(record.id);
-    following.delete(node);
-    if (following.size === 0) throw last(volume, node);
-    const subject = replicaCopySubject(record.id, node);
+    const isOneOfThem = following.delete(node);
+    if (following.size > 0) {
+      await this.#orderFill(record, node, from);
+      return;
+    }
+    // Nobody could answer reads meanwhile: only who names the bucket wants that.
+    if (from === "peers" || (isOneOfThem && from === null)) throw last(volume, node);
+    await this.#orderFill(record, node, "bucket");
+  }
+
+  async #orderFill({ id }: VolumeRecord, node: string, from: FillOrigin | null): Promise<void> {
+    const subject = replicaCopySubject(id, node);
     const answer = decodeMessage(
-      await this.#options.bus.request(subject, encodeMessage({ type: "repair" }), answerMs),
+      await this.#options.bus.request(subject, encodeMessage({ type: "repair", from }), answerMs),
     );
-    if (isBadMessage(answer) || answer.message.type === "state") return;
-    if (answer.message.type !== "refused") return;
-    throw new VarveError(answer.message.tag, answer.message.kind, `${node}: ${answer.message.message}`);
+    if (isBadMessage(answer) || answer.message.type !== "refused") return;
+    const { tag, kind, message } = answer.message;
+    throw new VarveError(tag, kind, `${node}: ${message}`, {
+      hint: "Nothing was changed. See what the replicas do: varve replica list.",
+    });
+  }
+
+  /** The node hears of its new replica in a moment; until then nobody answers. */
+  async #orderFillSoon(record: VolumeRecord, node: string, from: FillOrigin): Promise<void> {
+    const { clock } = this.#options;
+    const endMs = clock.monotonicMs() + heardMs;
+    for (;;) {
+      try {
+        await this.#orderFill(record, node, from);
+        return;
+      } catch (cause) {
+        if (toVarveError(cause, "order a fill").kind !== "Retry" || clock.monotonicMs() > endMs) throw cause;
+      }
+      await new Promise<void>((resolve) => {
+        clock.after(againMs, resolve);
+      });
+    }
   }
 
   async verify(volume: string, offset: number, bytesPerSecond: number | null): Promise<ReplicaComparison> {
@@ -272,7 +306,7 @@ function last(volume: string, node: string): VarveError {
     "Retry",
     `no other replica of ${volume} than that on ${node} follows its log`,
     {
-      hint: "Add one and wait until it follows: varve replica add, varve replica list. Nothing was changed.",
+      hint: "Add one and wait until it follows: varve replica add, varve replica list. To fill this one all the same: varve replica repair --from-bucket. Nothing was changed.",
       fields: { volume, node },
     },
   );

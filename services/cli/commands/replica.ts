@@ -4,6 +4,7 @@
  */
 import type { ApiNode, ApiReplica } from "#shared/api/cluster-api.ts";
 import type { ApiComparison, ApiPlace } from "#shared/api/replica-api.ts";
+import { type FillOrigin, fillOrigins } from "#shared/domain/replica-report.ts";
 import { ApiClient, defaultApi } from "../api-client.ts";
 import { type CommandLine, UsageError } from "../command-line.ts";
 import { printJson, printLine } from "../output.ts";
@@ -27,9 +28,21 @@ function required(line: CommandLine, name: string): string {
   );
 }
 
+/** What the request says of it. */
+function fillFrom(line: CommandLine): { readonly fillFrom?: FillOrigin } {
+  const chosen = fillOrigins.filter((origin) => line.values.has(`from-${origin}`));
+  if (chosen.length > 1) {
+    throw new UsageError(
+      ["--from-peers and --from-bucket exclude each other"],
+      "Without either, the bucket is asked first, then the other replicas.",
+    );
+  }
+  return chosen[0] === undefined ? {} : { fillFrom: chosen[0] };
+}
+
 async function add(line: CommandLine): Promise<number> {
   const node = flag(line, "node");
-  const body = node === undefined ? {} : { node };
+  const body = { ...(node === undefined ? {} : { node }), ...fillFrom(line) };
   const place = await clientOf(line).call<ApiPlace>("POST", `${volumePath(line)}/replicas`, body);
   if (line.values.has("json")) printJson(place);
   else printLine(`${line.args[0]} gets a replica on ${place.node} (pool ${place.pool}); it is filled now`);
@@ -56,7 +69,9 @@ async function remove(line: CommandLine): Promise<number> {
 
 async function repair(line: CommandLine): Promise<number> {
   const node = required(line, "node");
-  await clientOf(line).call("POST", `${volumePath(line)}/replicas/${encodeURIComponent(node)}/repair`);
+  const query = new URLSearchParams(fillFrom(line));
+  const path = `${volumePath(line)}/replicas/${encodeURIComponent(node)}/repair`;
+  await clientOf(line).call("POST", query.size === 0 ? path : `${path}?${query.toString()}`);
   if (line.values.has("json")) printJson({ repairing: node });
   else printLine(`the replica of ${line.args[0]} on ${node} is filled again; see varve replica list`);
   return 0;

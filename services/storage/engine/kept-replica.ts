@@ -1,21 +1,26 @@
 /*
  * One replica that a placement gives this node, for as long as it does: makes or opens its image, follows the log with it, fills it from
- * other nodes where the log no longer goes on, and answers whoever asks about it. Made by replica-set.ts; below it
+ * the bucket or other nodes where the log no longer goes on, and answers whoever asks about it. Made by replica-set.ts; below it
  * replica-follower.ts and replica-fill.ts, one at a time. Rules: docs/specs/replica-fill.md.
  *
- *   opening ─► following ─log released, repair─► filling ─► opening      any ─can't─► failed ─2 s, peers─► opening
+ *   opening ─► following ─log released, repair─► filling ─► opening      any ─can't─► failed ─some seconds─► opening
  */
 import type { ReplicaPlace } from "#shared/domain/cluster.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
 import { checkpointPathOf, fillPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
-import { type ErrorKind, toVarveError, type VarveError } from "#shared/domain/errors.ts";
-import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import { type ErrorKind, toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { FillOrigin, ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
+import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import { FillFromBucket } from "./fill-from-bucket.ts";
+import { FillFromPeers } from "./fill-from-peers.ts";
+import type { FillSource } from "./fill-source.ts";
 import type { OpenPool } from "./open-pool.ts";
 import type { ReadGrant } from "./read-grant.ts";
 import { answerCopy } from "./replica-copies.ts";
@@ -38,6 +43,8 @@ export interface KeptReplicaOptions {
   readonly readSlots: ReadSlots;
   readonly copySlots: ReadSlots;
   readonly fillBytesPerSecond: number | null;
+  /** What the bucket has; null: this node was given none. */
+  readonly archived: ArchivedImages | null;
   /** Other nodes that keep a replica now. */
   readonly peers: () => readonly ReplicaPlace[];
   /** By which gateways on this host read the image at that path; null: they ask for each read. */
@@ -59,6 +66,10 @@ export class KeptReplica {
   #failure: VarveError | null = null;
   #turn: Promise<void>;
   #retryTimer: Timer | null = null;
+  /** What alone may fill it, as somebody chose; a restart forgets that. */
+  #fillOrigin: FillOrigin | null = null;
+  /** Fills in a row that copied something and failed. */
+  #failedCopies = 0;
 
   constructor(options: KeptReplicaOptions) {
     this.#options = options;
@@ -91,11 +102,13 @@ export class KeptReplica {
   report(): ReplicaReport {
     if (this.#follower !== null) return this.#follower.report();
     const { node, host, pool, record } = this.#options;
+    // What failed before is told until another attempt gets further.
+    const failure = this.#fill?.isCopying === true ? null : this.#failure;
     return {
       node,
       host,
-      condition: this.#failure !== null && this.#failure.kind !== "Retry" ? "halted" : "filling",
-      reason: this.#failure?.message ?? this.#fill?.progress ?? "",
+      condition: failure !== null && failure.kind !== "Retry" ? "halted" : "filling",
+      reason: failure?.message ?? this.#fill?.progress ?? "",
       appliedLsn: 0,
       checkpointLsn: 0,
       epoch: 0,
@@ -168,22 +181,24 @@ export class KeptReplica {
     this.#options.onChange();
   }
 
-  /** The log no longer goes on behind this replica; once there are others, they are copied. */
+  /** The log no longer goes on behind this replica; once there is a bucket or another one, that is copied. */
   #fillSoon(): void {
     if (this.#retryTimer !== null || this.#stop.signal.aborted) return;
     const look = (): void => {
       this.#retryTimer = null;
       if (this.#follower?.failure?._tag !== "LogReleased") return;
-      if (this.#options.peers().length === 0) this.#fillSoon();
+      if (this.#sources(null).length === 0) this.#fillSoon();
       // What keeps it from beginning (a full disk) may pass.
-      else this.refill().catch(() => this.#fillSoon());
+      else this.refill(null).catch(() => this.#fillSoon());
     };
-    this.#retryTimer = this.#options.clock.after(this.#options.peers().length > 0 ? 0 : retryMs, look);
+    this.#retryTimer = this.#options.clock.after(this.#sources(null).length > 0 ? 0 : retryMs, look);
   }
 
-  /** Fills it again from the others, whatever it holds; that stays until the copy is whole. Rejects where the wish could not be kept. */
-  async refill(): Promise<void> {
-    const { store, paths } = this.#options;
+  /** Fills it again, whatever it holds; that stays until the copy is whole. Rejects where the wish could not be kept. */
+  async refill(from: FillOrigin | null): Promise<void> {
+    const { store, paths, archived, node } = this.#options;
+    if (from === "bucket" && archived === null) throw noBucket(node);
+    this.#fillOrigin = from;
     if (this.#fill !== null) return;
     await orderFill(store, paths);
     await this.#next(async () => {
@@ -195,19 +210,17 @@ export class KeptReplica {
 
   /** Goes on by itself; close() waits for its end. */
   #startFill(): void {
-    const { record, paths, store, clock, bus, log, pool, fillBytesPerSecond, onNote } = this.#options;
-    const peers = this.#options.peers().map(({ node }) => node);
+    const { record, paths, store, clock, pool, fillBytesPerSecond, onNote } = this.#options;
+    const sources = this.#sources(this.#fillOrigin);
     this.#retryTimer?.cancel();
     this.#retryTimer = null;
     const fill = new ReplicaFill(
       {
         volumeId: record.id,
         paths,
-        peers,
+        sources,
         store,
         clock,
-        bus,
-        log,
         roomBytes: () => pool.roomBytes(),
         bytesPerSecond: fillBytesPerSecond,
         onChange: () => this.#options.onChange(),
@@ -215,13 +228,28 @@ export class KeptReplica {
       this.#stop.signal,
     );
     this.#fill = fill;
-    if (this.#failure === null) onNote(`the replica of ${record.name} is filled from ${peers.join(", ")}`);
+    const from = sources.map(({ name }) => name).join(", else from ");
+    if (this.#failure === null) onNote(`the replica of ${record.name} is filled from ${from}`);
     const running = fill.run();
     // Not part of this step: whoever waits for opened() does not wait for the copy.
-    void this.#afterFill(running);
+    void this.#afterFill(fill, running);
   }
 
-  async #afterFill(running: Promise<number>): Promise<void> {
+  /** The bucket, whose copy costs the other nodes nothing, then the others. */
+  #sources(from: FillOrigin | null): readonly FillSource[] {
+    const { record, beginBytes, bus, log, pool, archived: images } = this.#options;
+    const { signal } = this.#stop;
+    const common = { volumeId: record.id, log, signal };
+    const peers = this.#options.peers().map(({ node }) => node);
+    const sources: FillSource[] = [];
+    if (images !== null && from !== "peers")
+      sources.push(new FillFromBucket({ ...common, beginBytes, images }));
+    if (peers.length > 0 && from !== "bucket")
+      sources.push(new FillFromPeers({ ...common, peers, bus, roomBytes: () => pool.roomBytes() }));
+    return sources;
+  }
+
+  async #afterFill(fill: ReplicaFill, running: Promise<number>): Promise<void> {
     const { record, onNote } = this.#options;
     const ended = running.then(
       (exactFromLsn) => ({ exactFromLsn }),
@@ -234,9 +262,12 @@ export class KeptReplica {
         if (end.error.message !== this.#failure?.message && !this.#stop.signal.aborted) {
           onNote(`warning: the replica of ${record.name} is not filled: ${end.error.message}`);
         }
+        if (fill.copiedBytes > 0) this.#failedCopies += 1;
         this.#failed(end.error);
         return;
       }
+      this.#failedCopies = 0;
+      this.#fillOrigin = null;
       onNote(`the replica of ${record.name} is filled`);
       if (this.#stop.signal.aborted) return;
       await this.#open(end.exactFromLsn).catch((cause: unknown) =>
@@ -249,7 +280,9 @@ export class KeptReplica {
     this.#failure = error;
     this.#options.onChange();
     if (this.#stop.signal.aborted || this.#retryTimer !== null) return;
-    this.#retryTimer = this.#options.clock.after(retryMs, () => {
+    // What is copied in vain may cost money.
+    const waitMs = Math.min(limits.replicaFillPatienceMs, retryMs * 2 ** Math.min(10, this.#failedCopies));
+    this.#retryTimer = this.#options.clock.after(waitMs, () => {
       this.#retryTimer = null;
       void this.#next(async () => {
         if (this.#follower === null && this.#fill === null) await this.#begin();
@@ -278,14 +311,14 @@ export class KeptReplica {
     const decoded = decodeMessage(data);
     if (isBadMessage(decoded)) return null;
     const { message } = decoded;
-    if (message.type === "repair") return this.#answerRepair();
+    if (message.type === "repair") return this.#answerRepair(message.from);
     if (this.#follower === null) return this.#notOpen();
     return answerCopy(message, this.#follower, this.#options.copySlots);
   }
 
-  async #answerRepair(): Promise<Uint8Array> {
+  async #answerRepair(from: FillOrigin | null): Promise<Uint8Array> {
     try {
-      await this.refill();
+      await this.refill(from);
       return encodeMessage({ type: "state", report: this.report() });
     } catch (cause) {
       const { kind, _tag, message } = toVarveError(cause, "repair");
@@ -299,6 +332,13 @@ export class KeptReplica {
     }
     return refusal("Retry", "ReplicaHalted", `the replica is not open: ${this.#failure.message}`);
   }
+}
+
+function noBucket(node: string): VarveError {
+  return new VarveError("FillNoBucket", "Invalid", `${node} was given no bucket to fill replicas from`, {
+    hint: "Start it with the archivers' bucket: --bucket URL.",
+    fields: { node },
+  });
 }
 
 function refusal(kind: ErrorKind, tag: string, message: string): Uint8Array {

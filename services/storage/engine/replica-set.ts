@@ -11,6 +11,7 @@ import { limits } from "#shared/domain/limits.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { encodeMessage } from "#shared/formats/replica-message.ts";
+import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
@@ -38,6 +39,8 @@ export interface ReplicaSetOptions {
   readonly map: Pick<ClusterMap, "placementOf" | "changePlacement">;
   readonly bus: MessageBus;
   readonly logOf: (volumeId: string) => LogFollower;
+  /** What the bucket has, to fill replicas from; null or none: they are filled from other nodes. */
+  readonly archived?: ArchivedImages | null;
   /** Only this volume; null: all that are placed here. */
   readonly only: string | null;
   /** Bytes a second that each fill copies at most; null: as fast as it goes. */
@@ -157,6 +160,7 @@ export class ReplicaSet {
         readSlots: this.#readSlots,
         copySlots: this.#copySlots,
         fillBytesPerSecond,
+        archived: this.#options.archived ?? null,
         peers: () => (map.placementOf(record.id)?.replicas ?? []).filter((one) => one.node !== node),
         onChange: () => this.#changed(record.id),
         onNote,

@@ -6,13 +6,14 @@ import { KeyTableMap } from "#shared/adapters/cluster-map/key-table.ts";
 import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
 import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
-import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import type { FillOrigin, ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import {
   decodeMessage,
   encodeMessage,
   encodeWith,
   isBadMessage,
+  type ReplicaRefusal,
   sealMessage,
 } from "#shared/formats/replica-message.ts";
 import { ReplicaPlacing } from "../../../services/api/engine/replica-placing.ts";
@@ -39,6 +40,10 @@ class PlayedNode {
   sum = 1n;
   /** Applies on, whatever it is told. */
   restless = false;
+  /** Fills that it was told to begin, and from where. */
+  readonly fills: (FillOrigin | null)[] = [];
+  /** What it says to that. */
+  fillRefusal: ReplicaRefusal | null = null;
   readonly name: string;
 
   constructor(name: string) {
@@ -63,6 +68,10 @@ class PlayedNode {
     if (message.type === "hold") {
       this.lsn = Math.max(this.lsn, message.lsn);
       return encodeMessage({ type: "held", appliedLsn: this.lsn });
+    }
+    if (message.type === "repair") {
+      this.fills.push(message.from);
+      return encodeMessage(this.fillRefusal ?? { type: "state", report: this.report });
     }
     if (message.type !== "hash") return null;
     const { bytes, payloadAt } = encodeWith({ type: "hashes", appliedLsn: this.lsn }, 8 * message.extents);
@@ -139,6 +148,29 @@ describe("placing", () => {
     expect(await placing.add("disk0", null)).toEqual({ node: "d", pool: "main" });
     expect(await tagOf(placing.add("disk0", null))).toBe("ReplicaCountError");
     expect(places()).toEqual(["a", "b", "d"]);
+  });
+
+  test("repairs from where it was told; the only one that follows only from the bucket, one that does not from nowhere else", async () => {
+    const { fills } = played("a");
+    await placing.repair("disk0", "a");
+    await placing.repair("disk0", "a", "peers");
+    played("b").condition = "halted";
+    expect(await tagOf(placing.repair("disk0", "a"))).toBe("ReplicaLast");
+    await placing.repair("disk0", "a", "bucket");
+    played("a").condition = "halted";
+    expect(await tagOf(placing.repair("disk0", "a", "peers"))).toBe("ReplicaLast");
+    await placing.repair("disk0", "a");
+    expect(fills).toEqual([null, "peers", "bucket", "bucket"]);
+    const refused = { type: "refused", kind: "Invalid", message: "none", epoch: 0 } as const;
+    played("a").fillRefusal = { ...refused, tag: "FillNoBucket" };
+    expect(await tagOf(placing.repair("disk0", "a"))).toBe("FillNoBucket");
+  });
+
+  test("a new replica is told where it is filled from as soon as its node has heard of it", async () => {
+    let cuts = 2;
+    bus.cut = (subject) => subject === replicaCopySubject(id, "c") && (cuts -= 1) >= 0;
+    expect(await placing.add("disk0", "c", "peers")).toEqual({ node: "c", pool: "main" });
+    expect([cuts < 0, played("c").fills]).toEqual([true, ["peers"]]);
   });
 
   test("removes nothing unless another one says now that it follows", async () => {

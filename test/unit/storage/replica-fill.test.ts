@@ -1,177 +1,26 @@
 // A replica that is copied from others while they go on applying: whatever the order, a crash or a kill anywhere, at the end it is the
 // fold of the log, and the image that was there before stays usable until the copy is whole. Peers are real images on a memory store;
-// the filled one is on the simulated disk.
+// the filled one is on the simulated disk (fill-world.ts). From the bucket: bucket-fill.test.ts.
 import { describe, expect, test } from "vitest";
-import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
-import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
-import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
-import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
 import type { Batch } from "#shared/domain/batch.ts";
 import { lastLsnOf } from "#shared/domain/batch.ts";
-import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
-import { checkpointPathOf, fillPathOf, volumePaths } from "#shared/domain/data-layout.ts";
+import { replicaCopySubject } from "#shared/domain/cluster-subjects.ts";
+import { checkpointPathOf, fillPathOf } from "#shared/domain/data-layout.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
-import { answerCopy } from "../../../services/storage/engine/replica-copies.ts";
-import { ReplicaFill } from "../../../services/storage/engine/replica-fill.ts";
-import type { ReplicaFollower } from "../../../services/storage/engine/replica-follower.ts";
-import { ReadSlots } from "../../../services/storage/engine/replica-reads.ts";
-import { SteppedClock, SteppedRandom } from "../file-store/stepped-clock.ts";
-import { BatchMaker } from "../replica/batch-maker.ts";
-
-const volumeId = "5ca1ab1e00c0ffee";
-const sizeBytes = 256 * 1024;
-const paths = volumePaths("/pool", "disk0");
-
-/** Another node: its image, and batches that it applies while it is copied. */
-class Peer {
-  readonly image: RawFileImage;
-  readonly #log: readonly Batch[];
-  readonly #slots: ReadSlots;
-  copies = 0;
-  /** Answers nothing. */
-  silent = false;
-
-  constructor(image: RawFileImage, log: readonly Batch[], store: MemoryFileStore) {
-    this.image = image;
-    this.#log = log;
-    this.#slots = new ReadSlots((bytes) => store.allocateSlab(bytes), 4);
-  }
-
-  async applyTo(lsn: number): Promise<void> {
-    const { appliedLsn } = this.image.state();
-    const batches = this.#log.filter((one) => one.firstLsn > appliedLsn && lastLsnOf(one) <= lsn);
-    if (batches.length > 0) await this.image.apply(batches);
-  }
-
-  async applyNext(): Promise<void> {
-    const { appliedLsn } = this.image.state();
-    const next = this.#log.find(({ firstLsn }) => firstLsn > appliedLsn);
-    if (next !== undefined) await this.image.apply([next]);
-  }
-
-  async answer(data: Uint8Array): Promise<Uint8Array | null> {
-    const decoded = decodeMessage(data);
-    if (this.silent || isBadMessage(decoded)) return null;
-    const { image } = this;
-    if (decoded.message.type === "copy") {
-      this.copies += 1;
-      await this.applyNext();
-    }
-    const follower = {
-      image,
-      failure: null,
-      exact: true,
-      reached: async (lsn: number) => {
-        await this.applyTo(lsn);
-        return image.state().appliedLsn >= lsn;
-      },
-    };
-    return answerCopy(decoded.message, follower as unknown as ReplicaFollower, this.#slots);
-  }
-
-  report(): Uint8Array {
-    const report = {
-      node: "peer",
-      host: "peer",
-      condition: "following",
-      reason: "",
-      ...this.image.state(),
-      epoch: 1,
-      roomBytes: 0,
-    } as const;
-    return encodeMessage({ type: "state", report });
-  }
-}
-
-interface World {
-  readonly clock: SteppedClock;
-  readonly disk: SimulatedDisk;
-  readonly bus: MemoryMessageBus;
-  readonly log: readonly Batch[];
-  readonly peers: Readonly<Record<string, Peer>>;
-  readonly attach: (store: FileStore) => Promise<RawFileImage>;
-}
-
-async function world(seed: number, names: readonly string[]): Promise<World> {
-  const clock = new SteppedClock(seed);
-  const disk = new SimulatedDisk({ random: clock.random, schedule: clock.schedule });
-  const bus = new MemoryMessageBus();
-  const maker = new BatchMaker(new MemoryFileStore(), new SteppedRandom(seed + 1), sizeBytes);
-  const log = [maker.epoch().batch];
-  for (let index = 0; index < 60; index += 1) {
-    if (index === 30) log.push(maker.resize(sizeBytes / 2).batch, maker.resize(2 * sizeBytes).batch);
-    log.push(maker.random().batch);
-  }
-  const peers: Record<string, Peer> = {};
-  for (const name of names) {
-    const store = new MemoryFileStore();
-    const options = { store, directory: "/v", volumeId };
-    await store.makeDirectory("/v");
-    await RawFileImage.create({ ...options, sizeBytes });
-    const peer = new Peer(await RawFileImage.attach(options), log, store);
-    await peer.applyTo(60 + clock.random.integer(0, 20));
-    peers[name] = peer;
-    bus.serve(replicaCopySubject(volumeId, name), async (data) => peer.answer(data));
-    bus.serve(replicaReadSubject(volumeId, name), async () => peer.report());
-  }
-  const attach = (store: FileStore): Promise<RawFileImage> =>
-    RawFileImage.attach({ store, directory: paths.directory, volumeId });
-  return { clock, disk, bus, log, peers, attach };
-}
-
-function fillOf({ clock, bus, peers }: World, store: FileStore, roomBytes = 2 ** 30): ReplicaFill {
-  const oldestLsn = 40; // what the others have is kept
-  return new ReplicaFill(
-    {
-      volumeId,
-      paths,
-      peers: Object.keys(peers),
-      store,
-      clock,
-      bus,
-      log: { end: async () => ({ oldestLsn }) },
-      roomBytes: () => roomBytes,
-      bytesPerSecond: null,
-      onChange: () => undefined,
-    },
-    new AbortController().signal,
-  );
-}
-
-/** The old image, which follows no more: whole up to its checkpoint. */
-async function makeOld(
-  { clock, log, attach }: World,
-  store: FileStore,
-): Promise<{ readonly lsn: number; readonly bytes: Buffer }> {
-  await clock.until(store.makeDirectory(paths.directory));
-  await clock.until(RawFileImage.create({ store, directory: paths.directory, volumeId, sizeBytes }));
-  const old = await clock.until(attach(store));
-  await clock.until(old.apply(log.slice(0, 5)));
-  await clock.until(old.detach());
-  const bytes = (await clock.until(store.readWhole(paths.image))) ?? Buffer.alloc(0);
-  return { lsn: old.state().appliedLsn, bytes };
-}
-
-async function contentOf(image: RawFileImage, clock: SteppedClock | null): Promise<Buffer> {
-  const { sizeBytes: length } = image.state();
-  const slab = new MemoryFileStore().allocateSlab(length);
-  const reading = image.read(slab, 0, length, 0);
-  await (clock === null ? reading : clock.until(reading));
-  return Buffer.from(slab.bytes.subarray(0, length));
-}
-
-/** Applies the rest of the log to both; they are the same disk. */
-async function expectSame({ clock, log, peers }: World, filled: RawFileImage): Promise<void> {
-  const peer = Object.values(peers)[0] as Peer;
-  const end = lastLsnOf(log.at(-1) as Batch);
-  await peer.applyTo(end);
-  const { appliedLsn } = filled.state();
-  await clock.until(filled.apply(log.filter(({ firstLsn }) => firstLsn > appliedLsn)));
-  expect(filled.state().appliedLsn).toBe(end);
-  expect((await contentOf(filled, clock)).equals(await contentOf(peer.image, null))).toBe(true);
-}
+import {
+  contentOf,
+  expectSame,
+  fillOf,
+  makeOld,
+  type Peer,
+  paths,
+  sizeBytes,
+  volumeId,
+  type World,
+  world,
+} from "./fill-world.ts";
 
 /** The bus has time limits of its own: until they have passed nothing is left to happen. */
 async function nobody(made: World, store: FileStore): Promise<number> {
@@ -279,7 +128,7 @@ describe("a fill", () => {
     const old = await makeOld(made, store);
     // What a replica takes is known as of its checkpoint.
     await (made.peers as { a: Peer }).a.image.checkpoint();
-    await expect(made.clock.until(fillOf(made, store, 4096).run())).rejects.toMatchObject({
+    await expect(made.clock.until(fillOf(made, store, { roomBytes: 4096 }).run())).rejects.toMatchObject({
       _tag: "FillNoRoom",
       kind: "Full",
     });

@@ -7,8 +7,7 @@ import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
 import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
-import type { Batch } from "#shared/domain/batch.ts";
-import { replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
+import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { decodeReadGrant } from "#shared/formats/read-grant.ts";
@@ -18,12 +17,13 @@ import {
   isBadMessage,
   type ReplicaMessage,
 } from "#shared/formats/replica-message.ts";
-import type { LoggedBatch } from "#shared/ports/history.ts";
-import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
+import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
 import { RawReplicas } from "../../../services/storage/layer.ts";
 import { SteppedRandom } from "../file-store/stepped-clock.ts";
-import { BatchMaker, line } from "../replica/batch-maker.ts";
+import { line } from "../replica/batch-maker.ts";
+import { MemoryArchive } from "./fill-world.ts";
+import { PlayedLog } from "./played-log.ts";
 
 const sizeBytes = 1024 * 1024;
 const record = (name: string): VolumeRecord => ({
@@ -34,50 +34,6 @@ const record = (name: string): VolumeRecord => ({
   createdAtMs: 0,
   state: "active",
 });
-
-/** A log that grows when the test says so. */
-class PlayedLog implements LogFollower {
-  readonly batches: Batch[] = [];
-  readonly maker = new BatchMaker(new MemoryFileStore(), new SteppedRandom(3), sizeBytes);
-  readonly begun: FollowFrom[] = [];
-  failure: VarveError | null = null;
-
-  write(offset: number, value: number, length = 4096): void {
-    if (this.batches.length === 0) this.batches.push(this.maker.epoch().batch);
-    this.batches.push(this.maker.write(offset, Buffer.alloc(length, value)).batch);
-  }
-
-  async *follow(from: FollowFrom, signal: AbortSignal): AsyncGenerator<FollowedBatch, void, undefined> {
-    this.begun.push(from);
-    let next = this.batches.findIndex(({ firstLsn }) => firstLsn > from.appliedLsn);
-    while (!signal.aborted) {
-      if (this.failure !== null) throw this.failure;
-      const batch =
-        next < 0 ? this.batches.find(({ firstLsn }) => firstLsn > from.appliedLsn) : this.batches[next];
-      if (batch === undefined) await new Promise((resolve) => setTimeout(resolve, 2));
-      else {
-        next = this.batches.indexOf(batch) + 1;
-        yield { batch: { ...batch, record: new Uint8Array() }, sequence: 100 + next };
-      }
-    }
-  }
-
-  async end(): Promise<LogEnd | null> {
-    const last = this.batches.at(-1);
-    if (last === undefined) return null;
-    const lastLsn = last.firstLsn + last.entries.length - 1;
-    const place = { line, epoch: 1, oldestLsn: 1, lastLsn, checksum: last.checksum, sequence: 0 };
-    return { ...place, diskBytes: 0, limitBytes: 2 ** 30 };
-  }
-
-  async *read(fromLsn: number, untilLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
-    for (const batch of this.batches) {
-      if (batch.firstLsn >= fromLsn && batch.firstLsn <= untilLsn) {
-        yield { ...batch, record: new Uint8Array() };
-      }
-    }
-  }
-}
 
 let store: MemoryFileStore;
 let keys: MemoryKeys;
@@ -108,7 +64,7 @@ interface Node {
   readonly notes: string[];
 }
 
-async function node(only: string | null = null): Promise<Node> {
+async function node(only: string | null = null, archived: ArchivedImages | null = null): Promise<Node> {
   const clock = new SystemClock();
   const table = new MemoryKeyTable(keys);
   const map = new KeyTableMap(table, clock);
@@ -128,6 +84,7 @@ async function node(only: string | null = null): Promise<Node> {
     map,
     bus,
     logOf: (id) => logOf(id),
+    archived,
     only,
     fillBytesPerSecond: null,
     onNote: (text) => notes.push(text),
@@ -141,7 +98,7 @@ async function node(only: string | null = null): Promise<Node> {
 }
 
 function logOf(id: string): PlayedLog {
-  const log = logs.get(id) ?? new PlayedLog();
+  const log = logs.get(id) ?? new PlayedLog(sizeBytes);
   logs.set(id, log);
   return log;
 }
@@ -244,6 +201,28 @@ describe("replicas of a node", () => {
     expect((await store.readWhole(path))?.equals(bytes)).toBe(true);
     good.write(0, 5);
     expect(await ask("b", read(2))).toMatchObject({ fill: 5 });
+  });
+
+  test("the only one, whose log has gone on without it, is filled from the bucket; what keeps it from that is told", async () => {
+    const made = new PlayedLog(sizeBytes);
+    for (let value = 1; value <= 6; value += 1) made.write(0, value);
+    const archive = await MemoryArchive.at(made.batches, 4, sizeBytes);
+    archive.beforeRead = () => {
+      throw new VarveError("BucketObjectDamaged", "Corrupt", "a flipped bit");
+    };
+    const { set, map, notes } = await node(null, archive);
+    logs.set(record("a").id, made);
+    made.oldestLsn = 5;
+    await place(map, "a");
+    await set.reconcile();
+    await expect.poll(() => set.reports()[0]).toMatchObject({ condition: "halted", reason: "a flipped bit" });
+    expect(await ask("a", read(7, 0, 20))).toMatchObject({ type: "refused", kind: "Retry" });
+    archive.beforeRead = () => undefined;
+    const again = encodeMessage({ type: "repair", from: "bucket" });
+    await bus.request(replicaCopySubject(record("a").id, "shelf"), again, 1000);
+    await expect.poll(async () => ask("a", read(7))).toMatchObject({ fill: 6 });
+    expect(notes).toContainEqual("the replica of a is filled from the bucket memory://bucket");
+    expect(made.begun.at(-1)).toMatchObject({ line, appliedLsn: 4, sequence: 0 });
   });
 
   test("only one volume is touched where the node was started for one", async () => {

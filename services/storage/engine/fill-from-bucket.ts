@@ -1,0 +1,115 @@
+/*
+ * The bucket as the source of a fill: the disk at the newest LSN that it has, extent by extent, exact, so that the log goes on behind it. A
+ * volume of which the bucket has nothing that fits begins empty, while its log has everything. Read by fill-copy.ts; below it the reader of
+ * the past (adapters/history/bucket-images.ts). Rules: docs/specs/replica-fill.md, "From the bucket".
+ */
+import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { ArchivedImages } from "#shared/ports/archived-images.ts";
+import type { PointSource } from "#shared/ports/history.ts";
+import type { Slab } from "#shared/ports/slab.ts";
+import { type FillLog, type FillPiece, type FillSource, type FillStart, fillStopped } from "./fill-source.ts";
+
+export interface BucketSourceOptions {
+  readonly volumeId: string;
+  /** Size of the disk before entry 1. */
+  readonly beginBytes: number;
+  readonly images: ArchivedImages;
+  readonly log: FillLog;
+  readonly signal: AbortSignal;
+}
+
+const { extentBytes } = limits;
+
+export class FillFromBucket implements FillSource {
+  readonly name: string;
+  readonly workers: readonly string[];
+  readonly pieceBytesMax = extentBytes;
+  readonly #options: BucketSourceOptions;
+  #source: PointSource | null = null;
+  #lsn = 0;
+  /** Extents that may hold anything but zeroes. */
+  #extents = new Set<number>();
+
+  constructor(options: BucketSourceOptions) {
+    this.#options = options;
+    this.name = `the bucket ${options.images.place}`;
+    this.workers = Array.from({ length: limits.bucketFill.readsMax }, () => this.name);
+  }
+
+  async begin(): Promise<FillStart> {
+    const { volumeId, beginBytes, images, log, signal } = this.#options;
+    const end = await log.end();
+    const found = await images.newest(volumeId);
+    const oldestLsn = end?.oldestLsn ?? 1;
+    const isUsable =
+      found !== null && end?.line === found.line && found.checksum !== 0n && found.lsn + 1 >= oldestLsn;
+    if (!isUsable) {
+      // A log that is gone is no empty disk: what was archived of it is all that there is.
+      if (end === null && found !== null) throw logGone(this.name, found.lsn);
+      if (oldestLsn > 1) throw nothingFits(this.name, found, { line: end?.line ?? "", oldestLsn });
+      return { line: "", epoch: 0, appliedLsn: 0, checksum: 0n, sequence: 0, sizeBytes: beginBytes };
+    }
+    const { line, epoch, lsn, checksum } = found;
+    this.#source = await images.open(volumeId, lsn);
+    this.#lsn = lsn;
+    for await (const extent of this.#source.extents()) {
+      if (signal.aborted) throw fillStopped();
+      this.#extents.add(extent);
+    }
+    return { line, epoch, appliedLsn: lsn, checksum, sequence: 0, sizeBytes: this.#source.sizeBytes };
+  }
+
+  async read(_worker: string, offset: number, length: number, slab: Slab): Promise<FillPiece> {
+    const skippedBytes = this.#holeAt(offset, length);
+    if (skippedBytes === length) return { skippedBytes, dataBytes: 0, begunLsn: this.#lsn };
+    const from = offset + skippedBytes;
+    const dataBytes = Math.min(length - skippedBytes, extentBytes - (from % extentBytes));
+    await this.#source?.read(slab, 0, dataBytes, from);
+    return { skippedBytes, dataBytes, begunLsn: this.#lsn };
+  }
+
+  async end(): Promise<void> {
+    const source = this.#source;
+    this.#source = null;
+    await source?.close().catch(() => undefined); // nothing is read from it any more
+  }
+
+  /** Bytes from the offset on that are in no extent with content. */
+  #holeAt(offset: number, length: number): number {
+    const end = offset + length;
+    let at = offset;
+    while (at < end && !this.#extents.has(Math.floor(at / extentBytes))) {
+      at = (Math.floor(at / extentBytes) + 1) * extentBytes;
+    }
+    return Math.min(end, at) - offset;
+  }
+}
+
+function logGone(name: string, lsn: number): VarveError {
+  return new VarveError(
+    "FillLogGone",
+    "Invalid",
+    `the volume has no log any more, and ${name} has it up to LSN ${lsn}`,
+    { hint: "Bring it back on one machine: varve rescue --bucket URL --data DIR. Nothing was changed." },
+  );
+}
+
+function nothingFits(
+  name: string,
+  found: { readonly line: string; readonly lsn: number } | null,
+  log: { readonly line: string; readonly oldestLsn: number },
+): VarveError {
+  const why =
+    found === null
+      ? "it has nothing of this volume"
+      : found.line === log.line
+        ? `it ends at LSN ${found.lsn}`
+        : `it has another line of the log (${found.line}, LSN ${found.lsn})`;
+  return new VarveError(
+    "FillBucketBehind",
+    "Retry",
+    `${name} can't fill the replica: ${why}, and the log begins at LSN ${log.oldestLsn}`,
+    { hint: "Give this node the archivers' bucket, or another node with a replica: varve replica list." },
+  );
+}
