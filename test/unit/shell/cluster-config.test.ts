@@ -92,6 +92,7 @@ describe("the configuration of cluster processes", () => {
       pool: "main:/srv/varve/,quota=500G,tag=ssd",
       health: "off",
       only: "disk0",
+      bucket: "s3://lab/varve?endpoint=http://127.0.0.1:8333",
     };
     const config = readStorageConfig(filed({ only: ["disk1"] }, file));
     expect(config).toEqual({
@@ -100,6 +101,7 @@ describe("the configuration of cluster processes", () => {
       health: null,
       pools: [{ name: "main", directory: "/srv/varve", quotaBytes: 500 * 2 ** 30, tags: ["ssd"] }],
       only: "disk1",
+      bucket: file.bucket,
       fillBytesPerSecond: null,
     });
   });
