@@ -23,6 +23,13 @@ export interface PartialBench {
 
 const sizeBytes = 3 * extentBytes + 300_032;
 
+const zeroes = Buffer.alloc(4 * extentBytes);
+
+/** By memcmp: a callback for each byte of such disks took half of this suite's time. */
+function expectZeroes(bytes: Buffer): void {
+  expect(bytes.equals(zeroes.subarray(0, bytes.length))).toBe(true);
+}
+
 /** Disks of 12 MiB are compared as a whole, often. */
 const minuteMs = 60_000;
 
@@ -65,7 +72,7 @@ export function partialImageContract(name: string, setUp: () => Promise<PartialB
       for (const run of image.allocation(0, disk.length, 10_000)) {
         expect([run.offset, run.length > 0]).toEqual([at, true]);
         at += run.length;
-        if (!run.allocated) expect(disk.subarray(run.offset, at).some((byte) => byte !== 0)).toBe(false);
+        if (!run.allocated) expectZeroes(disk.subarray(run.offset, at));
       }
       expect(at).toBe(disk.length);
     };

@@ -9,6 +9,8 @@ import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 export interface CatalogSubject {
   reopen(): VolumeCatalog;
   breakNextWrite(): void;
+  /** What an earlier life left there. */
+  seed(records: readonly VolumeRecord[]): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -126,9 +128,11 @@ export function volumeCatalogContract(what: string, make: () => Promise<CatalogS
     });
 
     test("holds at most limits.volumesMax volumes", async () => {
+      const names = Array.from({ length: limits.volumesMax }, (_, index) => `v${index}`);
+      const all = names.map((name) => aVolume(name, { id: idOf(name) }));
+      await subject.seed(all.slice(8));
       const catalog = await opened();
-      const all = Array.from({ length: limits.volumesMax }, (_, index) => `v${index}`);
-      await Promise.all(all.map(async (name) => catalog.put(aVolume(name, { id: idOf(name) }))));
+      await Promise.all(all.slice(0, 8).map(async (volume) => catalog.put(volume)));
       expect(await tagOf(catalog.put(aVolume("one-more")))).toBe("CatalogFullError");
       await catalog.put(aVolume("v7", { id: idOf("v7"), sizeBytes: 512 }));
       expect((await opened()).list().length).toBe(limits.volumesMax);

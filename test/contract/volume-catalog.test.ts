@@ -12,6 +12,7 @@ import { FileVolumeCatalog } from "#shared/adapters/volume-catalog/file.ts";
 import { KeyTableCatalog } from "#shared/adapters/volume-catalog/key-table.ts";
 import { emptyCatalogContent, MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
 import { FileStoreError } from "#shared/domain/errors.ts";
+import { encodeCatalog } from "#shared/formats/catalog.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import { aVolume, volumeCatalogContract } from "./volume-catalog.contract.ts";
 
@@ -45,6 +46,9 @@ volumeCatalogContract("memory", async () => {
     breakNextWrite: () => {
       content.failNextWrite = new Error("no room");
     },
+    seed: async (records) => {
+      content.records = records;
+    },
     close: async () => {},
   };
 });
@@ -56,6 +60,7 @@ volumeCatalogContract("file on memory", async () => {
   return {
     reopen: () => new FileVolumeCatalog(store, "/data"),
     breakNextWrite,
+    seed: async (records) => memory.replaceWhole("/data/catalog.json", encodeCatalog(records)),
     close: async () => memory.close(),
   };
 });
@@ -77,6 +82,9 @@ volumeCatalogContract("key table", async () => {
         table.put = put;
         throw new Error("no room");
       };
+    },
+    seed: async (records) => {
+      await new MemoryKeyTable(keys).put("volumes", encodeCatalog(records), 0);
     },
     close: async () => {},
   };

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { SystemClock } from "#shared/adapters/clock/system.ts";
 import { JetStreamKeyTable } from "#shared/adapters/key-table/jetstream-kv.ts";
 import { KeyTableCatalog } from "#shared/adapters/volume-catalog/key-table.ts";
+import { encodeCatalog } from "#shared/formats/catalog.ts";
 import type { KeyTable, KeyWatch } from "#shared/ports/key-table.ts";
 import { keyTableContract } from "../contract/key-table.contract.ts";
 import { leaseContract } from "../contract/lease.contract.ts";
@@ -66,6 +67,9 @@ volumeCatalogContract("JetStream", async () => {
         table.put = put;
         throw new Error("no room");
       };
+    },
+    seed: async (records) => {
+      await table.put("volumes", encodeCatalog(records), 0);
     },
     close: async () => {},
   };

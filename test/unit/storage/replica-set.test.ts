@@ -1,7 +1,6 @@
 // A storage node's replicas on a memory file store, with logs that the test makes: they follow, answer reads as new as asked, halt alone,
 // go on from their checkpoint, and go when their volume is deleted, whatever fails in between.
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { SystemClock } from "#shared/adapters/clock/system.ts";
 import { KeyTableMap } from "#shared/adapters/cluster-map/key-table.ts";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
@@ -20,6 +19,7 @@ import {
 import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
 import { RawReplicas } from "../../../services/storage/layer.ts";
+import { FastClock } from "../../tools/fast-clock.ts";
 import { SteppedRandom } from "../file-store/stepped-clock.ts";
 import { line } from "../replica/batch-maker.ts";
 import { MemoryArchive } from "./fill-world.ts";
@@ -65,7 +65,7 @@ interface Node {
 }
 
 async function node(only: string | null = null, archived: ArchivedImages | null = null): Promise<Node> {
-  const clock = new SystemClock();
+  const clock = new FastClock();
   const table = new MemoryKeyTable(keys);
   const map = new KeyTableMap(table, clock);
   await map.ready();
@@ -125,7 +125,7 @@ async function ask(
   const { payload } = decoded;
   return payload.length === 0 ? decoded.message : { ...decoded.message, fill: payload[0] };
 }
-const read = (leastLsn: number, offset = 0, waitMs = 2000): ReplicaMessage => ({
+const read = (leastLsn: number, offset = 0, waitMs = 20_000): ReplicaMessage => ({
   type: "read",
   offset,
   length: 4096,
@@ -142,7 +142,7 @@ describe("replicas of a node", () => {
     const early = ask("a", read(2));
     log.write(0, 7);
     expect(await early).toMatchObject({ type: "bytes", fill: 7, appliedLsn: 2, epoch: 1 });
-    expect(await ask("a", read(3, 0, 20))).toMatchObject({
+    expect(await ask("a", read(3, 0, 200))).toMatchObject({
       type: "refused",
       tag: "ReplicaBehind",
       kind: "Retry",
