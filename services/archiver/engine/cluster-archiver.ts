@@ -57,14 +57,17 @@ export class ClusterArchiver {
     return [...this.#volumes.values()].filter(({ tenure }) => tenure !== null);
   }
 
-  /** For the keeper of the bucket. */
+  /** For the keeper of the bucket. By the present record: one that arrived or goes is still archived as what it was when it began. */
   kept(historyOf: (record: VolumeRecord) => VolumeHistory): readonly KeptVolume[] {
-    return this.archived().flatMap(({ record, tenure }) => {
-      const isKept = record.state === "active" && this.#options.past.historyOf(record.id) !== null;
-      if (tenure === null || tenure.archive === null || !isKept) return [];
+    const { catalog, past } = this.#options;
+    const records = new Map(catalog.list().map((record) => [record.id, record]));
+    return this.archived().flatMap(({ record: { id }, tenure }) => {
+      const record = records.get(id);
+      if (record?.state !== "active" || past.historyOf(id) === null) return [];
+      if (tenure === null || tenure.archive === null) return [];
       const { archive, image } = tenure;
-      const { id: volumeId, name } = record;
-      return [{ volumeId, name, archive, image, history: historyOf(record), refill: async () => false }];
+      const { name } = record;
+      return [{ volumeId: id, name, archive, image, history: historyOf(record), refill: async () => false }];
     });
   }
 

@@ -1,0 +1,91 @@
+// Which of its volumes an archiver process keeps: by what the catalogue says of them now, not when they were begun.
+import { expect, test } from "vitest";
+import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
+import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
+import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
+import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
+import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
+import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
+import { newHistoryRecord } from "#shared/domain/history-record.ts";
+import type { VolumeArchive } from "#shared/ports/archive.ts";
+import type { VolumeHistory } from "#shared/ports/history.ts";
+import type { LogFollower } from "#shared/ports/log-follower.ts";
+import { ClusterArchiver } from "../../../services/archiver/engine/cluster-archiver.ts";
+
+const id = "00112233aabbccdd";
+const end = {
+  line: "a".repeat(16),
+  epoch: 1,
+  oldestLsn: 1,
+  lastLsn: 1,
+  checksum: 0n,
+  sequence: 1,
+  diskBytes: 0,
+  limitBytes: 2 ** 30,
+};
+/** A log of one entry that nothing follows. */
+const log: LogFollower = {
+  end: async () => end,
+  follow: async function* (_from, signal) {
+    await new Promise((resolve) => {
+      signal.addEventListener("abort", resolve);
+    });
+    yield* [];
+  },
+  read: async function* () {
+    yield* [];
+  },
+};
+const archive = {
+  status: () => ({ state: "running", archivedLsn: 1, heldLsn: 1, lastBaseLsn: 0, error: null, counters: {} }),
+  factsChanged: async () => undefined,
+  stop: () => undefined,
+  close: async () => undefined,
+} as unknown as VolumeArchive;
+
+test("a volume that arrived is kept, and one that goes no more, while the same archiver has it", async () => {
+  const clock = new SystemClock();
+  const emptyTable = (): MemoryKeyTable => new MemoryKeyTable(new MemoryKeys());
+  const catalog = new MemoryVolumeCatalog();
+  const past = new KeyTablePastRecords(emptyTable());
+  await past.ready();
+  await past.changeHistory(id, () => newHistoryRecord(id, 2 ** 20));
+  const leases = new KeyTableLeases({
+    table: emptyTable(),
+    clock,
+    random: new SystemRandom(),
+    prefix: "archive.",
+  });
+  const archiver = new ClusterArchiver({
+    name: "one",
+    only: null,
+    clock,
+    leases,
+    past,
+    catalog,
+    bus: new MemoryMessageBus(),
+    map: { placementOf: () => null },
+    archiver: { open: async () => archive, uploadsInFlight: () => [], close: async () => undefined },
+    logOf: () => log,
+    onNote: () => undefined,
+  });
+  const kept = () => archiver.kept(() => ({}) as VolumeHistory).map(({ volumeId, name }) => [volumeId, name]);
+  const size = { sizeBytes: 2 ** 20, durability: "write", createdAtMs: 0 } as const;
+  await catalog.put({
+    id,
+    name: "disk0",
+    ...size,
+    state: "arriving",
+    move: { volumeId: id, place: "a:/srv" },
+  });
+  archiver.reconcile();
+  await expect.poll(() => archiver.archived()[0]?.tenure?.archive).toBe(archive);
+  expect(kept()).toEqual([]);
+  await catalog.put({ id, name: "disk0", ...size, state: "active" });
+  archiver.reconcile();
+  expect(kept()).toEqual([[id, "disk0"]]);
+  await catalog.put({ id, name: "disk0", ...size, state: "deleting" });
+  expect(kept()).toEqual([]);
+  await archiver.close();
+  leases.close();
+});
