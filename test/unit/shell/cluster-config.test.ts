@@ -22,6 +22,7 @@ const known: readonly KnownSetting[] = [
     "nats-password-file",
     "nats-replicas",
     "log-max",
+    "bucket",
   ].map((name) => ({ name, value: "X" })),
   ...["nats", "nats-monitor", "nbd", "pool"].map((name) => ({ name, value: "X", repeat: true })),
   { name: "json" },
