@@ -37,7 +37,7 @@ export class BucketReader {
 
   base(volumeId: string, ref: BaseRef): Promise<BaseContent> {
     return this.bases.load(ref.key, () =>
-      this.gate.run(metadataFetchBytes, async () => {
+      this.gate.run("places", metadataFetchBytes, async () => {
         const value = await readBase(this.store, volumeId, ref);
         return { value, bytes: value.pages.length * nameBytes };
       }),
@@ -46,7 +46,7 @@ export class BucketReader {
 
   basePage(key: string, firstExtent: number): Promise<BasePage> {
     return this.pages.load(key, () =>
-      this.gate.run(metadataFetchBytes, async () => {
+      this.gate.run("places", metadataFetchBytes, async () => {
         const value = await readBasePage(this.store, key, firstExtent);
         return { value, bytes: value.chunks.length * nameBytes };
       }),
@@ -64,7 +64,7 @@ export class BucketReader {
 
   async indexPage(volumeId: string, ref: IndexPageRef): Promise<IndexPage> {
     const page = await this.indexes.load(ref.key, () =>
-      this.gate.run(metadataFetchBytes, async () => {
+      this.gate.run("places", metadataFetchBytes, async () => {
         const value = await readIndexPage(this.store, volumeId, ref);
         const runs = value.segments.reduce(
           (sum, { extents, events }) => sum + extents.length + events.length,
@@ -79,7 +79,7 @@ export class BucketReader {
   /** `line`: whose log it has to be. */
   async segmentIndex(volumeId: string, line: string | null, ref: SegmentRef): Promise<SegmentIndex> {
     const index = await this.indexes.load(ref.key, () =>
-      this.gate.run(2 * (ref.bytes - ref.footerStart) + metadataFetchBytes, async () => {
+      this.gate.run("places", 2 * (ref.bytes - ref.footerStart) + metadataFetchBytes, async () => {
         const value = await readSegmentIndex(this.store, volumeId, ref);
         const bytes = value.entryCount * 25 + value.batchCount * 44 + value.frames.length * 150;
         return { value, bytes: bytes + value.events.length * 150 };

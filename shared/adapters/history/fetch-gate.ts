@@ -1,6 +1,8 @@
 /*
  * Memory of what is being fetched: each fetch says how many bytes it will hold (as stored and opened), and waits until they
- * fit. First come, first served, so that a large one is not overtaken for ever. One per process (histories.ts).
+ * fit. First come, first served, so that a large one is not overtaken for ever; but what says where bytes are (footers, pages, heads)
+ * goes before bytes: an open takes several rounds of it, and each would wait for all that is being read of other points. Nothing
+ * starves, because opens and their rounds are few. One per process (histories.ts).
  */
 import { invariant } from "#shared/domain/invariant.ts";
 
@@ -12,7 +14,8 @@ interface Waiting {
 export class FetchGate {
   private readonly bytesMax: number;
   private readonly countMax: number;
-  private readonly waiting: Waiting[] = [];
+  private readonly waitingPlaces: Waiting[] = [];
+  private readonly waitingBytes: Waiting[] = [];
   private bytes = 0;
   private count = 0;
   private peak = 0;
@@ -22,12 +25,13 @@ export class FetchGate {
     this.countMax = countMax;
   }
 
-  /** Runs the task when its bytes fit; something larger than all the gate has goes alone. */
-  async run<T>(bytes: number, task: () => Promise<T>): Promise<T> {
+  /** Runs the task when its bytes fit; something larger than all the gate has goes alone. `kind`: what it brings. */
+  async run<T>(kind: "places" | "bytes", bytes: number, task: () => Promise<T>): Promise<T> {
     const cost = Math.min(bytes, this.bytesMax);
-    if (this.waiting.length > 0 || !this.fits(cost)) {
+    const queue = kind === "places" ? this.waitingPlaces : this.waitingBytes;
+    if (this.waitingPlaces.length > 0 || queue.length > 0 || !this.fits(cost)) {
       await new Promise<void>((resolve) => {
-        this.waiting.push({ bytes: cost, start: resolve });
+        queue.push({ bytes: cost, start: resolve });
       });
     } else {
       this.take(cost);
@@ -47,7 +51,8 @@ export class FetchGate {
     readonly waiting: number;
     readonly peakBytes: number;
   } {
-    return { bytes: this.bytes, count: this.count, waiting: this.waiting.length, peakBytes: this.peak };
+    const waiting = this.waitingPlaces.length + this.waitingBytes.length;
+    return { bytes: this.bytes, count: this.count, waiting, peakBytes: this.peak };
   }
 
   private fits(bytes: number): boolean {
@@ -62,12 +67,11 @@ export class FetchGate {
   }
 
   private startNext(): void {
-    for (
-      let first = this.waiting[0];
-      first !== undefined && this.fits(first.bytes);
-      first = this.waiting[0]
-    ) {
-      this.waiting.shift();
+    for (;;) {
+      const queue = this.waitingPlaces.length > 0 ? this.waitingPlaces : this.waitingBytes;
+      const first = queue[0];
+      if (first === undefined || !this.fits(first.bytes)) return;
+      queue.shift();
       this.take(first.bytes);
       first.start();
     }

@@ -140,7 +140,7 @@ export class FrameReader {
 
   private loadHead(name: string): Promise<ChunkHead> {
     return this.heads.load(name, () =>
-      this.reader.gate.run(chunkHeadBytes, async () => ({
+      this.reader.gate.run("places", chunkHeadBytes, async () => ({
         value: await readHead(this.reader.store, name),
         bytes: headBytes,
       })),
@@ -165,7 +165,7 @@ export class FrameReader {
     const last = run.at(-1) as ObjectFrame;
     const length = last.objectOffset + last.storedBytes - start;
     const rawBytes = run.reduce((sum, frame) => sum + frame.rawBytes, 0);
-    const fetched = this.reader.gate.run(length + rawBytes, async () => {
+    const fetched = this.reader.gate.run("bytes", length + rawBytes, async () => {
       const stored = await readObject(this.reader.store, key, { start, length });
       return this.openAll(key, run, stored, start, keep);
     });
@@ -179,7 +179,7 @@ export class FrameReader {
 
   private startWhole(name: string, keep: KeepFrame): void {
     const key = chunkKey(name);
-    const fetched = this.reader.gate.run(chunkObjectBytesMax + limits.extentBytes, async () => {
+    const fetched = this.reader.gate.run("bytes", chunkObjectBytesMax + limits.extentBytes, async () => {
       const object = await readObject(this.reader.store, key);
       const head = openHead(this.reader.store.place, name, object);
       if (object.length !== head.objectBytes) {
@@ -222,7 +222,7 @@ export class FrameReader {
     bytes: number,
     promises: Map<number, Promise<Buffer>>,
   ): void {
-    const fetched = this.reader.gate.run(bytes, () => readHotPayloads(place, run));
+    const fetched = this.reader.gate.run("bytes", bytes, () => readHotPayloads(place, run));
     for (const [index, batch] of run.entries()) {
       promises.set(batch, this.follow(hotKey(place, batch), fetched, index, true));
     }
