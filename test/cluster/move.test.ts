@@ -140,5 +140,8 @@ test("a volume of varve up moves into the cluster, whatever kills the command an
   expect([refused.code, refused.stderr]).toEqual([2, expect.stringContaining(`was moved to ${api}`)]);
   expect((await varve(["volume", "delete", "disk0", "--data", dataDir])).code).toBe(0);
   expect(existsSync(join(dataDir, "volumes", "disk0"))).toBe(false);
+  // The way back: its name is free again, for a disk that is filled from the file or from the cluster.
+  const again = await varve(["volume", "create", "disk0", "--size", `${sizeBytes}`, "--data", dataDir]);
+  expect(again.code).toBe(0);
   await whileUp(async (port) => (await attach(port, "other")).disconnect());
 });

@@ -2,7 +2,7 @@
  * Volumes that come into the cluster from a data directory (docs/specs/move-into-cluster.md). `varve volume move` begins and ends them
  * through the HTTP API, and fills them through a gateway in between.
  *
- *   (none) ─arrive─► creating ─placed─► arriving ─arrived─► active        arriving ─delete─► deleting
+ *   (none) ─arrive─► creating ─placed─► arriving ─arrived─► active        creating, arriving ─delete─► deleting
  */
 import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord } from "#shared/domain/history-record.ts";
@@ -57,7 +57,16 @@ export class Arrivals implements ArrivalAdministration {
     if (archived) {
       await past.changeHistory(record.id, (present) => present ?? newHistoryRecord(record.id, sizeBytes));
     }
-    await catalog.put({ ...record, state: "arriving" });
+    await catalog
+      .change(record.id, (present) => madeOf(present, "arriving"))
+      .catch(async (cause: unknown) => {
+        // Deleted meanwhile: nothing of it stays.
+        if (catalog.get(record.id) === null) {
+          await past.forget(record.id);
+          await map.changePlacement(record.id, () => null);
+        }
+        throw cause;
+      });
     return { volumeId: record.id, fresh: found === null };
   }
 
@@ -128,7 +137,7 @@ function notArriving(name: string, volumeId: string): VarveError {
   );
 }
 
-function replicaCount(replicas: number): VarveError {
+export function replicaCount(replicas: number): VarveError {
   return new VarveError(
     "ReplicaCountError",
     "Invalid",
@@ -137,9 +146,26 @@ function replicaCount(replicas: number): VarveError {
   );
 }
 
-export function stillArriving(name: string): VarveError {
+/** The record of a volume that was placed: whoever deleted it meanwhile was told so, and it stays deleted. */
+export function madeOf(present: VolumeRecord, state: "active" | "arriving"): VolumeRecord {
+  if (present.state === "creating" || present.state === state) return { ...present, state };
+  throw new VarveError("UnknownVolumeError", "Invalid", `volume ${present.name} was deleted meanwhile`, {
+    hint: "Nothing of it is left. Make it again, if it is wanted.",
+    fields: { name: present.name },
+  });
+}
+
+/** For who wants to use it. */
+export function stillUnfinished({ name, move }: VolumeRecord): VarveError {
+  const fields = { name };
+  if (move === undefined) {
+    return new VarveError("VolumeUnfinishedError", "Retry", `volume ${name} is being created`, {
+      hint: `Where nobody creates it any more: varve volume delete ${name}, then create it again.`,
+      fields,
+    });
+  }
   return new VarveError("VolumeArrivingError", "Retry", `volume ${name} is being moved into the cluster`, {
     hint: "Where nobody moves it any more: run varve volume move again, it goes on; or varve volume delete, it stays where it was.",
-    fields: { name },
+    fields,
   });
 }

@@ -38,7 +38,7 @@ import type {
   VolumeView,
 } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
-import { stillArriving } from "./arrivals.ts";
+import { madeOf, replicaCount, stillUnfinished } from "./arrivals.ts";
 import { clusterPastView } from "./cluster-past-view.ts";
 import { requireNode, requirePools } from "./node-rules.ts";
 
@@ -81,12 +81,12 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   list(): readonly VolumeView[] {
     return this.#options.catalog
       .list()
-      .filter(({ state }) => state === "active" || state === "arriving")
+      .filter(({ state }) => state !== "deleting")
       .map((record) => this.#view(record));
   }
 
   show(name: string): VolumeView {
-    return this.#view(this.#arriving(name) ?? this.require(name));
+    return this.#view(this.#unfinished(name) ?? this.require(name));
   }
 
   async create(volume: NewVolume): Promise<VolumeView> {
@@ -115,9 +115,9 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
         const history = { ...newHistoryRecord(record.id, record.sizeBytes), ...volume.policy };
         await past.changeHistory(record.id, () => history);
       }
-      await catalog.put({ ...record, state: "active" });
+      await catalog.change(record.id, (present) => madeOf(present, "active"));
     } catch (cause) {
-      // Nobody was told that it exists. Where even this fails, finishDeletions() ends the work.
+      // Nobody was told that it exists. Where even this fails, or the process ends here, delete() takes it away.
       await this.#forget(record.id).catch(() => undefined);
       throw cause;
     }
@@ -125,7 +125,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   async delete(name: string): Promise<void> {
-    const record = this.#arriving(name) ?? this.require(name);
+    const record = this.#unfinished(name) ?? this.require(name);
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
     const gone = ({ move: _move, ...one }: VolumeRecord): VolumeRecord => ({ ...one, state: "deleting" });
@@ -139,7 +139,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     }
   }
 
-  /** Ends what was begun: deletions whose nodes are done, and volumes that were never wholly made. Called now and then. */
+  /** Ends deletions whose nodes are done. Called now and then. */
   async finishDeletions(): Promise<void> {
     for (const { id, state } of this.#options.catalog.list()) {
       if (state === "deleting") await this.#finishDeletion(id);
@@ -286,11 +286,12 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     return lease !== null && lease.state === "held" ? lease : null;
   }
 
-  /** The volume of that name. Throws UnknownVolumeError, VolumeArrivingError. */
+  /** The volume of that name. Throws UnknownVolumeError, VolumeArrivingError, VolumeUnfinishedError. */
   require(name: string): VolumeRecord {
     const record = this.#options.catalog.find(name);
     if (record !== null && record.state === "active") return record;
-    if (this.#arriving(name) !== null) throw stillArriving(name);
+    const begun = this.#unfinished(name);
+    if (begun !== null) throw stillUnfinished(begun);
     const names = this.list().map((view) => view.name);
     throw new VarveError(
       "UnknownVolumeError",
@@ -303,13 +304,14 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     );
   }
 
-  #arriving(name: string): VolumeRecord | null {
+  /** Nobody may use it yet, or ever, where whoever made it died. */
+  #unfinished(name: string): VolumeRecord | null {
     const record = this.#options.catalog.find(name);
-    return record !== null && record.state === "arriving" ? record : null;
+    return record !== null && (record.state === "creating" || record.state === "arriving") ? record : null;
   }
 
   #view(record: VolumeRecord): VolumeView {
-    const isArriving = record.state === "arriving";
+    const isReady = record.state === "active";
     const lease = this.#serving(record.id);
     const placement = this.#options.map.placementOf(record.id);
     const places = (placement?.replicas ?? []).map(({ node, pool }) => `${node}:${pool}`);
@@ -322,7 +324,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       reads: record.reads ?? "available",
       orders: record.orders ?? noOrders,
       createdAtMs: record.createdAtMs,
-      condition: isArriving ? "busy" : lease === null ? "closed" : "serving",
+      condition: !isReady ? "busy" : lease === null ? "closed" : "serving",
       failure: null,
       attachedClients: 0,
       imagePath: places.join(", "),
@@ -363,18 +365,6 @@ function writeOnly(name: string): VarveError {
     {
       hint: "A client that fails over to another gateway could not know of lost answers.",
       fields: { name },
-    },
-  );
-}
-
-function replicaCount(replicas: number): VarveError {
-  return new VarveError(
-    "ReplicaCountError",
-    "Invalid",
-    `${replicas} replicas; a volume has 1 to ${limits.replicasMax}`,
-    {
-      hint: "For example: varve volume create disk0 --size 10G --replicas 2.",
-      fields: { replicas },
     },
   );
 }

@@ -31,6 +31,7 @@ interface Piece {
 
 const pieceBytes = 512 * 1024;
 const lanes = 8;
+const zeroes = Buffer.alloc(pieceBytes);
 const statusBytes = 1024 ** 3;
 const statusRuns = 4096;
 
@@ -105,7 +106,7 @@ async function isSame(target: RelayLink, piece: Piece, ours: Slab, theirs: Buffe
 }
 
 function isZero({ bytes }: Slab, { length }: Piece): boolean {
-  return bytes.subarray(0, length).every((byte) => byte === 0);
+  return zeroes.compare(bytes, 0, length, 0, length) === 0;
 }
 
 async function request(

@@ -4,10 +4,14 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { KeyTableMap } from "#shared/adapters/cluster-map/key-table.ts";
 import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
+import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
+import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { Arrivals } from "../../../services/api/engine/arrivals.ts";
+import { ClusterVolumes } from "../../../services/api/engine/cluster-volumes.ts";
+import { FastClock } from "../../tools/fast-clock.ts";
 
 const from = "00112233aabbccdd";
 const volume = {
@@ -42,14 +46,24 @@ function dying<T extends object>(real: T, writes: readonly (keyof T)[]): T {
   });
 }
 
+const parts = () => ({
+  catalog: dying(catalog, ["put", "change", "remove"]),
+  map: dying(map, ["changePlacement"]),
+  past: dying(past, ["changeHistory"]),
+  clock: new FastClock(),
+  random: new SystemRandom(),
+  archived: true,
+});
+
+function volumes(): ClusterVolumes {
+  const common = parts();
+  const leases = new KeyTableLeases({ ...common, table: new MemoryKeyTable(new MemoryKeys()) });
+  return new ClusterVolumes({ ...common, leases, bus: new MemoryMessageBus(), removeLog: async () => {} });
+}
+
 function arrivals(): Arrivals {
   return new Arrivals({
-    catalog: dying(catalog, ["put", "change", "remove"]),
-    map: dying(map, ["changePlacement"]),
-    past: dying(past, ["changeHistory"]),
-    clock: new SystemClock(),
-    random: new SystemRandom(),
-    archived: true,
+    ...parts(),
     ground: () => ({ nodes: map.nodes().map(({ record }) => record), placements: [], sizeOf: () => 0 }),
   });
 }
@@ -115,4 +129,62 @@ describe("an arriving volume", () => {
     );
     expect(only()).toMatchObject({ id: volumeId, state: "active" });
   });
+});
+
+describe("a volume that was begun and never ended", () => {
+  const disk = { name: "disk0", sizeBytes: 2 ** 20, durability: "write" } as const;
+  const begin = {
+    arrive: async () => arrivals().arrive(volume),
+    create: async () => volumes().create(disk),
+  };
+
+  /** What its nodes and its archiver do for one that is to go. */
+  const letGo = async (): Promise<void> => {
+    for (const { id, state } of catalog.list()) {
+      if (state !== "deleting") continue;
+      await map.changePlacement(id, (present) => (present === null ? null : { ...present, replicas: [] }));
+      await past.forget(id);
+    }
+  };
+  const expectNothing = (id: string): void => {
+    expect([catalog.list(), map.placementOf(id), past.historyOf(id)]).toEqual([[], null, null]);
+  };
+
+  for (const how of ["arrive", "create"] as const) {
+    test.each([1, 2, 3])(
+      `is seen, refused and deleted: ${how}, killed behind %i of its writes`,
+      async (writes) => {
+        left = writes;
+        await expect(begin[how]()).rejects.toThrow("the process died");
+        left = Number.MAX_SAFE_INTEGER;
+        const { id } = only();
+        expect(volumes().list()).toMatchObject([{ name: "disk0", condition: "busy" }]);
+        await expect(volumes().setReads("disk0", "strict")).rejects.toMatchObject({
+          _tag: how === "arrive" ? "VolumeArrivingError" : "VolumeUnfinishedError",
+          kind: "Retry",
+          hint: expect.stringContaining("varve volume delete"),
+        });
+        await expect(volumes().create(disk)).rejects.toMatchObject({ _tag: "VolumeExistsError" });
+        const deletion = volumes().delete("disk0");
+        await expect.poll(() => catalog.find("disk0")?.state).not.toBe("creating");
+        await letGo();
+        await deletion;
+        expectNothing(id);
+        expect(await volumes().create(disk)).toMatchObject({ name: "disk0", condition: "closed" });
+      },
+    );
+
+    test(`leaves nothing where it is deleted while it is made: ${how}`, async () => {
+      const change = past.changeHistory.bind(past);
+      past.changeHistory = async (id, edit) => {
+        const changed = await change(id, edit);
+        await catalog.change(id, (one) => ({ ...one, state: "deleting" }));
+        await letGo();
+        await volumes().finishDeletions();
+        return changed;
+      };
+      await expect(begin[how]()).rejects.toMatchObject({ _tag: "UnknownVolumeError" });
+      expect([catalog.list(), map.placements()]).toEqual([[], []]);
+    });
+  }
 });
