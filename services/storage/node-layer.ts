@@ -188,6 +188,8 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
     },
     close: async () => {
       stopRenewals();
+      // First: fills under way end with it.
+      await archived?.close();
       await set.close();
       await closeAll();
     },

@@ -29,7 +29,9 @@ export class FillFromBucket implements FillSource {
   #source: PointSource | null = null;
   #lsn = 0;
   /** Extents that may hold anything but zeroes. */
-  #extents = new Set<number>();
+  readonly #extents = new Set<number>();
+  /** A read that a stop left under way writes here, not into a slab that somebody else may have by then. */
+  readonly #free: Slab[] = [];
 
   constructor(options: BucketSourceOptions) {
     this.#options = options;
@@ -38,9 +40,9 @@ export class FillFromBucket implements FillSource {
   }
 
   async begin(): Promise<FillStart> {
-    const { volumeId, beginBytes, images, log, signal } = this.#options;
+    const { volumeId, beginBytes, images, log } = this.#options;
     const end = await log.end();
-    const found = await images.newest(volumeId);
+    const found = await this.#unlessStopped(images.newest(volumeId));
     const oldestLsn = end?.oldestLsn ?? 1;
     const isUsable =
       found !== null && end?.line === found.line && found.checksum !== 0n && found.lsn + 1 >= oldestLsn;
@@ -51,13 +53,12 @@ export class FillFromBucket implements FillSource {
       return { line: "", epoch: 0, appliedLsn: 0, checksum: 0n, sequence: 0, sizeBytes: beginBytes };
     }
     const { line, epoch, lsn, checksum } = found;
-    this.#source = await images.open(volumeId, lsn);
+    const opening = images.open(volumeId, lsn);
+    const source = await this.#unlessStopped(opening, async () => (await opening).close());
+    this.#source = source;
     this.#lsn = lsn;
-    for await (const extent of this.#source.extents()) {
-      if (signal.aborted) throw fillStopped();
-      this.#extents.add(extent);
-    }
-    return { line, epoch, appliedLsn: lsn, checksum, sequence: 0, sizeBytes: this.#source.sizeBytes };
+    await this.#unlessStopped(this.#survey(source));
+    return { line, epoch, appliedLsn: lsn, checksum, sequence: 0, sizeBytes: source.sizeBytes };
   }
 
   async read(_worker: string, offset: number, length: number, slab: Slab): Promise<FillPiece> {
@@ -65,7 +66,13 @@ export class FillFromBucket implements FillSource {
     if (skippedBytes === length) return { skippedBytes, dataBytes: 0, begunLsn: this.#lsn };
     const from = offset + skippedBytes;
     const dataBytes = Math.min(length - skippedBytes, extentBytes - (from % extentBytes));
-    await this.#source?.read(slab, 0, dataBytes, from);
+    const memory = this.#free.pop() ?? { bytes: Buffer.allocUnsafeSlow(extentBytes), address: 0 };
+    const source = this.#source;
+    if (source === null) throw fillStopped();
+    const reading = source.read(memory, 0, dataBytes, from);
+    await this.#unlessStopped(reading);
+    memory.bytes.copy(slab.bytes, 0, 0, dataBytes);
+    this.#free.push(memory);
     return { skippedBytes, dataBytes, begunLsn: this.#lsn };
   }
 
@@ -73,6 +80,30 @@ export class FillFromBucket implements FillSource {
     const source = this.#source;
     this.#source = null;
     await source?.close().catch(() => undefined); // nothing is read from it any more
+  }
+
+  async #survey(source: PointSource): Promise<void> {
+    for await (const extent of source.extents()) {
+      if (this.#options.signal.aborted) return;
+      this.#extents.add(extent);
+    }
+  }
+
+  /** A bucket that is away answers late: who stops the fill does not wait for it. `late`: when the work has ended after all. */
+  async #unlessStopped<T>(work: Promise<T>, late: () => Promise<void> = async () => undefined): Promise<T> {
+    const { signal } = this.#options;
+    return await new Promise<T>((resolve, reject) => {
+      const stop = (): void => {
+        reject(fillStopped());
+        work.then(late).catch(() => undefined); // nobody waits for it any more
+      };
+      if (signal.aborted) {
+        stop();
+        return;
+      }
+      signal.addEventListener("abort", stop, { once: true });
+      work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+    });
   }
 
   /** Bytes from the offset on that are in no extent with content. */

@@ -224,6 +224,10 @@ export class KeptReplica {
         roomBytes: () => pool.roomBytes(),
         bytesPerSecond: fillBytesPerSecond,
         onChange: () => this.#options.onChange(),
+        // Told once, not with each attempt.
+        onNote: (text) => {
+          if (this.#failure === null) onNote(`the replica of ${record.name}: ${text}`);
+        },
       },
       this.#stop.signal,
     );

@@ -27,6 +27,8 @@ export interface ReplicaFillOptions {
   /** Bytes a second at most; null: as fast as it goes. */
   readonly bytesPerSecond: number | null;
   readonly onChange: () => void;
+  /** A line for the operator. */
+  readonly onNote: (text: string) => void;
 }
 
 /** The fill that is wanted, durably: whoever opens the replica next fills it. */
@@ -85,7 +87,8 @@ export class ReplicaFill {
 
   async #copyFromAny(begin: (source: FillSource) => FillCopy): Promise<FillStart> {
     const failures: VarveError[] = [];
-    for (const source of this.#options.sources) {
+    const { sources, onNote } = this.#options;
+    for (const [index, source] of sources.entries()) {
       this.#copiedBefore = this.copiedBytes;
       this.#copy = begin(source);
       this.#options.onChange();
@@ -97,6 +100,8 @@ export class ReplicaFill {
         // No other source takes less room.
         if (failure.kind === "Full") throw failure;
         failures.push(failure);
+        const next = sources[index + 1];
+        if (next !== undefined) onNote(`${failure.message}; ${next.name} is tried`);
       }
     }
     throw noSource(failures);

@@ -2,6 +2,7 @@
  * The disks of volumes as far as a bucket has them (port ArchivedImages): the present manifest says how far, histories.ts opens the point.
  * One per storage node, so that memory and requests of all fills have one limit. Opened by services/storage/node-layer.ts.
  */
+import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ArchivedImages, ArchivedPlace } from "#shared/ports/archived-images.ts";
 import type { Clock } from "#shared/ports/clock.ts";
@@ -28,6 +29,7 @@ export class BucketImages implements ArchivedImages {
   readonly #options: BucketImagesOptions;
   readonly #waiting: (() => void)[] = [];
   #bucket: Promise<OpenBucket> | null = null;
+  #isClosed = false;
   #open = 0;
 
   constructor(options: BucketImagesOptions) {
@@ -40,7 +42,8 @@ export class BucketImages implements ArchivedImages {
 
   /** Opens the bucket without asking it anything; rejects where its settings are wrong. Not needed before the others. */
   async ready(): Promise<OpenBucket> {
-    const { openStore, clock } = this.#options;
+    const { openStore, clock, place } = this.#options;
+    if (this.#isClosed) throw new VarveError("BucketClosed", "Retry", `${place} is not open any more`);
     this.#bucket ??= openStore().then((store) => ({ store, histories: new Histories({ store, clock }) }));
     try {
       return await this.#bucket;
@@ -80,10 +83,12 @@ export class BucketImages implements ArchivedImages {
     }
   }
 
+  /** Requests under way end at once. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     const bucket = await this.#bucket?.catch(() => null);
-    await bucket?.histories.close();
     await bucket?.store.close();
+    await bucket?.histories.close();
   }
 
   #counted(source: PointSource): PointSource {

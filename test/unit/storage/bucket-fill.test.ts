@@ -21,6 +21,7 @@ import {
   fillOf,
   MemoryArchive,
   makeOld,
+  notes,
   oldestLsn,
   paths,
   volumeId,
@@ -87,6 +88,7 @@ describe("a fill from the bucket", () => {
     const store = made.disk.store();
     const old = await makeOld(made, store);
     const archive = await MemoryArchive.at(made.log, 60);
+    const place = archive.found;
     archive.beforeRead = () => {
       throw damaged;
     };
@@ -106,11 +108,14 @@ describe("a fill from the bucket", () => {
     archive.found = { line: "another", epoch: 1, lsn: 60, checksum: 1n };
     await expect(run({ archive, alone: true })).rejects.toMatchObject({ _tag: "FillBucketBehind" });
     await expect(run({ archive, alone: true, log: null })).rejects.toMatchObject({ _tag: "FillLogGone" });
+    archive.found = place;
     archive.open = async () => {
       throw away;
     };
     expect((await made.clock.until(store.readWhole(paths.image)))?.equals(old.bytes)).toBe(true);
+    notes.length = 0;
     await run({ archive });
+    expect(notes).toEqual(["the bucket does not answer; a is tried"]);
     expect(made.peers["a"]?.copies).toBeGreaterThan(0);
     await expectSame(made, await made.clock.until(made.attach(store)));
   });
@@ -130,6 +135,33 @@ describe("a fill from the bucket", () => {
     expect((await made.clock.until(store.facts(fillPathOf(paths.image))))?.sizeBytes).toBe(0);
     await made.clock.until(fillOf(made, store, { archive, alone: true }).run());
     expect(failures).toBeLessThan(0);
+    await expectSame(made, await made.clock.until(made.attach(store)));
+  });
+
+  test("one that is stopped waits for no answer, and what comes late goes nowhere", async () => {
+    const made = await world(10, ["a"]);
+    const store = made.disk.store();
+    const old = await makeOld(made, store);
+    const archive = await MemoryArchive.at(made.log, 60);
+    let answer: () => void = () => undefined;
+    archive.beforeRead = () =>
+      new Promise<void>((resolve) => {
+        answer = resolve;
+      });
+    const stop = new AbortController();
+    const fill = fillOf(made, store, { archive, signal: stop.signal });
+    const running = fill.run();
+    running.catch(() => undefined);
+    await made.clock.run(200);
+    expect([archive.reads, fill.progress]).toEqual([1, "0 % copied from nobody yet"]);
+    stop.abort();
+    await expect(made.clock.until(running)).rejects.toMatchObject({ _tag: "FillStopped" });
+    answer();
+    await made.clock.run(50);
+    expect(made.peers["a"]?.copies).toBe(0);
+    expect((await made.clock.until(store.readWhole(paths.image)))?.equals(old.bytes)).toBe(true);
+    archive.beforeRead = () => undefined;
+    await made.clock.until(fillOf(made, store, { archive }).run());
     await expectSame(made, await made.clock.until(made.attach(store)));
   });
 
@@ -183,7 +215,10 @@ describe("a bucket as archivers leave it", () => {
     const clock = new SystemClock();
     const source = new FillFromBucket({ volumeId, beginBytes: sizeBytes, images, log, signal });
     const options = { volumeId, paths, sources: [source], store, clock, roomBytes: () => 2 ** 30 };
-    const fill = new ReplicaFill({ ...options, bytesPerSecond: null, onChange: () => undefined }, signal);
+    const fill = new ReplicaFill(
+      { ...options, bytesPerSecond: null, onChange: () => undefined, onNote: () => undefined },
+      signal,
+    );
     expect(await fill.run()).toBe(volume.archivedLsn);
     expect(fill.progress).toBe(`100 % copied from the bucket ${volume.store.place}`);
     expect((await store.facts(paths.image))?.allocatedBytes).toBeLessThan(300 * 1024);

@@ -127,7 +127,11 @@ export async function world(seed: number, names: readonly string[]): Promise<Wor
 /** What the others have is kept. */
 export const oldestLsn = 40;
 
+/** What fills told the operator; a test empties it. */
+export const notes: string[] = [];
+
 export interface FillWish {
+  readonly signal?: AbortSignal;
   readonly archive?: MemoryArchive;
   /** Without the other nodes. */
   readonly alone?: boolean;
@@ -138,9 +142,14 @@ export interface FillWish {
 export function fillOf(
   { clock, bus, peers }: World,
   store: FileStore,
-  { archive, alone = false, roomBytes = 2 ** 30, log = { oldestLsn, line } }: FillWish = {},
+  {
+    archive,
+    alone = false,
+    roomBytes = 2 ** 30,
+    log = { oldestLsn, line },
+    signal = new AbortController().signal,
+  }: FillWish = {},
 ): ReplicaFill {
-  const { signal } = new AbortController();
   const common = { volumeId, log: { end: async () => log }, signal };
   const sources: FillSource[] = [];
   if (archive !== undefined)
@@ -150,7 +159,10 @@ export function fillOf(
       new FillFromPeers({ ...common, peers: Object.keys(peers), bus, roomBytes: () => roomBytes }),
     );
   const options = { volumeId, paths, sources, store, clock, roomBytes: () => roomBytes };
-  return new ReplicaFill({ ...options, bytesPerSecond: null, onChange: () => undefined }, signal);
+  return new ReplicaFill(
+    { ...options, bytesPerSecond: null, onChange: () => undefined, onNote: (text) => notes.push(text) },
+    signal,
+  );
 }
 
 /** A bucket that has the disk as it is after one of the log's batches. */
@@ -161,7 +173,7 @@ export class MemoryArchive implements ArchivedImages {
   reads = 0;
   open = async (): Promise<PointSource> => this.#point();
   /** Called before each read; what it throws is the read's failure. */
-  beforeRead: () => void = () => undefined;
+  beforeRead: () => void | Promise<void> = () => undefined;
 
   private constructor(image: RawFileImage, last: Batch) {
     this.#image = image;
@@ -193,7 +205,7 @@ export class MemoryArchive implements ArchivedImages {
       sizeBytes: size,
       read: async (slab, start, length, offset) => {
         this.reads += 1;
-        this.beforeRead();
+        await this.beforeRead();
         await image.read(slab, start, length, offset);
       },
       allocation: (offset, length, runsMax) => image.allocation(offset, length, runsMax),
