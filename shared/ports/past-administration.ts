@@ -25,6 +25,16 @@ export type JobKind = (typeof jobKinds)[number];
 export type JobState = "running" | "done" | "failed" | "stopped";
 
 /** Long work that goes on while whoever asked for it may leave. */
+/** A piece of background work, for whoever does it. */
+export interface JobHandle {
+  readonly id: string;
+  progress(doneBytes: number, totalBytes: number): void;
+  done(note: string): void;
+  stopped(note: string): void;
+  failed(cause: unknown): void;
+  view(): JobView;
+}
+
 export interface JobView {
   readonly id: string;
   readonly kind: JobKind;

@@ -286,7 +286,13 @@ export const wrongCommands: readonly WrongCommand[] = [
   usage(
     "changes-from",
     "changes kept --to lsn:2",
-    "--from is missing: varve changes kept --from lsn:120",
+    "--from is missing: varve changes kept --from lsn:120 --to lsn:2",
+    "A point is a snapshot's name, lsn:N, or a time with its zone. See: varve help changes.",
+  ),
+  usage(
+    "changes-to",
+    "changes kept --from first",
+    "--to is missing: varve changes kept --from first --to lsn:240",
     "A point is a snapshot's name, lsn:N, or a time with its zone. See: varve help changes.",
   ),
   up("up-bucket-path", "--bucket /backup", "--bucket: its URL is a path; write file:// in front of it"),

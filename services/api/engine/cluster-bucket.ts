@@ -18,16 +18,9 @@ import type {
 } from "#shared/ports/bucket-administration.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
-import type { JobKind, JobView } from "#shared/ports/past-administration.ts";
+import type { JobHandle, JobKind, JobView } from "#shared/ports/past-administration.ts";
 
-/** A job as the process's register has it. */
-export interface ApiJob {
-  readonly id: string;
-  progress(doneBytes: number, totalBytes: number): void;
-  done(note: string): void;
-  failed(cause: unknown): void;
-  view(): JobView;
-}
+export type ApiJob = Omit<JobHandle, "stopped">;
 
 export interface ApiJobs {
   start(kind: JobKind, volume: string): ApiJob;

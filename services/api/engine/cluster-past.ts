@@ -4,6 +4,7 @@
  */
 
 import type { SnapshotRecord } from "#shared/domain/archive.ts";
+import { checkBlockRange } from "#shared/domain/block-range.ts";
 import { volumeHolderSubject } from "#shared/domain/cluster-subjects.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import {
@@ -122,8 +123,7 @@ export class ClusterPast implements PastAdministration {
     const source = await history.open(point.lsn);
     try {
       const { sizeBytes } = source;
-      const fits = length >= 1 && length <= limits.blockReadBytesMax && offset + length <= sizeBytes;
-      if (!fits) throw outOfRange(offset, length, sizeBytes);
+      checkBlockRange(offset, length, sizeBytes);
       const slab = this.#options.allocateSlab(length);
       await source.read(slab, 0, length, offset);
       return { point, sizeBytes, bytes: Buffer.from(slab.bytes.subarray(0, length)) };
@@ -204,18 +204,6 @@ function noMark(name: string, detail: string): VarveError {
   return new VarveError("MarkAnswerError", "Retry", `the gateway of volume ${name} gave no mark: ${detail}`, {
     hint: "Try again in a moment.",
   });
-}
-
-function outOfRange(offset: number, length: number, sizeBytes: number): VarveError {
-  return new VarveError(
-    "BlockRangeError",
-    "Invalid",
-    `offset ${offset} and length ${length} are not a range of this disk: it had ${sizeBytes} bytes at that point`,
-    {
-      hint: `One read brings 1 to ${limits.blockReadBytesMax} bytes. For whole disks use NBD: nbdcopy nbd://HOST/VOL@POINT FILE.`,
-      fields: { sizeBytes },
-    },
-  );
 }
 
 function copyIt(name: string, what: string): VarveError {

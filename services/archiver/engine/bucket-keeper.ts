@@ -21,7 +21,7 @@ import type {
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 import type { KeptVolume } from "#shared/ports/kept-volume.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
-import type { JobView } from "#shared/ports/past-administration.ts";
+import type { JobHandle, JobView } from "#shared/ports/past-administration.ts";
 import type { RescuePlan } from "#shared/ports/rescue.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { checkBucket } from "./bucket-check.ts";
@@ -32,16 +32,6 @@ import { CollectorLease } from "./collector-lease.ts";
 import { type ExactBaseBuilder, HistoryTrimmer, type ServedVolume } from "./history-trimmer.ts";
 import { Rescuer } from "./rescuer.ts";
 import { Scrubber, type ScrubSubject } from "./scrubber.ts";
-
-/** A job as the gateway's register has it. */
-export interface JobHandle {
-  readonly id: string;
-  progress(doneBytes: number, totalBytes: number): void;
-  done(note: string): void;
-  stopped(note: string): void;
-  failed(cause: unknown): void;
-  view(): JobView;
-}
 
 export interface KeeperParts {
   readonly store: ObjectStore;

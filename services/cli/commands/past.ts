@@ -14,7 +14,7 @@ const nameOf = (line: CommandLine): string => line.args[0] ?? "";
 const wantsJson = (line: CommandLine): boolean => line.values.has("json");
 
 export async function rollback(line: CommandLine): Promise<number> {
-  const point = requiredPoint(line, "to");
+  const { to: point } = requiredPoints(line, "to");
   const access = new PastAccess(line);
   const started = await access.rollback(nameOf(line), point, line.values.has("force"));
   if (!wantsJson(line)) {
@@ -58,8 +58,7 @@ export async function history(line: CommandLine): Promise<number> {
 }
 
 export async function changes(line: CommandLine): Promise<number> {
-  const from = requiredPoint(line, "from");
-  const to = requiredPoint(line, "to");
+  const { from, to } = requiredPoints(line, "from", "to");
   const found = await new PastAccess(line).changes(nameOf(line), from, to);
   if (wantsJson(line)) printJson(found);
   else printLine(changesText(found));
@@ -82,14 +81,26 @@ function optional<K extends string>(name: K, value: string | undefined): { reado
   return (value === undefined ? {} : { [name]: value }) as { readonly [key in K]?: string };
 }
 
-function requiredPoint(line: CommandLine, flag: string): string {
-  const value = line.values.get(flag)?.[0];
-  if (value !== undefined) return value;
-  const path = line.command.path.join(" ");
-  throw new UsageError(
-    [`--${flag} is missing: varve ${path} ${nameOf(line)} --${flag} lsn:120`],
-    `A point is a snapshot's name, lsn:N, or a time with its zone. See: varve help ${path}.`,
+/** All of them; or an error with the whole command for every one that is missing. */
+function requiredPoints<F extends string>(
+  line: CommandLine,
+  ...flags: readonly F[]
+): Readonly<Record<F, string>> {
+  const example = flags.map(
+    (flag, at) => `--${flag} ${line.values.get(flag)?.[0] ?? `lsn:${120 * (at + 1)}`}`,
   );
+  const path = line.command.path.join(" ");
+  const mistakes = flags
+    .filter((flag) => !line.values.has(flag))
+    .map((flag) => `--${flag} is missing: varve ${path} ${nameOf(line)} ${example.join(" ")}`);
+  if (mistakes.length > 0) {
+    throw new UsageError(
+      mistakes,
+      `A point is a snapshot's name, lsn:N, or a time with its zone. See: varve help ${path}.`,
+    );
+  }
+  const values = flags.map((flag) => [flag, line.values.get(flag)?.[0] ?? ""]);
+  return Object.fromEntries(values) as Record<F, string>;
 }
 
 function historyText(found: ApiHistory): string {

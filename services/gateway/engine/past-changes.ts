@@ -4,6 +4,7 @@
  * are the volumes' own pasts (volume-past.ts). The steps and what a crash leaves: docs/specs/points.md §3 to §6.
  */
 import type { ExtentRun, SnapshotRecord } from "#shared/domain/archive.ts";
+import { checkBlockRange } from "#shared/domain/block-range.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { HistoryRecord } from "#shared/domain/history-record.ts";
 import { type HistoryPolicy, newHistoryRecord } from "#shared/domain/history-record.ts";
@@ -130,7 +131,7 @@ export class PastChanges implements PastAdministration {
     const hold = await past.hold(point.lsn);
     try {
       const source = await hold.source();
-      checkRange(offset, length, source.sizeBytes);
+      checkBlockRange(offset, length, source.sizeBytes);
       const slab = this.options.memory.acquire(length);
       if (slab === null) {
         throw new VarveError("NoMemory", "Retry", "all payload memory is lent out", {
@@ -317,20 +318,6 @@ export function extentRuns(ranges: readonly ByteRange[]): readonly ExtentRun[] {
 
 function rangeText(range: { readonly fromMs: number; readonly toMs: number }): string {
   return `${timeText(range.fromMs)} to ${timeText(range.toMs)}`;
-}
-
-function checkRange(offset: number, length: number, sizeBytes: number): void {
-  const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 1;
-  if (whole && length <= limits.blockReadBytesMax && offset + length <= sizeBytes) return;
-  throw new VarveError(
-    "BlockRangeError",
-    "Invalid",
-    `offset ${offset} and length ${length} are not a range of this disk: it had ${sizeBytes} bytes at that point`,
-    {
-      hint: `One read brings 1 to ${limits.blockReadBytesMax} bytes. For whole disks use NBD: nbdcopy nbd://HOST/VOL@POINT FILE.`,
-      fields: { sizeBytes },
-    },
-  );
 }
 
 function tooSmall(wanted: NewFromPoint, sizeBytes: number, pointBytes: number): VarveError {

@@ -7,8 +7,8 @@ import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
 import { ownDisks } from "#shared/domain/bucket-prices.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Timer } from "#shared/ports/clock.ts";
-import type { JobView } from "#shared/ports/past-administration.ts";
-import { BucketKeeper, type JobHandle } from "../../../services/archiver/engine/bucket-keeper.ts";
+import type { JobHandle, JobView } from "#shared/ports/past-administration.ts";
+import { BucketKeeper } from "../../../services/archiver/engine/bucket-keeper.ts";
 import { SteppedRandom } from "../file-store/stepped-clock.ts";
 import { HandClock, hour, SmallVolume, startMs, volumeIdOf, WatchedStore } from "./small-bucket.ts";
 
