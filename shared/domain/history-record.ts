@@ -7,12 +7,21 @@ import type { ManifestPolicy, PointPin, SnapshotRecord, VolumeOrigin } from "./a
 import { VarveError } from "./errors.ts";
 import { volumeNameMistake } from "./volume.ts";
 
+/** The line of a log that a rescue or an undelete began. */
+export interface TakenLine {
+  /** 2 or more: the first line of a volume was taken from nobody. */
+  readonly number: number;
+  readonly id: string;
+}
+
 export interface HistoryRecord extends ManifestPolicy {
   readonly volumeId: string;
   /** Size of the disk before entry 1. */
   readonly beginBytes: number;
   /** Archiver tenures so far. */
   readonly archiverEpoch: number;
+  /** Which line this machine took of the volume: the bucket may lose what it stored of that. Absent where it took none. */
+  readonly line?: TakenLine;
   readonly historyMs: number;
   readonly origin: VolumeOrigin | null;
   readonly pins: readonly PointPin[];

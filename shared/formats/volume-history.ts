@@ -11,13 +11,21 @@ import {
 } from "#shared/domain/archive.ts";
 import { isVolumeSize } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
-import { byPin, bySnapshot, type HistoryRecord, spanMsMax } from "#shared/domain/history-record.ts";
+import {
+  byPin,
+  bySnapshot,
+  type HistoryRecord,
+  spanMsMax,
+  type TakenLine,
+} from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { isVolumeId, volumeNameMistake } from "#shared/domain/volume.ts";
 import { checksumOf } from "./checksum.ts";
 
 const formatName = "varve-volume-history";
-export const volumeHistoryVersion = 1;
+/** Of a history with a line that was taken; without one nothing is in it that version 1 has not. */
+export const volumeHistoryVersion = 2;
+const versionOf = (line: unknown): number => (line === undefined ? 1 : volumeHistoryVersion);
 /** 4096 snapshots and as many pins of at most 110 bytes each; more is refused unread. */
 export const volumeHistoryBytesMax = 1024 * 1024;
 const closingLines = (sum: string): string => `  "checksum": "xxh64:${sum}"\n}\n`;
@@ -36,7 +44,7 @@ export function encodeVolumeHistory(record: HistoryRecord): Buffer {
   const lines = Object.entries(ordered).map(
     ([name, value]) => `  "${name}": ${Array.isArray(value) ? listText(value) : JSON.stringify(value)},\n`,
   );
-  const covered = `{\n  "format": "${formatName}",\n  "version": ${volumeHistoryVersion},\n${lines.join("")}`;
+  const covered = `{\n  "format": "${formatName}",\n  "version": ${versionOf(record.line)},\n${lines.join("")}`;
   return Buffer.from(covered + closingLines(sumOf(Buffer.from(covered))));
 }
 
@@ -55,7 +63,7 @@ export function decodeVolumeHistory(bytes: Buffer, place: string, volumeId: stri
   }
   const document = parse(text, place);
   if (document["format"] !== formatName) throw damaged(place, `its format is not "${formatName}"`);
-  if (document["version"] !== volumeHistoryVersion) {
+  if (document["version"] !== 1 && document["version"] !== volumeHistoryVersion) {
     const found = JSON.stringify(document["version"]);
     throw new VarveError("VolumeHistoryVersionError", "Invalid", `${place}: version ${found} is not known`, {
       hint: "It was written by a newer Varve: use that version. Nothing was changed.",
@@ -90,6 +98,9 @@ function checkHistory(fields: Fields): string[] {
   checkList("snapshots", fields["snapshots"], limits.snapshotsMax, snapshotRules, mistakes);
   if (typeof fields["origin"] === "object" && fields["origin"] !== null) {
     checkFields("origin.", fields["origin"] as Fields, originRules, mistakes);
+  }
+  if (typeof fields["line"] === "object" && fields["line"] !== null) {
+    checkFields("line.", fields["line"] as Fields, lineRules, mistakes);
   }
   if (mistakes.length > 0) return mistakes;
   const { pins, snapshots } = fields as unknown as HistoryRecord;
@@ -132,6 +143,10 @@ const rules: Readonly<Record<keyof HistoryRecord, Rule>> = {
   beginBytes: (value) => (typeof value === "number" && isVolumeSize(value) ? null : "is not a volume's size"),
   archiverEpoch: (value) =>
     Number.isSafeInteger(value) && (value as number) >= 0 ? null : "is not an epoch",
+  line: (value) =>
+    value === undefined || (typeof value === "object" && value !== null && !Array.isArray(value))
+      ? null
+      : "is not an object",
   historyMs: span(0),
   residency: oneOf(residencies),
   coldAfterMs: span(1),
@@ -140,6 +155,11 @@ const rules: Readonly<Record<keyof HistoryRecord, Rule>> = {
     typeof value === "object" && !Array.isArray(value) ? null : "is neither null nor an object",
   pins: list,
   snapshots: list,
+};
+const lineRules: Readonly<Record<keyof TakenLine, Rule>> = {
+  number: (value) =>
+    Number.isSafeInteger(value) && (value as number) >= 2 ? null : "is not a line's number",
+  id,
 };
 const originRules: Readonly<Record<keyof VolumeOrigin, Rule>> = { volumeId: id, name, lsn };
 const pinRules: Readonly<Record<keyof PointPin, Rule>> = {
@@ -189,11 +209,12 @@ function twice(place: string, keys: readonly string[], mistakes: string[]): void
 }
 
 function inOrder(record: HistoryRecord): HistoryRecord {
-  const { origin } = record;
+  const { origin, line } = record;
   return {
     volumeId: record.volumeId,
     beginBytes: record.beginBytes,
     archiverEpoch: record.archiverEpoch,
+    ...(line === undefined ? {} : { line: { number: line.number, id: line.id } }),
     historyMs: record.historyMs,
     residency: record.residency,
     coldAfterMs: record.coldAfterMs,

@@ -12,6 +12,7 @@ import type {
   VolumeOrigin,
 } from "#shared/domain/archive.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
+import type { TakenLine } from "#shared/domain/history-record.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { HotLog } from "./history.ts";
 import type { AllocationRun } from "./replica-image.ts";
@@ -73,6 +74,8 @@ export interface ArchiveSubject {
   readonly record: VolumeRecord;
   /** This tenure's number, greater than every earlier one of the line: the host raised and stored it before open(). */
   readonly archiverEpoch: number;
+  /** The line that a rescue or an undelete on this machine took of the volume. */
+  readonly taken?: TakenLine | undefined;
   /** Present facts; the volume host changes them and then calls VolumeArchive.factsChanged(). */
   facts(): ManifestFacts;
   readonly log: ArchivedLog;

@@ -62,6 +62,18 @@ describe("volume history", () => {
     expect(read(encodeVolumeHistory(fresh))).toEqual(fresh);
   });
 
+  test("a line that was taken makes it version 2, and is read again", () => {
+    const taken = { ...record, line: { number: 2, id: "00000000000000bb" } };
+    const text = encodeVolumeHistory(taken).toString();
+    expect(text).toContain(
+      '"version": 2,\n  "volumeId": "5ca1ab1e00c0ffee",\n  "beginBytes": 10737418240,\n  "archiverEpoch": 3,\n  "line": {"number":2,"id":"00000000000000bb"},\n',
+    );
+    expect(read(Buffer.from(text))).toEqual(taken);
+    expect(undetectedFlips(Buffer.from(text), accepts)).toEqual([]);
+    const first = { ...taken, line: { number: 1, id: "00000000000000bb" } };
+    expect(() => encodeVolumeHistory(first)).toThrow("line.number is not a line's number");
+  });
+
   test("every flipped bit is found", () => expect(undetectedFlips(bytes, accepts)).toEqual([]));
 
   test("every cut and every surplus byte is found", () => {
@@ -71,9 +83,11 @@ describe("volume history", () => {
   });
 
   test("another version and another volume are told from damage", () => {
-    expect(() => read(edited('"version": 1', '"version": 2'))).toThrow(
-      "history.json: version 2 is not known",
+    expect(() => read(edited('"version": 1', '"version": 3'))).toThrow(
+      "history.json: version 3 is not known",
     );
+    // The version of a line that was taken, with none.
+    expect(() => read(edited('"version": 1', '"version": 2'))).toThrow("the form that Varve writes");
     expect(() => decodeVolumeHistory(bytes, "history.json", "aaaaaaaaaaaaaaaa")).toThrow(
       "history.json belongs to volume 5ca1ab1e00c0ffee",
     );

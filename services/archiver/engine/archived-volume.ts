@@ -182,6 +182,7 @@ export class ArchivedVolume {
         log,
         image,
         facts: () => this.#presentFacts(),
+        taken: this.#setting.past.historyOf(this.record.id)?.line,
         onHeld: (lsn) => {
           if (this.#tenure === tenure) this.#heldLsn = Math.max(this.#heldLsn, lsn);
         },

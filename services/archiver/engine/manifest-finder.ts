@@ -20,17 +20,26 @@ export interface FoundManifest {
 
 const keyPattern = /\/[0-9]{6}\.[0-9a-f]{16}\.[0-9]{8}\.[0-9]{10}$/;
 
-/** Null where there is none. Corrupt where there are some and none is whole, or a newer Varve wrote the newest. */
-export async function findManifest(store: ObjectStore, volumeId: string): Promise<FoundManifest | null> {
+/** The newest that is wanted. Null where there is none. Corrupt where there are some and none is whole, or a newer Varve wrote the newest. */
+export async function findManifest(
+  store: ObjectStore,
+  volumeId: string,
+  isWanted: (manifest: VolumeManifest) => boolean = () => true,
+): Promise<FoundManifest | null> {
   const keys: string[] = [];
   for await (const { key } of store.list(manifestPrefix(volumeId))) if (keyPattern.test(key)) keys.push(key);
   keys.sort().reverse();
   const damaged: string[] = [];
+  let isPassed = false;
   for (const key of keys.slice(0, limits.manifestTriesMax)) {
     const object = await store.get(key);
     if (object === null) continue; // collected since the listing: an older one
     const manifest = decodeManifest(object);
     if (!isBadObject(manifest)) {
+      if (!isWanted(manifest)) {
+        isPassed = true;
+        continue;
+      }
       const missing = await missingPage(store, manifest);
       if (missing === null) return { key, manifest, object, damaged };
       damaged.push(`${key}: ${missing} is not in the bucket`);
@@ -44,7 +53,7 @@ export async function findManifest(store: ObjectStore, volumeId: string): Promis
     }
     damaged.push(`${key}: ${manifest.detail}`);
   }
-  if (keys.length === 0) return null;
+  if (keys.length === 0 || isPassed) return null;
   throw new VarveError(
     "NoWholeManifest",
     "Corrupt",

@@ -5,31 +5,58 @@
 import { lineMarkerKey } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { ArchiveSubject } from "#shared/ports/archive.ts";
-import type { ObjectStore } from "#shared/ports/object-store.ts";
+import type { ObjectStore, StoreCapabilities } from "#shared/ports/object-store.ts";
 import { findJoint, type LogJoint } from "./archive-gap.ts";
+import type { BucketPatience } from "./bucket-patience.ts";
 import { logBreaks } from "./gathered-log.ts";
+import type { HeldObject } from "./held-ledger.ts";
 import { type FoundManifest, findManifest } from "./manifest-finder.ts";
 import { otherArchiver, rescuedElsewhere } from "./manifest-publisher.ts";
+import { findLostLine, markerAsHeld } from "./taken-line.ts";
 
 export interface ArchiveStart {
   readonly found: FoundManifest | null;
   readonly lineNumber: number;
+  /** The bucket has lost all manifests of our line: `found` is its first one as it was, and has to be published again. */
+  readonly isLineLost: boolean;
+  /** Our line's marker, where it is not the volume's first line. */
+  readonly marker: HeldObject | null;
   /** The log begins after what is archived: it goes on from here, with a gap before. */
   readonly gap: LogJoint | null;
 }
 
+/** findStart(), and a line that was lost is marked again; both wait for a bucket that is away. */
+export async function openStart(
+  store: ObjectStore,
+  subject: ArchiveSubject,
+  capabilities: StoreCapabilities,
+  patience: BucketPatience,
+): Promise<ArchiveStart> {
+  const isUnwanted = (): boolean => subject.abandoned();
+  const start = await patience.run(
+    "read the manifest",
+    () => findStart(store, subject, capabilities),
+    isUnwanted,
+  );
+  if (start.isLineLost && !isUnwanted()) {
+    await patience.run("mark the line", async () => start.marker?.restore(), isUnwanted);
+  }
+  return start;
+}
+
 /** Rejects Fenced or Corrupt where this log must not be archived under the volume's id. */
-export async function findStart(store: ObjectStore, subject: ArchiveSubject): Promise<ArchiveStart> {
+export async function findStart(
+  store: ObjectStore,
+  subject: ArchiveSubject,
+  { conditionalPut }: StoreCapabilities,
+): Promise<ArchiveStart> {
   const { record, log, archiverEpoch } = subject;
-  const found = await findManifest(store, record.id);
+  const { found, isLineLost } = await findOwn(store, subject);
   const manifest = found?.manifest ?? null;
   const lineNumber = manifest?.lineNumber ?? 1;
-  if (manifest !== null) {
-    if (manifest.line !== log.line) throw rescuedElsewhere(record.name);
-    if (manifest.archiverEpoch >= archiverEpoch) throw otherArchiver(record.name, found?.key ?? "");
-  }
-  const marker = await store.head(lineMarkerKey(record.id, lineNumber + 1));
-  if (marker !== null) throw rescuedElsewhere(record.name);
+  const nextMarker = await store.head(lineMarkerKey(record.id, lineNumber + 1));
+  if (nextMarker !== null) throw rescuedElsewhere(record.name);
+  const marker = lineNumber > 1 ? markerAsHeld(store, subject, lineNumber, conditionalPut) : null;
 
   const archivedLsn = manifest?.archivedLsn ?? 0;
   const { oldestLsn, durableLsn } = log.state();
@@ -38,14 +65,31 @@ export async function findStart(store: ObjectStore, subject: ArchiveSubject): Pr
     // Log goes only when a bucket holds it, so the missing entries are in another one, unless somebody said that they may go.
     const mayMiss = archiverEpoch === 1 || subject.facts().bucketAway === "drop history";
     if (!mayMiss) throw otherBucket(record.name, store.place, archivedLsn, oldestLsn);
-    return { found, lineNumber, gap: await findJoint(subject, oldestLsn - 1) };
+    return { found, lineNumber, isLineLost, marker, gap: await findJoint(subject, oldestLsn - 1) };
   }
   if (archivedLsn < durableLsn) {
     const next = await findJointAfter(subject, archivedLsn);
     if (next !== BigInt(`0x${manifest?.archivedChecksum ?? "0"}`))
       throw logBreaks(archivedLsn + 1, archivedLsn + 1);
   }
-  return { found, lineNumber, gap: null };
+  return { found, lineNumber, isLineLost, marker, gap: null };
+}
+
+/** The newest manifest of our line. */
+async function findOwn(
+  store: ObjectStore,
+  subject: ArchiveSubject,
+): Promise<Pick<ArchiveStart, "found" | "isLineLost">> {
+  const { record, log, archiverEpoch } = subject;
+  const seen = await findManifest(store, record.id);
+  if (seen === null) return { found: null, isLineLost: false };
+  if (seen.manifest.line === log.line) {
+    if (seen.manifest.archiverEpoch >= archiverEpoch) throw otherArchiver(record.name, seen.key);
+    return { found: seen, isLineLost: false };
+  }
+  const found = await findLostLine(store, subject, seen);
+  if (found === null) throw rescuedElsewhere(record.name);
+  return { found, isLineLost: true };
 }
 
 /** The previous checksum of the record that begins right after `lsn`. */

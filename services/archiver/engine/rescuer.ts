@@ -4,7 +4,6 @@
  * "Rescue".
  */
 import { lineMarkerKey, manifestKey, type VolumeManifest } from "#shared/domain/archive.ts";
-import { bucketKeyOf } from "#shared/domain/bucket-keys.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { defaultHistoryPolicy, type HistoryRecord } from "#shared/domain/history-record.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
@@ -14,6 +13,7 @@ import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { RemoteBeginning } from "#shared/ports/replica-home.ts";
 import type { RescuePlan } from "#shared/ports/rescue.ts";
 import type { BucketReader, PresentManifest } from "./bucket-reader.ts";
+import { firstOfLine, greatestMarker, sizeAt } from "./taken-line.ts";
 import { isBuried } from "./volume-burial.ts";
 
 /** What a bucket holds for a rescue. */
@@ -29,8 +29,6 @@ export interface RescuerParts {
   /** Whether the store's probe passed. */
   conditionalPut(): Promise<boolean>;
 }
-
-const noChecksum = "0000000000000000";
 
 export class Rescuer {
   private readonly parts: RescuerParts;
@@ -75,21 +73,7 @@ export class Rescuer {
     if (before.lineNumber >= lineNumber) throw overtaken(before.name);
     // The collector was quicker: what came back would be a disk that nobody can read.
     if (isBuried(before)) throw gone(volumeId);
-    const { archivedLsn } = before;
-    const next: VolumeManifest = {
-      ...before,
-      sizeBytes: sizeAt(before, archivedLsn),
-      lineNumber,
-      line,
-      archiverEpoch: 1,
-      number: 1,
-      writtenAtMs: clock.wallTimeMs(),
-      ancestors: [...before.ancestors, { line: before.line, lastLsn: archivedLsn }],
-      archivedChecksum: noChecksum,
-      // What names an entry that never reached the bucket names nothing.
-      snapshots: before.snapshots.filter((snapshot) => snapshot.lsn <= archivedLsn),
-      pins: before.pins.filter((pin) => pin.lsn <= archivedLsn),
-    };
+    const next = firstOfLine(before, { line, lineNumber, writtenAtMs: clock.wallTimeMs() });
     await reader.store.put(manifestKey(next), encodeManifest(next));
     return planOf(next);
   }
@@ -100,7 +84,7 @@ export class Rescuer {
     const presentKey = await reader.presentKey(volumeId);
     if (presentKey === null) throw gone(volumeId);
     const present = await reader.manifest(presentKey);
-    const lineNumber = Math.max(present.lineNumber, await this.greatestMarker(volumeId)) + 1;
+    const lineNumber = Math.max(present.lineNumber, await greatestMarker(reader.store, volumeId)) + 1;
     const key = lineMarkerKey(volumeId, lineNumber);
     const content = Buffer.from(line);
     await reader.store.put(key, content, (await this.parts.conditionalPut()) ? { onlyNew: true } : {});
@@ -108,15 +92,6 @@ export class Rescuer {
     const found = await reader.object(key);
     if (!found.equals(content)) throw overtaken(present.name);
     return lineNumber;
-  }
-
-  private async greatestMarker(volumeId: string): Promise<number> {
-    let greatest = 0;
-    for await (const { key } of this.parts.reader.store.list(`volumes/${volumeId}/lines/`)) {
-      if (bucketKeyOf(key).kind !== "line") continue;
-      greatest = Math.max(greatest, Number(key.slice(key.lastIndexOf("/") + 1)));
-    }
-    return greatest;
   }
 }
 
@@ -126,6 +101,7 @@ function planOf(manifest: VolumeManifest): RescuePlan {
     volumeId,
     beginBytes: manifest.beginBytes,
     archiverEpoch: manifest.archiverEpoch,
+    line: { number: manifest.lineNumber, id: line },
     ...defaultHistoryPolicy,
     ...manifest.policy,
     historyMs: manifest.historyMs,
@@ -169,11 +145,6 @@ function reachedOf(manifest: VolumeManifest): RescuedVolume {
     line,
     lineNumber,
   };
-}
-
-/** A resize that was not archived did not happen. */
-function sizeAt(manifest: VolumeManifest, lsn: number): number {
-  return manifest.resizes.findLast((resize) => resize.lsn <= lsn)?.sizeBytes ?? manifest.beginBytes;
 }
 
 function byName(a: PresentManifest, b: PresentManifest): number {

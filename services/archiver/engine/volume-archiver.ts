@@ -31,7 +31,7 @@ import {
   type StoredPage,
 } from "./manifest-publisher.ts";
 import { withSegment } from "./manifest-segments.ts";
-import { type ArchiveStart, findStart } from "./manifest-start.ts";
+import { type ArchiveStart, openStart } from "./manifest-start.ts";
 
 export class VolumeArchiver implements VolumeArchive {
   private readonly parts: ArchiveParts;
@@ -94,11 +94,7 @@ export class VolumeArchiver implements VolumeArchive {
     const isUnwanted = (): boolean => subject.abandoned();
     try {
       const found = await patience.run("ask the bucket", probe, isUnwanted);
-      const start = await patience.run(
-        "read the manifest",
-        () => findStart(parts.store, subject),
-        isUnwanted,
-      );
+      const start = await openStart(parts.store, subject, found, patience);
       if (isUnwanted()) throw archiveClosed(subject.record.name);
       this.run(found, start);
     } catch (cause) {
@@ -235,6 +231,7 @@ export class VolumeArchiver implements VolumeArchive {
       withoutBase: async (key) => (await this.heldObjects?.withoutBase(key)) ?? [],
     });
     this.leaveChunks = parts.chunks.join(subject.record.id, () => publisher.present);
+    if (start.marker !== null) ledger.add(0, [start.marker]);
     this.adopt(start);
   }
 
@@ -248,6 +245,10 @@ export class VolumeArchiver implements VolumeArchive {
       const objects = this.heldObjects?.ofEarlier(found, oldestLsn) ?? [];
       this.ledger?.add(found.manifest.archivedLsn, objects);
       this.heldBases?.earlier(found.manifest);
+      if (start.isLineLost) {
+        this.subject.onNote(`the bucket lost line ${start.lineNumber} of the volume: it is published again`);
+        this.factsChanged().catch(() => undefined); // failed() was told of it
+      }
     }
     if (start.gap === null) return this.goOn();
     const upTo = `entries up to ${start.gap.lsn}`;

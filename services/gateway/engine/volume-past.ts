@@ -347,13 +347,14 @@ export class VolumePast {
     abandoned: () => boolean,
   ): Promise<VolumeArchive> {
     // Stored before anything is uploaded: no key of an earlier tenure is ever made again.
-    const { archiverEpoch } = await this.change((record) => ({
+    const { archiverEpoch, line } = await this.change((record) => ({
       ...record,
       archiverEpoch: record.archiverEpoch + 1,
     }));
     const archive = await archiver.open({
       record: this.record,
       archiverEpoch,
+      taken: line,
       facts: () => this.facts(),
       log: session.hotLog(),
       image: session.baseImage(),

@@ -9,6 +9,7 @@ import { manifestKey, manifestPrefix, type VolumeManifest } from "#shared/domain
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { entryKind } from "#shared/domain/entry.ts";
 import { FoldedDisk } from "#shared/domain/fold.ts";
+import type { TakenLine } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { decodeManifest, encodeManifest } from "#shared/formats/manifest-object.ts";
 import { openFrame } from "#shared/formats/object-frame.ts";
@@ -178,9 +179,9 @@ export class WorldLog implements ArchivedLog {
   reads = 0;
   private readonly followers = new Set<(batch: BatchDraft) => void>();
 
-  constructor(of = line) {
+  constructor(of = line, lastLsn = 0) {
     this.line = of;
-    this.made = new MadeLog(of);
+    this.made = new MadeLog(of, lastLsn);
   }
 
   append(entries: readonly MadeEntry[], wallTimeMs: number): LoggedBatch {
@@ -265,6 +266,7 @@ export class ArchiveWorld {
   readonly fences: string[] = [];
   heldLsn = 0;
   archiverEpoch = 0;
+  taken: TakenLine | undefined;
   /** Applies run at once; a test that races them turns it off. */
   appliesAtOnce = true;
   releases = false;
@@ -375,6 +377,7 @@ export class ArchiveWorld {
         state: "active",
       },
       archiverEpoch,
+      taken: this.taken,
       facts: () => this.facts,
       log: this.log,
       image: this.image,
