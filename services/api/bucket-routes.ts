@@ -65,8 +65,8 @@ export const bucketRoutes = (subject: ApiSubject) => {
       .handle("deleted", () =>
         answered(fromPort("list deleted volumes", async () => bucket().deletedVolumes())),
       )
-      .handle("undelete", ({ params }) =>
-        answered(fromPort("undelete a volume", async () => bucket().undelete(params.name))),
+      .handle("undelete", ({ params, query }) =>
+        answered(fromPort("undelete a volume", async () => bucket().undelete(params.name, query.as))),
       ),
   );
 };

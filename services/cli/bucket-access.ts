@@ -50,7 +50,8 @@ export class BucketAccess {
     return await this.client.call("GET", "/v1/bucket/deleted");
   }
 
-  async undelete(name: string): Promise<ApiRescuedVolume> {
-    return await this.client.call("POST", `/v1/bucket/deleted/${encodeURIComponent(name)}/undelete`);
+  async undelete(name: string, as: string | undefined): Promise<ApiRescuedVolume> {
+    const query = as === undefined ? "" : `?as=${encodeURIComponent(as)}`;
+    return await this.client.call("POST", `/v1/bucket/deleted/${encodeURIComponent(name)}/undelete${query}`);
   }
 }

@@ -66,7 +66,7 @@ export const bucketCommands: readonly Command[] = [
     summary: "bring a deleted volume back from the bucket",
     detail: ["NAME may be its id. varve volume list --deleted shows what can come back, and until when."],
     args: [volumeName],
-    flags: served,
+    flags: [{ name: "as", value: "NAME", summary: "another name for it, where its own is taken" }, ...served],
     load: async () => (await import("./commands/bucket.ts")).bucketCommandRuns.undelete,
   },
   {

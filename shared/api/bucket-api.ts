@@ -169,6 +169,7 @@ export const bucket = HttpApiGroup.make("bucket").add(
   }),
   HttpApiEndpoint.post("undelete", "/v1/bucket/deleted/:name/undelete", {
     params: { name: Schema.String },
+    query: { as: Schema.optionalKey(Schema.String) },
     success: RescuedVolume,
     error: errors,
   }),

@@ -163,6 +163,6 @@ export interface BucketAdministration {
   report(jobId: string): BucketReport;
   usage(): Promise<BucketUsageReport>;
   deletedVolumes(): Promise<readonly DeletedVolume[]>;
-  /** `name` may also be the volume's id. Throws Invalid where there is none, or the name is taken. */
-  undelete(name: string): Promise<RescuedVolume>;
+  /** `name` may also be the volume's id; it comes back as `as`, or as what it was called. Throws Invalid where there is none, or that name is taken. */
+  undelete(name: string, as?: string): Promise<RescuedVolume>;
 }

@@ -211,8 +211,23 @@ describe("a bucket's housekeeping on a served volume", () => {
     expect((await server.read("disk0", 0, 6 * MiB)).equals(first)).toBe(true);
     await server.write("disk0", 9 * MiB, second);
     expect(await varveJson(["volume", "list", "--deleted", ...server.api])).toEqual([]);
+    // Its name is taken meanwhile: it comes back under another one, which the bucket knows, too.
+    expect((await varve(["volume", "delete", "disk0", ...server.api])).code).toBe(0);
+    await varve(["volume", "create", "disk0", "--size", "8M", ...server.api]);
+    const taken = await varve(["volume", "undelete", "disk0", ...server.api]);
+    expect([taken.code, taken.stderr]).toEqual([
+      2,
+      expect.stringContaining(
+        "hint: Bring the deleted one back under another name: varve volume undelete disk0 --as OTHER.",
+      ),
+    ]);
+    const as = await varve(["volume", "undelete", "disk0", "--as", "disk1", ...server.api]);
+    expect(as.stdout).toMatch(/^disk1: 32M, entry \d+/);
+    expect((await server.read("disk1", 9 * MiB, second.length)).equals(second)).toBe(true);
     await server.stop();
     expect((await varve(["bucket", "check", "--bucket", url])).code).toBe(0);
+    const outcome = await rescue(join(home, "renamed"));
+    expect(outcome.rescued.map(({ name }) => name).sort()).toEqual(["disk0", "disk1", "other"]);
   });
 
   test("a bucket's directory that is missing is not made anew once there are volumes, nor by a command that reads", async () => {

@@ -212,7 +212,7 @@ export class BucketKeeper implements BucketAdministration {
     }));
   }
 
-  async undelete(name: string): Promise<RescuedVolume> {
+  async undelete(name: string, as?: string): Promise<RescuedVolume> {
     const { deleted } = await this.rescuer.find();
     const found = deleted.filter(({ manifest }) => manifest.name === name || manifest.volumeId === name);
     const [one] = found;
@@ -222,10 +222,13 @@ export class BucketKeeper implements BucketAdministration {
     this.returning.add(volumeId);
     try {
       const record = this.rescuer.recordOf(one.manifest);
-      return await this.parts.bringBack(record, async () => this.rescuer.takeLine(volumeId));
+      // Its archiver publishes the new name with its first manifest.
+      const named = as === undefined ? record : { ...record, name: as };
+      const reached = await this.parts.bringBack(named, async () => this.rescuer.takeLine(volumeId));
+      return { ...reached, name: named.name };
     } catch (cause) {
       this.returning.delete(volumeId);
-      throw cause;
+      throw isNameTaken(cause) ? nameTaken(name, as ?? one.manifest.name, cause) : cause;
     }
   }
 
@@ -356,6 +359,17 @@ function notDeleted(name: string, deleted: readonly PresentManifest[]): VarveErr
       fields: { name },
     },
   );
+}
+
+function isNameTaken(cause: unknown): cause is VarveError {
+  return cause instanceof VarveError && cause._tag === "VolumeExistsError";
+}
+
+function nameTaken(name: string, wanted: string, { _tag, kind, message }: VarveError): VarveError {
+  return new VarveError(_tag, kind, message, {
+    hint: `Bring the deleted one back under another name: varve volume undelete ${name} --as OTHER. Nothing was changed.`,
+    fields: { name: wanted },
+  });
 }
 
 function severalDeleted(name: string, found: readonly PresentManifest[]): VarveError {

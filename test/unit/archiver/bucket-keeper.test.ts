@@ -211,6 +211,11 @@ describe("the keeper", () => {
     await expect(keeper.undelete("same")).rejects.toMatchObject({ _tag: "AmbiguousVolumeError" });
     expect(await keeper.undelete(volumeIdOf(2))).toMatchObject({ name: "same", lsn: 10, lineNumber: 2 });
     expect(broughtBack).toEqual(["same"]);
+    expect(await keeper.undelete(volumeIdOf(2), "other-name")).toMatchObject({
+      name: "other-name",
+      lineNumber: 3,
+    });
+    expect(broughtBack).toEqual(["same", "other-name"]);
     // Until its archiver publishes it could come back again; it is not buried meanwhile.
     expect(await keeper.deletedVolumes()).toHaveLength(2);
     for (const wait of [0, limits.deletedVolumeMs + hour]) {
