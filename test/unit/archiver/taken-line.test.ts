@@ -181,6 +181,41 @@ describe("a line that the bucket lost before it was held", () => {
     }
   });
 
+  test("somebody else marks the same line at the same moment: one of the two gets it, and nothing is published by the other", async () => {
+    for (const conditionalPut of [true, false]) {
+      const world = await lostMachine(68);
+      const before = await world.keys();
+      await rescue(world, 1);
+      for (const key of await keysSince(world, before)) await world.bucket.remove(key);
+      const marker = lineMarkerKey(volumeId, 2);
+      const other = Buffer.from("ffffffffffffffff");
+      const late = conditionalPut ? "before" : "after";
+      const { opened } = world.start({}, (store) => {
+        store.capabilities = { conditionalPut, durablePut: true };
+        store[late] = async (request, key) => {
+          if (request === "put" && key === marker) await world.bucket.put(marker, other);
+        };
+      });
+      await expect(world.clock.until(opened), late).rejects.toMatchObject({ _tag: "RescuedElsewhereError" });
+      expect(await keysSince(world, before), late).toEqual([marker]);
+      expect(await world.bucket.get(marker), late).toEqual(other);
+    }
+  });
+
+  test("its marker is there before its manifest: no moment without a sign for others", async () => {
+    const world = await lostMachine(69);
+    const before = await world.keys();
+    await rescue(world, 1);
+    for (const key of await keysSince(world, before)) await world.bucket.remove(key);
+    const { store } = await world.open();
+    await world.pass(1000);
+    const puts = store.log.filter((request) => request.startsWith("put volumes/"));
+    expect(puts.slice(0, 2)).toEqual([
+      `put ${lineMarkerKey(volumeId, 2)}`,
+      expect.stringContaining("/manifests/000002."),
+    ]);
+  });
+
   test("the machine before went on, because no marker stopped it: refused", async () => {
     const world = await lostMachine(66);
     const before = await world.keys();
