@@ -3,12 +3,15 @@
  * (services/archiver/engine/base-schedule.ts). The rules are in docs/specs/archive.md#bases.
  */
 import type { BaseRef, VolumeManifest } from "./archive.ts";
+import { limits } from "./limits.ts";
 
 export interface BaseSizes {
   /** Log records since the last base began. */
   readonly logBytes: number;
   /** Extents that they touch. */
   readonly dirtyBytes: number;
+  /** Bases in the manifest. */
+  readonly bases: number;
   readonly logBytesMin: number;
   readonly logBytesMax: number;
 }
@@ -16,10 +19,14 @@ export interface BaseSizes {
 /**
  * Due where reading the log would cost more than half of the extents that it touches, and at the replay limit. That limit
  * is a sixteenth of the touched extents where this is more (a restore fetches those anyway), at most four times itself.
+ * With many bases in the window they come less often, up to those four times; a full list waits until some have left it.
  */
-export function isBaseDue({ logBytes, dirtyBytes, logBytesMin, logBytesMax }: BaseSizes): boolean {
-  if (logBytes >= Math.max(logBytesMin, 2 * dirtyBytes)) return true;
-  return logBytes >= Math.min(4 * logBytesMax, Math.max(logBytesMax, dirtyBytes / 16));
+export function isBaseDue({ logBytes, dirtyBytes, bases, logBytesMin, logBytesMax }: BaseSizes): boolean {
+  if (bases >= limits.manifestBasesMax) return false;
+  const rarer = Math.max(1, bases / limits.manifestBasesDense);
+  const cheap = rarer * Math.max(logBytesMin, 2 * dirtyBytes);
+  const replay = Math.max(rarer * logBytesMax, dirtyBytes / 16);
+  return logBytes >= Math.min(cheap, replay, 4 * logBytesMax);
 }
 
 type Chronicle = Pick<VolumeManifest, "bases" | "rebases" | "gaps">;

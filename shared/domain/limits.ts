@@ -149,6 +149,9 @@ export const limits = {
   summaryExtentRunsMax: 2048,
   /** Snapshots, bases, pages, gaps and so on in one manifest: at 150 bytes each, seven full lists stay below 16 MiB. */
   manifestListMax: 16_384,
+  /** From so many bases in a window on they come less often (each manifest names all of them); the rest of the list is for snapshots' own. */
+  manifestBasesDense: 1024,
+  manifestBasesMax: 15_360,
   /** Segments that a manifest names itself, 150 bytes each; more become an index page. */
   manifestSegmentsMax: 256,
   /** Snapshots and pins of one volume, 110 bytes each: its history file stays below 1 MiB. */
@@ -167,13 +170,10 @@ export const limits = {
   archiveExtentsAtOnceMax: 2,
   /** Small requests (footers, checks) of one volume at once. */
   archiveRequestsAtOnceMax: 8,
-  /** While the bucket is away: first wait, doubled up to a minute, each shortened by up to a half at random. */
-  /**
-   * Time that a task of the archive thread may wait for the processor before a worker with a share of its own takes the next ones (a
-   * segment takes 60 ms, the largest page a second); that one is looked at in such intervals, and ends when it was idle for one.
-   */
+  /** A task of the archive thread waits so long for the processor (a segment takes 60 ms, the largest page a second), then a worker with its own share goes on; that one ends when it was idle for one of these: */
   archiveCalmMs: 1_500,
   archiveSteadyMs: 15_000,
+  /** While the bucket is away: first wait, doubled up to a minute, each shortened by up to a half at random. */
   archiveRetryFirstWaitMs: 1_000,
   archiveRetryWaitMsMax: 60_000,
   /** An object is believed this long after its PUT; most stores answer before a power cut can't take it any more. */

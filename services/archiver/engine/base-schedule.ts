@@ -64,6 +64,7 @@ export class BaseSchedule {
     return isBaseDue({
       logBytes: this.logBytes,
       dirtyBytes: this.dirty.bytes,
+      bases: manifest.bases.length,
       logBytesMin: baseLogBytesMin,
       logBytesMax: baseLogBytesMax,
     });

@@ -303,8 +303,8 @@ describe("when a base is due", () => {
   const sizes = { logBytesMin: 256 * MiB, logBytesMax: 1024 * MiB };
 
   test("by the sums of the specification", () => {
-    const due = (logBytes: number, dirtyBytes: number): boolean =>
-      isBaseDue({ logBytes: logBytes * MiB, dirtyBytes: dirtyBytes * MiB, ...sizes });
+    const due = (logBytes: number, dirtyBytes: number, bases = 1): boolean =>
+      isBaseDue({ logBytes: logBytes * MiB, dirtyBytes: dirtyBytes * MiB, bases, ...sizes });
     expect(due(255, 1)).toBe(false);
     expect(due(256, 1)).toBe(true);
     expect(due(256, 129)).toBe(false);
@@ -313,6 +313,15 @@ describe("when a base is due", () => {
     expect(due(1024, 40_000)).toBe(false);
     expect(due(2500, 40_000)).toBe(true);
     expect(due(4096, 1_000_000)).toBe(true);
+    // Many bases: less often, with the same end.
+    expect(due(256, 1, 1024)).toBe(true);
+    expect(due(511, 1, 2048)).toBe(false);
+    expect(due(512, 1, 2048)).toBe(true);
+    expect(due(2047, 1, 8191)).toBe(false);
+    expect(due(2048, 1, 8191)).toBe(true);
+    expect(due(4095, 10_000, 8191)).toBe(false);
+    expect(due(4096, 10_000, 8191)).toBe(true);
+    expect(due(1_000_000, 1, 15_360)).toBe(false);
   });
 
   test("what it may build on: no rebase behind its end, no gap after it", () => {
