@@ -55,7 +55,7 @@ export async function openClusterPast(parts: ClusterPastParts): Promise<ClusterP
   }
   const store = await openObjectStore(bucket, { clock, random, environment: process.env, create: false });
   const histories = new Histories({ store, clock });
-  const remote = new RemoteHistories({ home: histories, store, past, logOf });
+  const remote = new RemoteHistories({ home: histories, store, past, logOf, clock });
   return {
     store,
     histories,

@@ -1,6 +1,8 @@
 // Replicas on other machines: what a follower yields, from where, across releases, restarts and fenced writers
 // (docs/specs/jetstream-log.md, "Followers").
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { LogStream } from "#shared/adapters/write-log/jetstream-stream.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import type { FollowedBatch, FollowFrom, LogFollower } from "#shared/ports/log-follower.ts";
 import { NatsServers } from "../tools/nats-server.ts";
 import { LogLab } from "./jetstream-house.ts";
@@ -129,6 +131,30 @@ describe("a follower", () => {
         _tag: "LogReleased",
       });
     }
+  });
+
+  test("who reads waits for servers that are busy, and is told when its place was released before it came there", async () => {
+    const { writer, listener } = await lab.gateway({ gatherBytes: 1 });
+    new SteadyWriter(1, writer, listener).burst(50);
+    await writer.sync();
+    const follower = await lab.follower();
+    const firstOf = async (lsn: number): Promise<number | undefined> => {
+      for await (const { firstLsn } of follower.read(lsn, 51, new AbortController().signal)) return firstLsn;
+      return undefined;
+    };
+    const busy = new VarveError("LogAway", "Retry", "no answer within a second");
+    const view = vi.spyOn(LogStream.prototype, "view").mockRejectedValueOnce(busy);
+    expect(await firstOf(20)).toBe(20);
+    view.mockRestore();
+    // oxlint-disable-next-line typescript/unbound-method -- applied to the stream that it is called on
+    const { messagesFrom } = LogStream.prototype;
+    const messages = vi.spyOn(LogStream.prototype, "messagesFrom");
+    messages.mockImplementation(async function* (this: LogStream, ...args) {
+      await writer.release(31);
+      yield* messagesFrom.apply(this, args);
+    });
+    await expect(firstOf(10)).rejects.toMatchObject({ kind: "Invalid", _tag: "LogReleased" });
+    messages.mockRestore();
   });
 
   test("a checkpoint of another history is refused, and so is one of another line", async () => {

@@ -35,6 +35,14 @@ export function logReleased(cause: VarveError): VarveError {
   });
 }
 
+/** Waited for in vain. */
+export function logAway(lsn: number): VarveError {
+  return new VarveError("LogAway", "Retry", `the log's servers gave nothing from LSN ${lsn} on for 30 s`, {
+    hint: "Look whether the NATS servers run and reach each other. What is in the bucket can be read meanwhile.",
+    fields: { lsn },
+  });
+}
+
 export function isLogReleased(error: unknown): boolean {
   return error instanceof VarveError && error._tag === logReleasedTag;
 }

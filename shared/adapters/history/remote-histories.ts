@@ -3,6 +3,7 @@
  * that clones find their parents' logs, too. Made by the cluster layers of gateway, api and archiver over one store.
  */
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 import type { VolumeHistory } from "#shared/ports/history.ts";
 import type { HistoryHome } from "#shared/ports/history-home.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
@@ -15,6 +16,7 @@ export interface RemoteHistoriesOptions {
   readonly store: ObjectStore;
   readonly past: Pick<PastRecords, "historyOf">;
   readonly logOf: (volumeId: string) => LogFollower;
+  readonly clock: Pick<Clock, "after">;
 }
 
 interface Known {
@@ -33,8 +35,8 @@ export class RemoteHistories {
   of({ id: volumeId, sizeBytes: beginBytes }: VolumeRecord): VolumeHistory {
     const known = this.#known.get(volumeId);
     if (known !== undefined) return known.history;
-    const { home, store, past, logOf } = this.#options;
-    const subject = new RemoteSubject({ volumeId, store, past, log: logOf(volumeId), beginBytes });
+    const { home, store, past, logOf, clock } = this.#options;
+    const subject = new RemoteSubject({ volumeId, store, past, log: logOf(volumeId), beginBytes, clock });
     const made = { history: home.of(subject), stopServing: home.serve(subject) };
     this.#known.set(volumeId, made);
     return made.history;

@@ -5,11 +5,13 @@
  */
 import type { SnapshotRecord, VolumeManifest } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
+import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { HistorySubject, HotLog, LoggedBatch } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
-import { logReleased } from "./history-errors.ts";
+import { logAway, logReleased } from "./history-errors.ts";
 import { latestManifest } from "./latest-manifest.ts";
 
 export interface RemoteSubjectOptions {
@@ -17,6 +19,7 @@ export interface RemoteSubjectOptions {
   readonly store: ObjectStore;
   readonly past: Pick<PastRecords, "historyOf">;
   readonly log: LogFollower;
+  readonly clock: Pick<Clock, "after">;
   /** Where the volume has no history record (any more). */
   readonly beginBytes: number;
 }
@@ -32,7 +35,7 @@ export class RemoteSubject implements HistorySubject {
     this.volumeId = options.volumeId;
     this.begin = { sizeBytes: history?.beginBytes ?? options.beginBytes, origin: history?.origin ?? null };
     this.#options = options;
-    this.#log = new RemoteHotLog(options.log);
+    this.#log = new RemoteHotLog(options.log, options.clock);
   }
 
   /** The log is looked at behind the manifest: what was released before that look is in this manifest, or in the next. */
@@ -55,12 +58,14 @@ export class RemoteSubject implements HistorySubject {
 class RemoteHotLog implements HotLog {
   line = "";
   readonly #log: LogFollower;
+  readonly #clock: Pick<Clock, "after">;
   /** As of the last look; before the first, and without a log: nothing. */
   #oldestLsn = 1;
   #durableLsn = 0;
 
-  constructor(log: LogFollower) {
+  constructor(log: LogFollower, clock: Pick<Clock, "after">) {
     this.#log = log;
+    this.#clock = clock;
   }
 
   async look(): Promise<void> {
@@ -74,12 +79,24 @@ class RemoteHotLog implements HotLog {
     return { oldestLsn: this.#oldestLsn, durableLsn: this.#durableLsn };
   }
 
+  /** Servers that are busy or away are waited for, as the bucket is. */
   async *read(fromLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
+    const stop = new AbortController();
+    const wait = (): Timer => this.#clock.after(limits.bucketWaitMs, () => stop.abort());
+    let patience = wait();
     try {
-      yield* this.#log.read(fromLsn, this.#durableLsn, new AbortController().signal);
+      for await (const batch of this.#log.read(fromLsn, this.#durableLsn, stop.signal)) {
+        patience.cancel();
+        yield batch;
+        patience = wait();
+      }
+      if (stop.signal.aborted) throw logAway(fromLsn);
     } catch (cause) {
       if (!(cause instanceof VarveError) || cause._tag !== "LogReleased") throw cause;
       throw logReleased(cause);
+    } finally {
+      patience.cancel();
+      stop.abort();
     }
   }
 

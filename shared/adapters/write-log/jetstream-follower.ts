@@ -29,7 +29,7 @@ export class JetStreamLogFollower implements LogFollower {
 
   async *follow(from: FollowFrom, signal: AbortSignal): AsyncGenerator<FollowedBatch, void, undefined> {
     const { stream, clock } = this.#setup;
-    const sequence = await this.#startWhenReached(from, signal);
+    const sequence = await this.#whenReached(() => this.#start(from), signal);
     if (sequence === null) return;
     let begun = from.line !== "";
     const position = begun
@@ -74,23 +74,28 @@ export class JetStreamLogFollower implements LogFollower {
   ): AsyncGenerator<LoggedBatch, void, undefined> {
     if (fromLsn > untilLsn) return;
     const { stream, clock } = this.#setup;
-    const sequence = await findPlace(stream, fromLsn);
+    const sequence = await this.#whenReached(() => findPlace(stream, fromLsn), signal);
+    if (sequence === null) return;
     if (sequence === 0) throw notRetained(fromLsn, (await this.end())?.oldestLsn ?? fromLsn + 1);
+    let begun = false;
     for await (const { batch } of followBatches({ stream, clock, signal }, { sequence, position: null })) {
       const lastLsn = lastLsnOf(batch);
+      // Released since its place was found.
+      if (!begun && batch.firstLsn > fromLsn) throw notRetained(fromLsn, batch.firstLsn);
+      begun = true;
       if (lastLsn >= fromLsn) yield batch;
       if (lastLsn >= untilLsn) return;
     }
   }
 
   /** Waits for servers that are away; null: the signal came first. */
-  async #startWhenReached(from: FollowFrom, signal: AbortSignal): Promise<number | null> {
+  async #whenReached(find: () => Promise<number>, signal: AbortSignal): Promise<number | null> {
     const { clock, openMs } = this.#setup;
     const endMs = clock.monotonicMs() + openMs;
     let waitMs: number = limits.jetstreamRetryFirstWaitMs;
     while (!signal.aborted) {
       try {
-        return await this.#start(from);
+        return await find();
       } catch (cause) {
         if (!(cause instanceof VarveError)) throw cause;
         // A leader that is none any more may show an older end for a while.

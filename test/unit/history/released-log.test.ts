@@ -3,14 +3,27 @@
 import { describe, expect, it } from "vitest";
 import { Histories } from "#shared/adapters/history/histories.ts";
 import { logReleased } from "#shared/adapters/history/history-errors.ts";
+import { RemoteSubject } from "#shared/adapters/history/remote-subject.ts";
 import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { FoldedDisk } from "#shared/domain/fold.ts";
 import type { HistorySubject, HotLog } from "#shared/ports/history.ts";
+import type { LogFollower } from "#shared/ports/log-follower.ts";
 import { MadeVolume } from "../../tools/made-bucket.ts";
 import { SeededRandom } from "../../tools/seeded-random.ts";
 import { SteppedClock } from "../file-store/stepped-clock.ts";
 import { expectDisk } from "./history-world.ts";
+
+const logEnd = {
+  line: "a".repeat(16),
+  epoch: 1,
+  oldestLsn: 1,
+  lastLsn: 1,
+  checksum: 0n,
+  sequence: 1,
+  diskBytes: 0,
+  limitBytes: 2 ** 30,
+};
 
 /** A volume with LSNs 1 to 7 in the bucket and 8 to 12 in the log, which has 1 to 7, too, until release(). */
 async function makeWorld() {
@@ -73,6 +86,39 @@ describe("a log that is released under its readers", () => {
     const source = await history.open(12);
     await expectDisk(source, volume.past[12] as FoldedDisk, random, "opened meanwhile");
     await source.close();
+  });
+
+  it("servers that are away are waited for 30 s, then that is said, and nothing goes on reading", async () => {
+    const { clock } = await makeWorld();
+    const ended: string[] = [];
+    const log: LogFollower = {
+      end: async () => ({ ...logEnd, lastLsn: 9 }),
+      follow: () => expect.unreachable(),
+      read: async function* (_fromLsn, _untilLsn, signal) {
+        await new Promise((resolve) => {
+          signal.addEventListener("abort", resolve);
+        });
+        ended.push("read");
+        yield* [];
+      },
+    };
+    const subject = new RemoteSubject({
+      volumeId: "00000000000000a1",
+      store: new MemoryObjectStore(clock),
+      past: { historyOf: () => null },
+      log,
+      clock,
+      beginBytes: 256 * 1024,
+    });
+    await subject.manifest();
+    const first = subject.hotLog().read(1)[Symbol.asyncIterator]().next();
+    const beganMs = clock.monotonicMs();
+    await expect(clock.until(Promise.resolve(first))).rejects.toMatchObject({
+      _tag: "LogAway",
+      kind: "Retry",
+    });
+    expect(clock.monotonicMs() - beganMs).toBe(30_000);
+    expect(ended).toEqual(["read"]);
   });
 
   it("what neither has is an error, not other bytes", async () => {
