@@ -138,6 +138,24 @@ describe("docs", () => {
     expect(bad).toEqual([]);
   });
 
+  test("of errors have every tag that the code gives, and no other", () => {
+    const page = read("docs/errors.md");
+    const given = new Set<string>();
+    for (const file of product.filter((one) => !one.startsWith("scripts/"))) {
+      for (const [, tag = ""] of read(file).matchAll(
+        /(?:(?:new VarveError|super)\(\s*|[a-z]Tag = |\btag: )"([A-Z]\w+)"/g,
+      ))
+        given.add(tag);
+    }
+    expect(given.size).toBeGreaterThan(200);
+    expect([...given].filter((tag) => !page.includes(`\`${tag}\``))).toEqual([]);
+    const everyOther = page.slice(page.indexOf("## Every other tag"));
+    const rows = [...everyOther.matchAll(/^\| (`.*?`) \|/gm)].flatMap(([, cell = ""]) =>
+      cell.split(", ").map((tag) => tag.replaceAll("`", "")),
+    );
+    expect(rows.filter((tag) => !given.has(tag))).toEqual([]);
+  });
+
   test("name only files and folders that exist", () => {
     const bad = pages.flatMap((page) =>
       [...read(page).matchAll(/`((?:shared|services|test|docs|scripts|bin|infra|\.ci)\/[^`\s]*)`/g)].flatMap(
