@@ -115,7 +115,7 @@ export class ReplicaPlacing implements ReplicaAdministration {
     if (isBadMessage(answer) || answer.message.type !== "refused") return;
     const { tag, kind, message } = answer.message;
     throw new VarveError(tag, kind, `${node}: ${message}`, {
-      hint: "Nothing was changed. See what the replicas do: varve replica list.",
+      hint: "See what the replicas do: varve replica list.",
     });
   }
 

@@ -68,6 +68,8 @@ export class KeptReplica {
   #retryTimer: Timer | null = null;
   /** What alone may fill it, as somebody chose; a restart forgets that. */
   #fillOrigin: FillOrigin | null = null;
+  /** Ends the fill under way, which begins again from where somebody chose meanwhile. */
+  #fillStop = new AbortController();
   /** Fills in a row that copied something and failed. */
   #failedCopies = 0;
 
@@ -198,8 +200,12 @@ export class KeptReplica {
   async refill(from: FillOrigin | null): Promise<void> {
     const { store, paths, archived, node } = this.#options;
     if (from === "bucket" && archived === null) throw noBucket(node);
+    const isOther = this.#fillOrigin !== from;
     this.#fillOrigin = from;
-    if (this.#fill !== null) return;
+    if (this.#fill !== null) {
+      if (isOther) this.#fillStop.abort();
+      return;
+    }
     await orderFill(store, paths);
     await this.#next(async () => {
       if (this.#fill !== null || this.#stop.signal.aborted) return;
@@ -211,7 +217,9 @@ export class KeptReplica {
   /** Goes on by itself; close() waits for its end. */
   #startFill(): void {
     const { record, paths, store, clock, pool, fillBytesPerSecond, onNote } = this.#options;
-    const sources = this.#sources(this.#fillOrigin);
+    this.#fillStop = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, this.#fillStop.signal]);
+    const sources = this.#sources(this.#fillOrigin, signal);
     this.#retryTimer?.cancel();
     this.#retryTimer = null;
     const fill = new ReplicaFill(
@@ -229,7 +237,7 @@ export class KeptReplica {
           if (this.#failure === null) onNote(`the replica of ${record.name}: ${text}`);
         },
       },
-      this.#stop.signal,
+      signal,
     );
     this.#fill = fill;
     const from = sources.map(({ name }) => name).join(", else from ");
@@ -240,9 +248,8 @@ export class KeptReplica {
   }
 
   /** The bucket, whose copy costs the other nodes nothing, then the others. */
-  #sources(from: FillOrigin | null): readonly FillSource[] {
+  #sources(from: FillOrigin | null, signal = this.#stop.signal): readonly FillSource[] {
     const { record, beginBytes, bus, log, pool, archived: images } = this.#options;
-    const { signal } = this.#stop;
     const common = { volumeId: record.id, log, signal };
     const peers = this.#options.peers().map(({ node }) => node);
     const sources: FillSource[] = [];
@@ -262,6 +269,10 @@ export class KeptReplica {
     await this.#next(async () => {
       const end = await ended;
       this.#fill = null;
+      if ("error" in end && this.#fillStop.signal.aborted && !this.#stop.signal.aborted) {
+        this.#startFill();
+        return;
+      }
       if ("error" in end) {
         if (end.error.message !== this.#failure?.message && !this.#stop.signal.aborted) {
           onNote(`warning: the replica of ${record.name} is not filled: ${end.error.message}`);

@@ -217,9 +217,15 @@ describe("replicas of a node", () => {
     await set.reconcile();
     await expect.poll(() => set.reports()[0]).toMatchObject({ condition: "halted", reason: "a flipped bit" });
     expect(await ask("a", read(7, 0, 20))).toMatchObject({ type: "refused", kind: "Retry" });
+    // One that hears nothing more begins again where somebody says so.
+    archive.beforeRead = () => new Promise<void>(() => undefined);
+    const repair = async (from: "bucket" | null) =>
+      bus.request(replicaCopySubject(record("a").id, "shelf"), encodeMessage({ type: "repair", from }), 1000);
+    const { reads } = archive;
+    await repair(null);
+    await expect.poll(() => archive.reads).toBe(reads + 1);
     archive.beforeRead = () => undefined;
-    const again = encodeMessage({ type: "repair", from: "bucket" });
-    await bus.request(replicaCopySubject(record("a").id, "shelf"), again, 1000);
+    await repair("bucket");
     await expect.poll(async () => ask("a", read(7))).toMatchObject({ fill: 6 });
     expect(notes).toContainEqual("the replica of a is filled from the bucket memory://bucket");
     expect(made.begun.at(-1)).toMatchObject({ line, appliedLsn: 4, sequence: 0 });
