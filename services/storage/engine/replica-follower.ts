@@ -14,6 +14,7 @@ import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { FollowedBatch, LogFollower } from "#shared/ports/log-follower.ts";
 import type { FedBatch, ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { LocalReplica } from "#shared/ports/replica-image.ts";
+import { PayloadMemory } from "./payload-memory.ts";
 import type { ReadGrant } from "./read-grant.ts";
 
 /** A batch that was read from the log, with a payload of its own. */
@@ -46,6 +47,7 @@ const retryMs = 500;
 export class ReplicaFollower {
   readonly #options: ReplicaFollowerOptions;
   readonly #feed: ReplicaFeed<OwnedBatch>;
+  readonly #memory = new PayloadMemory();
   readonly #stop = new AbortController();
   readonly #waiters = new Set<{ readonly lsn: number; readonly wake: () => void }>();
   #queuedBytes = 0;
@@ -224,7 +226,7 @@ export class ReplicaFollower {
       this.#options.grant?.revoke();
       this.#newestEpoch = batch.epoch;
     }
-    const payload = Buffer.from(batch.payload);
+    const payload = this.#memory.copyOf(batch.payload);
     const { record: _record, ...plain } = batch;
     this.#queuedBytes += payload.byteLength;
     this.#knownLsn = Math.max(this.#knownLsn, lastLsn);
@@ -235,7 +237,10 @@ export class ReplicaFollower {
   }
 
   #applied(batches: readonly OwnedBatch[]): void {
-    for (const batch of batches) this.#queuedBytes -= batch.payloadBytes;
+    for (const batch of batches) {
+      this.#queuedBytes -= batch.payloadBytes;
+      this.#memory.giveBack(batch.payload);
+    }
     const { appliedLsn } = this.#options.image.state();
     this.#options.grant?.applied(appliedLsn);
     for (const waiter of this.#waiters) if (waiter.lsn <= appliedLsn) waiter.wake();

@@ -3,8 +3,9 @@
  * comes back by itself for as long as the process lives, so that whoever uses it only sees requests that take longer.
  */
 import { readFileSync } from "node:fs";
-import { type ConnectionOptions, connect, errors, type NatsConnection } from "@nats-io/transport-node";
+import { type ConnectionOptions, errors, type NatsConnection } from "@nats-io/transport-node";
 import { VarveError } from "#shared/domain/errors.ts";
+import { connectTransport } from "./message-transport.ts";
 
 export interface NatsOptions {
   /** host:port of one server or more; the others of the cluster are learned. */
@@ -41,7 +42,7 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
   if (token !== undefined) settings.token = token;
   if (options.tls !== undefined) settings.tls = readTls(options.tls);
   try {
-    return await connect(settings);
+    return await connectTransport(settings);
   } catch (cause) {
     throw connectError(servers, cause);
   }

@@ -58,8 +58,8 @@ export async function* consume(
           if (signal.aborted) return;
           // Lost on the way, or released meanwhile.
           if (expected !== null && message.seq !== expected) return;
-          yield message;
           expected = message.seq + 1;
+          yield message;
         }
       } finally {
         timer.cancel();

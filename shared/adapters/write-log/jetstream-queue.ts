@@ -6,6 +6,7 @@
 import { invariant } from "#shared/domain/invariant.ts";
 import { messageBytesBound, packRecord } from "#shared/formats/log-message.ts";
 import { frameRecord, type RecordFrame } from "#shared/formats/log-record.ts";
+import { largeMessageBytes, messageMemory } from "#shared/memory/message-memory.ts";
 import { DraftQueue } from "./draft-queue.ts";
 import { type RecordDraft, recordBytesOfDraft } from "./record-draft.ts";
 
@@ -54,7 +55,7 @@ export class MessageQueue {
     const count = this.#countOfNext();
     let bytes = 0;
     for (let index = 0; index < count; index += 1) bytes += messageBytesBound(this.#drafts.waitingAt(index));
-    const body = Buffer.allocUnsafeSlow(bytes);
+    const body = bytes >= largeMessageBytes ? messageMemory.take(bytes) : Buffer.allocUnsafeSlow(bytes);
     let end = 0;
     let checksum = previous;
     let firstLsn = 0;

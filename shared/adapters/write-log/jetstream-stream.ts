@@ -13,6 +13,7 @@ import {
 } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { limits } from "#shared/domain/limits.ts";
+import { messageMemory } from "#shared/memory/message-memory.ts";
 import { type ConsumerParts, consume } from "./jetstream-consumer.ts";
 import { apiError, isStreamMissing, type PublishFailure, publishFailure } from "./jetstream-errors.ts";
 import { changedSettings, newSettings, type StreamSize } from "./jetstream-settings.ts";
@@ -52,6 +53,7 @@ export type VolumeStream = Pick<
   | "nextOf"
   | "purgeBefore"
   | "publish"
+  | "giveBack"
   | "announce"
   | "onAnnounced"
   | "epochOfSubject"
@@ -162,7 +164,12 @@ export class LogStream {
     }
   }
 
-  /** Messages from that sequence on, until a consumer is lost (then it ends or throws) or its caller has enough. */
+  /** Nobody needs the bytes of a message any more: the next one may be made in their memory. */
+  giveBack(body: Uint8Array): void {
+    messageMemory.giveBack(body);
+  }
+
+  /** Messages from that sequence on, until a consumer is lost (then it ends or throws) or its caller has enough. Each is valid until the next. */
   async *messagesFrom(
     sequence: number,
     parts: ConsumerParts,
@@ -170,6 +177,8 @@ export class LogStream {
     const stream = { manager: await this.manager(), client: this.client, name: this.name };
     for await (const { seq, subject, data } of consume(stream, sequence, parts)) {
       yield { sequence: seq, epoch: this.epochOfSubject(subject) ?? 0, body: data };
+      // Its reader went on.
+      this.giveBack(data);
     }
   }
 

@@ -18,6 +18,8 @@ export interface OutMessage {
   /** The sequence it wants to follow. */
   lastSequence: number;
   answered: boolean;
+  /** How often it was published. */
+  sends: number;
 }
 
 export interface WindowEvents {
@@ -67,7 +69,7 @@ export class PublishWindow {
   }
 
   send(body: Buffer, firstLsn: number, lastLsn: number, checksum: bigint): void {
-    const message = { body, firstLsn, lastLsn, checksum, lastSequence: 0, answered: false };
+    const message = { body, firstLsn, lastLsn, checksum, lastSequence: 0, answered: false, sends: 0 };
     this.#messages.push(message);
     this.#bytes += body.length;
     this.#send(message);
@@ -107,6 +109,7 @@ export class PublishWindow {
   #send(message: OutMessage): void {
     message.lastSequence = this.#lastSequence;
     message.answered = false;
+    message.sends += 1;
     this.#lastSequence += 1;
     const generation = this.#generation;
     void this.#stream
@@ -129,6 +132,8 @@ export class PublishWindow {
       this.#bytes -= first.body.length;
       invariant(this.#bytes >= 0, "a window's bytes are those of its messages");
       this.#events.stored(first, first.lastSequence + 1);
+      // Its only publish was answered, so no connection still has to send these bytes.
+      if (first.sends === 1) this.#stream.giveBack(first.body);
     }
   }
 }

@@ -114,6 +114,11 @@ export class SimulatedStream implements VolumeStream {
     }
   }
 
+  /** Whoever still needs them finds other bytes. */
+  giveBack(body: Uint8Array): void {
+    body.fill(0xdb);
+  }
+
   announce(epoch: number): void {
     this.home.bus.publish(this.noticeSubject, Buffer.from(String(epoch)));
   }
@@ -147,7 +152,9 @@ export class SimulatedStream implements VolumeStream {
       for (const message of fetched) {
         if (signal.aborted) return;
         if (expected !== null && message.sequence !== expected) return;
-        yield message;
+        const body = Uint8Array.from(message.body);
+        yield { ...message, body };
+        this.giveBack(body);
         expected = message.sequence + 1;
       }
     }

@@ -18,12 +18,15 @@ const away: PublishFailure = { fault: "noAnswer", error: new VarveError("LogAway
 
 let sent: Sent[];
 let told: string[];
+let givenBack: number[];
 let window: PublishWindow;
 
 beforeEach(() => {
   sent = [];
   told = [];
+  givenBack = [];
   const stream = {
+    giveBack: (body: Uint8Array) => void givenBack.push(body[0] ?? 0),
     publish: (epoch: number, lastSequence: number, body: Uint8Array, answerMs: number) => {
       const { promise, resolve } = Promise.withResolvers<number | PublishFailure>();
       const answer = async (value: number | PublishFailure): Promise<void> => {
@@ -72,6 +75,18 @@ describe("the window", () => {
     await at(0).answer(101);
     expect(told).toEqual(["1@101", "2@102", "3@103"]);
     expect(window.count).toBe(0);
+  });
+
+  test("a message's memory is given back when it is stored, unless it was sent twice: a connection may still hold it", async () => {
+    send(3);
+    await at(1).answer(102);
+    expect(givenBack).toEqual([]);
+    await at(0).answer(101);
+    expect(givenBack).toEqual([1, 2]);
+    window.goOn(7, 102);
+    await at(3).answer(103);
+    expect(told.at(-1)).toBe("3@103");
+    expect(givenBack).toEqual([1, 2]);
   });
 
   test("after the first failure no later success counts, and it is told once", async () => {
