@@ -4,6 +4,7 @@
  */
 import {
   AckPolicy,
+  type ConsumerInfo,
   type ConsumerMessages,
   DeliverPolicy,
   type JetStreamClient,
@@ -20,25 +21,30 @@ export interface ConsumerParts {
   readonly signal: AbortSignal;
   /** The servers have made it. */
   readonly onBegun: () => void;
+  /** Read so much that every hop counts: it shall be on the client's own server. */
+  readonly near?: boolean;
+}
+
+interface ConsumedStream {
+  readonly manager: JetStreamManager;
+  readonly client: JetStreamClient;
+  readonly name: string;
+  /** The client's own server, where that holds the stream. */
+  readonly server: string | null;
 }
 
 const idleMs = 30_000;
+/** Servers put a consumer on any of those that hold the stream: with three, nine of ten are on the wanted one by then. */
+const nearTriesMax = 6;
 
 /** Ends where a message is missing: the next consumer begins there again, and its first message tells. */
 export async function* consume(
-  { manager, client, name }: { manager: JetStreamManager; client: JetStreamClient; name: string },
+  stream: ConsumedStream,
   sequence: number,
-  { clock, signal, onBegun }: ConsumerParts,
+  { clock, signal, onBegun, near = false }: ConsumerParts,
 ): AsyncGenerator<JsMsg, void, undefined> {
-  const info = await manager.consumers.add(name, {
-    ack_policy: AckPolicy.None,
-    deliver_policy: DeliverPolicy.StartSequence,
-    opt_start_seq: sequence,
-    inactive_threshold: nanos(idleMs),
-    mem_storage: true,
-    num_replicas: 1,
-  });
-  const consumer = client.consumers.getConsumerFromInfo(info);
+  const info = await addConsumer(stream, sequence, near ? stream.server : null);
+  const consumer = stream.client.consumers.getConsumerFromInfo(info);
   let messages: ConsumerMessages | null = null;
   const stop = (): void => messages?.stop();
   signal.addEventListener("abort", stop);
@@ -70,5 +76,27 @@ export async function* consume(
     stop();
     // Whatever can't be removed now is gone after its idle time.
     await consumer.delete().catch(() => undefined);
+  }
+}
+
+/** `server`: the one that it shall be on, as far as a few tries get it there. */
+async function addConsumer(
+  { manager, name }: ConsumedStream,
+  sequence: number,
+  server: string | null,
+): Promise<ConsumerInfo> {
+  for (let tries = 1; ; tries += 1) {
+    const info = await manager.consumers.add(name, {
+      ack_policy: AckPolicy.None,
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: sequence,
+      inactive_threshold: nanos(idleMs),
+      mem_storage: true,
+      num_replicas: 1,
+    });
+    const place = info.cluster?.leader;
+    if (server === null || place === undefined || place === server || tries === nearTriesMax) return info;
+    // Whatever can't be removed now is gone after its idle time.
+    await manager.consumers.delete(name, info.name).catch(() => undefined);
   }
 }

@@ -39,6 +39,7 @@ export class JetStreamLogFollower implements LogFollower {
       stream,
       clock,
       signal,
+      near: true,
       ...(this.#onStalled === undefined ? {} : { onStalled: this.#onStalled }),
     };
     for await (const followed of followBatches(parts, { sequence, position })) {

@@ -16,6 +16,8 @@ export interface ReadingParts {
   readonly signal: AbortSignal;
   /** Told of what keeps it from reading on (kind Retry), and null when it goes on. */
   readonly onStalled?: (error: VarveError | null) => void;
+  /** See ConsumerParts. */
+  readonly near?: boolean;
 }
 
 /** Ends only by the signal or by its caller; everything that passes is waited for. */
@@ -23,11 +25,11 @@ export async function* readMessages(
   parts: ReadingParts,
   fromSequence: number,
 ): AsyncGenerator<StoredMessage, void, undefined> {
-  const { signal, stream } = parts;
+  const { signal, stream, near = false } = parts;
   let sequence = fromSequence;
   let waitMs: number = limits.jetstreamRetryFirstWaitMs;
   while (!signal.aborted) {
-    const consumer = { clock: parts.clock, signal, onBegun: () => parts.onStalled?.(null) };
+    const consumer = { clock: parts.clock, signal, near, onBegun: () => parts.onStalled?.(null) };
     try {
       for await (const message of stream.messagesFrom(sequence, consumer)) {
         waitMs = limits.jetstreamRetryFirstWaitMs;

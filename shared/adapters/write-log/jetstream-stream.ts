@@ -68,6 +68,8 @@ export class LogStream {
   readonly #allSubjects: string;
   readonly #noticeSubject: string;
   #manager: Promise<JetStreamManager> | null = null;
+  /** Names of the servers that held it when it was looked at. */
+  #holders: readonly string[] = [];
 
   constructor(connection: NatsConnection, volumeId: string) {
     this.connection = connection;
@@ -174,7 +176,9 @@ export class LogStream {
     sequence: number,
     parts: ConsumerParts,
   ): AsyncGenerator<StoredMessage, void, undefined> {
-    const stream = { manager: await this.manager(), client: this.client, name: this.name };
+    const server = this.connection.info?.server_name ?? "";
+    const place = { name: this.name, server: this.#holders.includes(server) ? server : null };
+    const stream = { manager: await this.manager(), client: this.client, ...place };
     for await (const { seq, subject, data } of consume(stream, sequence, parts)) {
       yield { sequence: seq, epoch: this.epochOfSubject(subject) ?? 0, body: data };
       // Its reader went on.
@@ -217,6 +221,7 @@ export class LogStream {
       .sort((a, b) => a - b);
     const servers = [cluster?.leader, ...(cluster?.replicas ?? []).map(({ name }) => name)];
     const named = servers.filter((name) => name !== undefined && name !== "");
+    this.#holders = named as string[];
     return {
       settings: config,
       subjectEpoch: config.subjects.length === 1 ? this.epochOfSubject(config.subjects[0] ?? "") : null,

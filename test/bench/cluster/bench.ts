@@ -12,13 +12,14 @@ import { repositoryDir } from "../../tools/varve-process.ts";
 import { type Machine, type Pair, type RatioRow, ratioVerdict } from "../results.ts";
 import {
   clusterReading,
-  clusterWriting,
+  clusterWritingUse,
   oneMachineReading,
   plainRequests,
   remoteReading,
 } from "./disk-loads.ts";
 import { type LinkResult, measureLinks } from "./links.ts";
 import { type Load, plainPublishing, type Rate, volumeWriting } from "./log-loads.ts";
+import { medianUse, type ProcessorUse, useTable } from "./processor-use.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -50,9 +51,15 @@ const smallWritesNote = `With three servers the peer is no message per sync: the
 faster than 32 for each answer to one small message, however they are batched: at 1.6 ms for a 4 KiB message alone that is 20,000 a second,
 about three times the peer. One message of 128 KiB was answered in 3.3 ms, each of two of 64 KiB in 4.1 ms.`;
 
-const memoryNote = `Most likely processors are the limit (their use by process was not measured): the log alone passes 100 MB/s (above). In a profile the main thread of a storage node that
-follows it was busy for 2 to 3 s with 256 MiB; two of them leave little of the 20 ms a megabyte that two cores have at 100 MB/s to three
-servers, the gateway and fio.`;
+const memoryNote = `Processors are the limit: what each process takes of them is in the table below, and two cores have 2 s for 100 MB at 100 MB/s.`;
+
+/** What each process took of the processors, of every run of the row that measures it. */
+const processorRuns: (readonly ProcessorUse[])[] = [];
+const writingWithUse = async (load: Load): Promise<Rate> => {
+  const { rate, use } = await clusterWritingUse(load);
+  processorRuns.push(use);
+  return rate;
+};
 
 const logRows: readonly LogRow[] = [1, 3].flatMap((replicas): LogRow[] => [
   {
@@ -128,7 +135,7 @@ const rows: readonly LogRow[] = [
     replicas: 3,
     target: 1,
     unit: "MB/s",
-    varve: bytesRate(clusterWriting, MiB, 8),
+    varve: bytesRate(writingWithUse, MiB, 8),
     peer: async () => 100,
     against: "a limit of 100 MB/s",
     note: memoryNote,
@@ -167,6 +174,7 @@ interface ClusterResult {
   readonly machine: Machine;
   readonly ratios: readonly RatioRow[];
   readonly links?: LinkResult;
+  readonly processors?: readonly ProcessorUse[];
 }
 
 function readResult(): ClusterResult | null {
@@ -198,14 +206,29 @@ async function measure(): Promise<ClusterResult> {
   const kept = (before?.ratios ?? []).filter(({ id }) => !measured.some((row) => row.id === id));
   const order = (row: RatioRow): number => rows.findIndex(({ name }) => name === row.id);
   const ratios = [...kept, ...measured].sort((a, b) => order(a) - order(b));
-  const links = before?.links === undefined ? {} : { links: before.links };
-  return { measuredAt: new Date().toISOString(), seconds, machine: machine(), ratios, ...links };
+  const processors = processorRuns.length > 0 ? medianUse(processorRuns) : before?.processors;
+  return {
+    ...before,
+    measuredAt: new Date().toISOString(),
+    seconds,
+    machine: machine(),
+    ratios,
+    ...(processors === undefined ? {} : { processors }),
+  };
 }
 
 async function withLinks(): Promise<ClusterResult> {
   const links = await measureLinks(seconds);
-  const ratios = readResult()?.ratios ?? [];
-  return { measuredAt: new Date().toISOString(), seconds, machine: machine(), ratios, links };
+  const before = readResult();
+  const ratios = before?.ratios ?? [];
+  return {
+    ...before,
+    measuredAt: new Date().toISOString(),
+    seconds,
+    machine: machine(),
+    ratios,
+    links,
+  };
 }
 
 async function measureRow(row: LogRow, servers: NatsServers): Promise<RatioRow> {
@@ -276,7 +299,9 @@ ${result.ratios.map(line).join("\n")}
 ${result.ratios
   .filter((row) => row.note !== undefined && !ratioVerdict(row).holds)
   .map(({ title, note }) => `\n**${title}**: ${note}\n`)
-  .join("")}${result.links === undefined ? "" : linkTable(result.links)}`;
+  .join(
+    "",
+  )}${result.processors === undefined ? "" : useTable(result.processors)}${result.links === undefined ? "" : linkTable(result.links)}`;
 }
 
 function linkTable({ delayMs, rows: linkRows }: LinkResult): string {

@@ -10,27 +10,35 @@ import { NatsMessageBus } from "#shared/adapters/message-bus/nats.ts";
 import { connectNats } from "#shared/adapters/nats/connect.ts";
 import { RemoteReplica } from "../../../services/gateway/engine/remote-replica.ts";
 import { Lab, sleep } from "../../tools/cluster-process.ts";
-import { runFio } from "../../tools/fio.ts";
+import { FioRun, runFio } from "../../tools/fio.ts";
 import { freePort } from "../../tools/free-port.ts";
 import { nbdUri, VarveProcess } from "../../tools/varve-process.ts";
 import { type Load, type Rate, rateOf } from "./log-loads.ts";
+import { lookAtProcesses, type ProcessorUse, processorUse } from "./processor-use.ts";
 
 const volume = "disk0";
 const sizeBytes = 256 * 2 ** 20;
 const nodes = ["shelf-1", "shelf-2"];
 /** Replicas apply what was written, the overlay empties, grants are given. */
 const settleMs = 4000;
+/** fio's ramp, and time for it to begin. */
+const rampMs = 1000;
+const marginMs = 300;
 
-async function fioRate(uri: string, load: Load, pattern: "read" | "randread" | "write"): Promise<Rate> {
+function fioArguments(uri: string, load: Load, pattern: "read" | "randread" | "write"): readonly string[] {
   const size = [`--rw=${pattern}`, `--bs=${load.bytes}`, `--iodepth=${load.depth}`, `--size=${sizeBytes}`];
   const time = [
     "--time_based",
     `--runtime=${load.seconds}`,
-    "--ramp_time=1",
+    `--ramp_time=${rampMs / 1000}`,
     "--norandommap",
     "--randrepeat=0",
   ];
-  const [job] = await runFio(["--name=bench", "--ioengine=nbd", `--uri=${uri}`, ...size, ...time], 60_000);
+  return ["--name=bench", "--ioengine=nbd", `--uri=${uri}`, ...size, ...time];
+}
+
+async function fioRate(uri: string, load: Load, pattern: "read" | "randread" | "write"): Promise<Rate> {
+  const [job] = await runFio(fioArguments(uri, load, pattern), 60_000);
   if (job === undefined) throw new Error("fio says nothing");
   return pattern === "write" ? job.write.iops : job.read.iops;
 }
@@ -73,9 +81,21 @@ async function removeLog({ servers }: Load, volumeId: string): Promise<void> {
   await connection.close();
 }
 
-/** Through NBD, with two replicas that apply what is written. */
-export async function clusterWriting(load: Load): Promise<Rate> {
-  return await onCluster(load, async ({ uri }) => fioRate(uri, load, "write"));
+/**
+ * Through NBD, with two replicas that apply what is written; and what each process took of the processors in the middle of the run, so that
+ * starts and ends do not count.
+ */
+export async function clusterWritingUse(load: Load): Promise<{ rate: Rate; use: readonly ProcessorUse[] }> {
+  return await onCluster(load, async ({ uri }) => {
+    const run = new FioRun(fioArguments(uri, load, "write"), 60_000);
+    const jobs = run.jobs();
+    await sleep(rampMs + marginMs);
+    const before = lookAtProcesses();
+    await sleep(load.seconds * 1000 - 2 * marginMs);
+    const after = lookAtProcesses();
+    const rate = (await jobs)[0]?.write.iops ?? 0;
+    return { rate, use: processorUse(before, after, rate * load.bytes) };
+  });
 }
 
 /** Through NBD, from a replica on this host. */
