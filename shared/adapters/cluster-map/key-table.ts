@@ -29,6 +29,8 @@ export class KeyTableMap implements ClusterMap {
   readonly #placements = new Map<string, PlacementRecord>();
   readonly #drained = new Set<string>();
   readonly #pools = new Map<string, readonly PoolOrder[]>();
+  /** Of pools and placements, by key: what was heard of another's later change stays when the answer to an own one comes behind it. */
+  readonly #revisions = new Map<string, number>();
   readonly #watches: readonly KeyWatch[];
   readonly #ready: Promise<unknown>;
   readonly #listeners: (() => void)[] = [];
@@ -145,8 +147,9 @@ export class KeyTableMap implements ClusterMap {
       });
       const pools = [...others, ...merged].sort((a, b) => (a.name < b.name ? -1 : 1));
       const value = encodeClusterRecord("pools", { node, pools });
-      if ((await this.#table.put(key, value, row?.revision ?? 0)) === null) continue;
-      this.#pools.set(key, pools);
+      const revision = await this.#table.put(key, value, row?.revision ?? 0);
+      if (revision === null) continue;
+      if (this.#isNewest(key, revision)) this.#pools.set(key, pools);
       return;
     }
     throw contested(key);
@@ -162,7 +165,9 @@ export class KeyTableMap implements ClusterMap {
       const present =
         row === null || row.value === null ? null : decodeClusterRecord("placement", row.value, key);
       const next = change(present);
-      if (!(await this.#replace(key, next, row?.revision ?? 0))) continue;
+      const revision = await this.#replace(key, next, row?.revision ?? 0);
+      if (revision === null) continue;
+      if (!this.#isNewest(key, revision)) return;
       // Known here before the watch tells: who placed it goes on with it.
       if (next === null) this.#placements.delete(key);
       else this.#placements.set(key, next);
@@ -178,9 +183,16 @@ export class KeyTableMap implements ClusterMap {
     );
   }
 
-  async #replace(key: string, next: PlacementRecord | null, revision: number): Promise<boolean> {
-    if (next === null) return revision === 0 || (await this.#table.remove(key, revision));
-    return (await this.#table.put(key, encodeClusterRecord("placement", next), revision)) !== null;
+  /** The revision that it made, of a removal the one that is gone; null: somebody else changed it meanwhile. */
+  async #replace(key: string, next: PlacementRecord | null, revision: number): Promise<number | null> {
+    if (next !== null) return await this.#table.put(key, encodeClusterRecord("placement", next), revision);
+    return revision === 0 || (await this.#table.remove(key, revision)) ? revision : null;
+  }
+
+  #isNewest(key: string, revision: number): boolean {
+    if (revision < (this.#revisions.get(key) ?? 0)) return false;
+    this.#revisions.set(key, revision);
+    return true;
   }
 
   close(): void {
@@ -188,6 +200,7 @@ export class KeyTableMap implements ClusterMap {
   }
 
   #take(row: KeyRow, take: (row: KeyRow) => void): void {
+    if (!this.#isNewest(row.key, row.revision)) return;
     try {
       take(row);
     } catch (cause) {

@@ -19,6 +19,8 @@ export class KeyTablePastRecords implements PastRecords {
   readonly #table: KeyTable;
   readonly #histories = new Map<string, HistoryRecord>();
   readonly #archives = new Map<string, ArchiveRecord>();
+  /** Of the records above, by key: what was heard of another's later change stays when the answer to an own one comes behind it. */
+  readonly #revisions = new Map<string, number>();
   readonly #watches: readonly KeyWatch[];
   readonly #ready: Promise<unknown>;
   readonly #listeners = new Set<(volumeId: string) => void>();
@@ -75,13 +77,13 @@ export class KeyTablePastRecords implements PastRecords {
   ): Promise<HistoryRecord | null> {
     const key = `history.${volumeId}`;
     let next: HistoryRecord | null = null;
-    await this.#change(key, (value) => {
+    const revision = await this.#change(key, (value) => {
       const present = value === null ? null : historyIn(value, volumeId);
       next = edit(present);
       if (next === present) return value;
       return next === null ? null : encoded(next);
     });
-    keep(this.#histories, volumeId, next);
+    if (this.#isNewest(key, revision)) keep(this.#histories, volumeId, next);
     this.#tell(volumeId);
     return next;
   }
@@ -106,19 +108,26 @@ export class KeyTablePastRecords implements PastRecords {
     for (const watch of this.#watches) watch.close();
   }
 
-  /** `change` sees the present value and gives the next one; null: none. */
-  async #change(key: string, change: (value: Uint8Array | null) => Uint8Array | null): Promise<void> {
+  #isNewest(key: string, revision: number): boolean {
+    if (revision < (this.#revisions.get(key) ?? 0)) return false;
+    this.#revisions.set(key, revision);
+    return true;
+  }
+
+  /** `change` sees the present value and gives the next one; null: none. Resolves with the revision that it made, or found as wanted. */
+  async #change(key: string, change: (value: Uint8Array | null) => Uint8Array | null): Promise<number> {
     for (let attempt = 0; attempt < putsMax; attempt += 1) {
       const row = await this.#table.get(key);
       const value = row?.value ?? null;
       const next = change(value);
-      if (next === value) return;
       const revision = row?.revision ?? 0;
-      const isDone =
-        next === null
-          ? await this.#table.remove(key, revision)
-          : (await this.#table.put(key, next, revision)) !== null;
-      if (isDone) return;
+      if (next === value) return revision;
+      if (next === null) {
+        if (await this.#table.remove(key, revision)) return revision;
+        continue;
+      }
+      const made = await this.#table.put(key, next, revision);
+      if (made !== null) return made;
     }
     throw new VarveError("KeyContested", "Retry", `${key} is changed by somebody else all the time`, {
       hint: "Try again in a moment.",
@@ -127,6 +136,7 @@ export class KeyTablePastRecords implements PastRecords {
   }
 
   #take(volumeId: string, row: KeyRow, take: (volumeId: string, row: KeyRow) => void): void {
+    if (!this.#isNewest(row.key, row.revision)) return;
     try {
       take(volumeId, row);
     } catch (cause) {

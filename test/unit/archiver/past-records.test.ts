@@ -42,6 +42,24 @@ describe("records of a volume's past", () => {
     await expect.poll(() => one.archiveOf(id)?.heldLsn).toBe(200);
   });
 
+  test("what another one changed right behind an own change is not forgotten when the own answer comes late", async () => {
+    await one.changeHistory(id, () => newHistoryRecord(id, 4096));
+    const table = new MemoryKeyTable(keys);
+    const put = table.put.bind(table);
+    table.put = async (...args) => {
+      const revision = await put(...args);
+      const snapshot = { name: "late", lsn: 2, wallTimeMs: 0 };
+      await two.changeHistory(id, (present) => present && withSnapshot(present, snapshot));
+      await two.changeHistory(id, (present) => present && { ...present, historyMs: 5000 });
+      return revision;
+    };
+    const three = new KeyTablePastRecords(table);
+    await three.ready();
+    await three.changeHistory(id, (present) => present && { ...present, archiverEpoch: 7 });
+    const seen = three.historyOf(id);
+    expect(seen).toMatchObject({ archiverEpoch: 7, historyMs: 5000, snapshots: [{ name: "late" }] });
+  });
+
   test("an edit is made again on what somebody else stored meanwhile", async () => {
     await one.changeHistory(id, () => newHistoryRecord(id, 4096));
     const add = (past: KeyTablePastRecords, from: number): Promise<unknown>[] =>
