@@ -17,16 +17,24 @@ export interface BaseSizes {
 }
 
 /**
- * Due where reading the log would cost more than half of the extents that it touches, and at the replay limit. That limit
+ * Due where reading the log would cost twice the extents that it touches; with little log, where it would cost four times that, because
+ * each read of a point gathers its bytes from all segments of that log; and at the replay limit. That limit
  * is a sixteenth of the touched extents where this is more (a restore fetches those anyway), at most four times itself.
  * With many bases in the window they come less often, up to those four times; a full list waits until some have left it.
  */
 export function isBaseDue({ logBytes, dirtyBytes, bases, logBytesMin, logBytesMax }: BaseSizes): boolean {
   if (bases >= limits.manifestBasesMax) return false;
   const rarer = Math.max(1, bases / limits.manifestBasesDense);
-  const cheap = rarer * Math.max(logBytesMin, 2 * dirtyBytes);
+  const cheap =
+    rarer *
+    Math.min(Math.max(logBytesMin, 2 * dirtyBytes), Math.max(logBytesLeast(logBytesMin), 4 * dirtyBytes));
   const replay = Math.max(rarer * logBytesMax, dirtyBytes / 16);
   return logBytes >= Math.min(cheap, replay, 4 * logBytesMax);
+}
+
+/** Below so much log no base is due, whatever it touches. */
+export function logBytesLeast(logBytesMin: number): number {
+  return logBytesMin / 4;
 }
 
 type Chronicle = Pick<VolumeManifest, "bases" | "rebases" | "gaps">;

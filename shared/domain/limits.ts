@@ -182,7 +182,7 @@ export const limits = {
   manifestTriesMax: 16,
   /** Chunks whose hashes are known for sharing: 250 bytes each, 256 GiB of extents in 16 MB. */
   knownChunksMax: 65_536,
-  /** No base for less log: 32 footers, four round trips, open it as fast. */
+  /** No base for less log, or a quarter of it where it touches little (base-plan.ts): 32 footers, four round trips, open it as fast. */
   baseLogBytesMin: 256 * MiB,
   /** A base at the latest after so much log (or a sixteenth of what it touches): 128 footers, a quarter of a million writes of 4 KiB. */
   baseLogBytesMax: 1 * GiB,

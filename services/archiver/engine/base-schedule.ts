@@ -4,7 +4,7 @@
  * matters. Next: base-builder.ts.
  */
 import type { BaseRef, SegmentSummary, VolumeManifest } from "#shared/domain/archive.ts";
-import { baseToBuildOn, isBaseDue, isBaseMissing } from "#shared/domain/base-plan.ts";
+import { baseToBuildOn, isBaseDue, isBaseMissing, logBytesLeast } from "#shared/domain/base-plan.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
@@ -59,7 +59,7 @@ export class BaseSchedule {
   async isDue(manifest: VolumeManifest): Promise<boolean> {
     if (isBaseMissing(manifest)) return true;
     const { baseLogBytesMin, baseLogBytesMax } = this.parts.options;
-    if (this.logBytes < baseLogBytesMin) return false;
+    if (this.logBytes < logBytesLeast(baseLogBytesMin)) return false;
     if (!this.isWhole) await this.load(manifest);
     return isBaseDue({
       logBytes: this.logBytes,

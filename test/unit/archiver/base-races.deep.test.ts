@@ -305,8 +305,13 @@ describe("when a base is due", () => {
   test("by the sums of the specification", () => {
     const due = (logBytes: number, dirtyBytes: number, bases = 1): boolean =>
       isBaseDue({ logBytes: logBytes * MiB, dirtyBytes: dirtyBytes * MiB, bases, ...sizes });
-    expect(due(255, 1)).toBe(false);
-    expect(due(256, 1)).toBe(true);
+    expect(due(63, 1)).toBe(false);
+    expect(due(64, 16)).toBe(true);
+    expect(due(64, 17)).toBe(false);
+    expect(due(255, 64)).toBe(false);
+    expect(due(256, 64)).toBe(true);
+    expect(due(255, 100)).toBe(false);
+    expect(due(256, 128)).toBe(true);
     expect(due(256, 129)).toBe(false);
     expect(due(1023, 10_000)).toBe(false);
     expect(due(1024, 10_000)).toBe(true);
@@ -314,11 +319,13 @@ describe("when a base is due", () => {
     expect(due(2500, 40_000)).toBe(true);
     expect(due(4096, 1_000_000)).toBe(true);
     // Many bases: less often, with the same end.
-    expect(due(256, 1, 1024)).toBe(true);
-    expect(due(511, 1, 2048)).toBe(false);
-    expect(due(512, 1, 2048)).toBe(true);
-    expect(due(2047, 1, 8191)).toBe(false);
-    expect(due(2048, 1, 8191)).toBe(true);
+    expect(due(64, 1, 1024)).toBe(true);
+    expect(due(127, 1, 2048)).toBe(false);
+    expect(due(128, 1, 2048)).toBe(true);
+    expect(due(511, 1, 8191)).toBe(false);
+    expect(due(512, 1, 8191)).toBe(true);
+    expect(due(2047, 128, 8191)).toBe(false);
+    expect(due(2048, 128, 8191)).toBe(true);
     expect(due(4095, 10_000, 8191)).toBe(false);
     expect(due(4096, 10_000, 8191)).toBe(true);
     expect(due(1_000_000, 1, 15_360)).toBe(false);
