@@ -38,6 +38,8 @@ const project = (stage: Stage, parallel: boolean) => ({
     exclude: stage.name === "deep" ? [] : [deepTests],
     environment: "node" as const,
     pool: "forks" as const,
+    // Codecs keep nothing: their files share a process.
+    isolate: stage.name !== "golden",
     fileParallelism: parallel,
     testTimeout: stage.timeoutMs,
     hookTimeout: stage.timeoutMs,
