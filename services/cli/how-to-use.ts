@@ -30,7 +30,7 @@ function examples(view: VolumeView, address: ListenAddress): string {
   const quoted = address.kind === "unix" ? `'${uri}'` : uri;
   const rows = [
     ["qemu", `qemu-system-x86_64 -drive ${quoteDrive(`file=${uri},format=raw,if=virtio`, address)}`],
-    ["kernel", `nbd-client ${kernelAddress(address)} /dev/nbd0 -N ${view.name}`],
+    ["kernel", kernelCommand(view, address)],
     ["libnbd", `nbdinfo ${quoted}; nbdcopy disk.img ${quoted}`],
   ] as const;
   return `use ${view.name}, for example:\n${pairs(rows).replace(/^/gm, "  ")}`;
@@ -40,8 +40,14 @@ function quoteDrive(drive: string, address: ListenAddress): string {
   return address.kind === "unix" ? `'${drive}'` : drive;
 }
 
-function kernelAddress(address: ListenAddress): string {
-  return address.kind === "unix" ? `-unix ${address.path}` : `${address.host} ${address.port}`;
+/** Attached by Varve, a disk lives through a restart; what may lose answered writes is not attached so. As root, both. */
+function kernelCommand(view: VolumeView, address: ListenAddress): string {
+  if (view.durability === "flush") {
+    const place = address.kind === "unix" ? `-unix ${address.path}` : `${address.host} ${address.port}`;
+    return `nbd-client ${place} /dev/nbd0 -N ${view.name}`;
+  }
+  const server = addressText(address) === "127.0.0.1:10809" ? "" : ` --server ${addressText(address)}`;
+  return `${varveCommand()} attach ${view.name}${server}`;
 }
 
 function apiLines(address: string, empty: boolean): string {

@@ -39,7 +39,7 @@ describe("start", () => {
         const lines = server.output().trimEnd().split("\n");
         expect(lines.at(-1)).toBe("varve is ready");
         expect(server.output()).toContain(`-drive file=nbd://${nbd}/disk0,format=raw`);
-        expect(server.output()).toContain(`nbd-client 127.0.0.1 ${nbd.split(":")[1]} /dev/nbd0 -N disk0`);
+        expect(server.output()).toContain(`varve attach disk0 --server ${nbd}\n`);
         expect(server.output()).toContain(`nbdinfo nbd://${nbd}/disk0`);
         expect(server.output()).toContain(join(dataDir, "volumes", "disk0", "disk.raw"));
         expect(server.output()).toContain(`http://${http}/openapi.json`);
