@@ -6,6 +6,7 @@ import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follower.ts";
+import { isVarveError } from "#shared/domain/errors.ts";
 import type { ReadPolicy } from "#shared/domain/volume.ts";
 import type { TakeoverStep } from "#shared/ports/failpoint.ts";
 import type { LogEnd } from "#shared/ports/log-follower.ts";
@@ -33,6 +34,8 @@ const attachMs = 60_000;
 /** A gateway that takes a volume over needs some 4 s; one that was paused meanwhile is not waited for. */
 const attachTryMs = 6000;
 const followMs = 60_000;
+const logEndMs = 60_000;
+const logEndPauseMs = 500;
 
 export class NemesisLab {
   readonly servers: NatsServers;
@@ -132,7 +135,7 @@ export class NemesisLab {
     return null;
   }
 
-  /** Where the log of a volume ends and begins; null: nobody opened it yet. */
+  /** Where the log of a volume ends and begins; null: nobody opened it yet. After a fault a stream may be without a leader for a while. */
   async logEnd(volume: string): Promise<LogEnd | null> {
     const volumeId = this.#volumeIds.get(volume) ?? "";
     const { addresses, monitors, nodes } = this.servers;
@@ -142,7 +145,14 @@ export class NemesisLab {
     const cluster = await openCluster(nats, "nemesis", clock, () => undefined);
     try {
       const parts = { connection: cluster.connection, clock, random: new SystemRandom(), volumeId, replicas };
-      return await new JetStreamLogFollower({ ...parts, servers: { monitors } }).end();
+      const follower = new JetStreamLogFollower({ ...parts, servers: { monitors } });
+      for (const byMs = performance.now() + logEndMs; ; await sleep(logEndPauseMs)) {
+        try {
+          return await follower.end();
+        } catch (error) {
+          if (!isVarveError(error) || error.kind !== "Retry" || performance.now() > byMs) throw error;
+        }
+      }
     } finally {
       await cluster.close();
     }
