@@ -47,6 +47,8 @@ const fileSystemShare = 4;
 /** Caches fill in the first part; the last third may have so much more than the third before the middle. */
 const memoryFactor = 1.15;
 const memorySlackMiB = 16;
+/** The check at the end reads every byte that ten minutes brought: some GB. */
+const checkMs = 600_000;
 
 export async function runSwarm(options: SwarmOptions): Promise<SwarmResult> {
   const { volumes, bucket } = options;
@@ -112,7 +114,7 @@ async function judgeAll(
     await server.up();
     for (const volume of all) await volume.judge(context);
     const job = await server.ok<ApiJob>("POST", "/bucket/check", {});
-    const ended = await server.ended(job);
+    const ended = await server.ended(job, checkMs);
     if (!ended.note.startsWith("0 problems")) context.fail("bucket check", ended.note);
   } catch (cause) {
     context.fail("at the end", cause instanceof Error ? cause.message : String(cause));

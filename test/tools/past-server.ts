@@ -172,21 +172,22 @@ export class PastServer {
     return await this.ok("POST", `/volumes/${volume}/rollback`, { point, force });
   }
 
-  /** Resolves with the ended job; rejects where it failed or runs longer than half a minute. */
-  async ended(job: ApiJob): Promise<ApiJob> {
-    return await this.until(`job ${job.kind} ended`, async () => {
+  /** Resolves with the ended job; rejects where it failed or runs longer. */
+  async ended(job: ApiJob, withinMs = 30_000): Promise<ApiJob> {
+    const look = async (): Promise<ApiJob | null> => {
       const now = await this.ok<ApiJob>("GET", `/jobs/${job.id}`);
       if (now.state === "failed") throw new Error(`job ${now.kind} failed: ${now.note}`);
       return now.state === "running" ? null : now;
-    });
+    };
+    return await this.until(`job ${job.kind} ended`, look, withinMs);
   }
 
-  async until<T>(what: string, look: () => Promise<T | null>): Promise<T> {
-    const deadlineMs = performance.now() + 30_000;
+  async until<T>(what: string, look: () => Promise<T | null>, withinMs = 30_000): Promise<T> {
+    const deadlineMs = performance.now() + withinMs;
     for (;;) {
       const found = await look();
       if (found !== null) return found;
-      if (performance.now() > deadlineMs) throw new Error(`not within 30 s: ${what}`);
+      if (performance.now() > deadlineMs) throw new Error(`not within ${withinMs / 1000} s: ${what}`);
       await new Promise((resolve) => {
         setTimeout(resolve, 100);
       });
