@@ -145,16 +145,25 @@ describe("a follower", () => {
     const busy = new VarveError("LogAway", "Retry", "no answer within a second");
     const view = vi.spyOn(LogStream.prototype, "view").mockRejectedValueOnce(busy);
     expect(await firstOf(20)).toBe(20);
+    // What it met is not looked up again, nor is a consumer made for one batch.
+    const asked = [
+      vi.spyOn(LogStream.prototype, "nextOf").mockRejectedValue(busy),
+      vi.spyOn(LogStream.prototype, "messagesFrom").mockImplementation(() => expect.unreachable()),
+    ];
+    expect(await firstOf(20)).toBe(20);
+    for (const one of asked) one.mockRestore();
     view.mockRestore();
-    // oxlint-disable-next-line typescript/unbound-method -- applied to the stream that it is called on
-    const { messagesFrom } = LogStream.prototype;
-    const messages = vi.spyOn(LogStream.prototype, "messagesFrom");
-    messages.mockImplementation(async function* (this: LogStream, ...args) {
+    const at = vi.spyOn(LogStream.prototype, "at");
+    at.mockImplementationOnce(async () => {
       await writer.release(31);
-      yield* messagesFrom.apply(this, args);
+      return null;
     });
-    await expect(firstOf(10)).rejects.toMatchObject({ kind: "Invalid", _tag: "LogReleased" });
-    messages.mockRestore();
+    await expect(firstOf(20)).rejects.toMatchObject({ kind: "Invalid", _tag: "LogReleased" });
+    at.mockRestore();
+    // Met before, and gone since.
+    expect(await firstOf(40)).toBe(40);
+    await writer.release(51);
+    await expect(firstOf(40)).rejects.toMatchObject({ kind: "Invalid", _tag: "LogReleased" });
   });
 
   test("a checkpoint of another history is refused, and so is one of another line", async () => {

@@ -33,8 +33,9 @@ export type KeepFrame = (number: number) => boolean;
 const headBytes = 3 * 1024;
 /** The largest chunk object: frames as they are, head and digest. */
 const chunkObjectBytesMax = limits.extentBytes + 4096;
-/** A hot batch that is at most so many entries on is read by going on, not by beginning again. */
+/** A hot batch that is at most so many entries and bytes on is read by going on, not by beginning again. */
 const hotStepLsns = 64 * limits.batchEntriesMax;
+const hotStepBytes = 1024 * 1024;
 
 const zeroFrame = Buffer.alloc(limits.archiveFrameBytes);
 
@@ -114,7 +115,9 @@ export class FrameReader {
       }
       const payloadBytes = (starts[batch + 1] as number) - (starts[batch] as number);
       const last = run.at(-1) ?? batch;
-      const isFar = (firstLsns[batch] as number) - (firstLsns[last] as number) > hotStepLsns;
+      const isFar =
+        (firstLsns[batch] as number) - (firstLsns[last] as number) > hotStepLsns ||
+        (starts[batch] as number) - (starts[last + 1] as number) > hotStepBytes;
       if (isFar || bytes + payloadBytes > limits.extentBytes) flush();
       run.push(batch);
       bytes += payloadBytes;

@@ -12,7 +12,7 @@ import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
 import { damagedMessage, missingStream } from "./jetstream-errors.ts";
 import { type JetStreamLogParts, type JetStreamLogSetup, jetStreamLogSetup } from "./jetstream-parts.ts";
-import { findPlace } from "./jetstream-places.ts";
+import { findPlace, MetPlaces } from "./jetstream-places.ts";
 import { pauseReading, type ReadingParts, readMessages } from "./jetstream-reader.ts";
 import { readTail } from "./jetstream-tail.ts";
 import { endsEarly, notRetained } from "./log-errors.ts";
@@ -20,6 +20,7 @@ import { endsEarly, notRetained } from "./log-errors.ts";
 export class JetStreamLogFollower implements LogFollower {
   readonly #setup: JetStreamLogSetup;
   readonly #onStalled: ReadingParts["onStalled"];
+  readonly #met = new MetPlaces();
 
   /** `onStalled`: told while servers are away, and null when they are back. */
   constructor(parts: JetStreamLogParts | JetStreamLogSetup, onStalled?: ReadingParts["onStalled"]) {
@@ -75,15 +76,19 @@ export class JetStreamLogFollower implements LogFollower {
   ): AsyncGenerator<LoggedBatch, void, undefined> {
     if (fromLsn > untilLsn) return;
     const { stream, clock } = this.#setup;
-    const sequence = await this.#whenReached(() => findPlace(stream, fromLsn), signal);
-    if (sequence === null) return;
-    if (sequence === 0) throw notRetained(fromLsn, (await this.end())?.oldestLsn ?? fromLsn + 1);
+    const met = this.#met.find(fromLsn);
+    const place = met > 0 ? met : await this.#whenReached(() => findPlace(stream, fromLsn), signal);
+    if (place === null) return;
+    if (place === 0) throw notRetained(fromLsn, (await this.end())?.oldestLsn ?? fromLsn + 1);
+    const from = { sequence: place, position: null };
     let begun = false;
-    for await (const { batch } of followBatches({ stream, clock, signal }, { sequence, position: null })) {
+    // Who reads a point wants a message here and there.
+    for await (const { batch, sequence } of followBatches({ stream, clock, signal, singly: 2 }, from)) {
       const lastLsn = lastLsnOf(batch);
       // Released since its place was found.
       if (!begun && batch.firstLsn > fromLsn) throw notRetained(fromLsn, batch.firstLsn);
       begun = true;
+      this.#met.add(batch.firstLsn, lastLsn, sequence);
       if (lastLsn >= fromLsn) yield batch;
       if (lastLsn >= untilLsn) return;
     }

@@ -1,7 +1,7 @@
 /*
- * Where in its stream an LSN stands. The writer remembers its own messages, thinned out where they become many; older ones are
- * looked up: the tenures by their first messages, then one tenure by halves. Both only count messages of the tenure itself,
- * so what a fenced writer left between them never misleads. Used for release and for reading from an LSN.
+ * Where in its stream an LSN stands. The writer remembers its own messages, a reader those that it met, both thinned out where they
+ * become many; others are looked up: the tenures by their first messages, then one tenure by halves. Both only count messages of the
+ * tenure itself, so what a fenced writer left between them never misleads. Used for release and for reading from an LSN.
  */
 import { limits } from "#shared/domain/limits.ts";
 import type { VolumeStream } from "./jetstream-stream.ts";
@@ -46,6 +46,74 @@ export class LogPlaces {
   async before(lsn: number): Promise<number> {
     const own = this.#own.findLast(({ firstLsn }) => firstLsn <= lsn);
     return own?.sequence ?? (await findPlace(this.#stream, lsn));
+  }
+}
+
+/** LSNs that stand in the message with that sequence, or in those behind it that follow without a gap. */
+interface MetMessages {
+  readonly firstLsn: number;
+  lastLsn: number;
+  readonly sequence: number;
+}
+
+/**
+ * What a reader met, so that it finds it again without looking it up: a look-up reads a message for each halving. A sequence never
+ * changes its content, so what was met stays true; what was released meanwhile is told by what stands there instead.
+ */
+export class MetPlaces {
+  readonly #max: number;
+  /** Ascending, none overlaps another. */
+  #met: MetMessages[] = [];
+
+  constructor(max: number = limits.jetstreamPlacesMax) {
+    this.#max = max;
+  }
+
+  get size(): number {
+    return this.#met.length;
+  }
+
+  /** Entries of a message that count, from its first one on, or more of the message that was met last. */
+  add(firstLsn: number, lastLsn: number, sequence: number): void {
+    const at = this.#indexOf(firstLsn);
+    const before = this.#met[at];
+    if (before !== undefined && before.lastLsn >= firstLsn) return;
+    if (before?.sequence === sequence) {
+      before.lastLsn = lastLsn;
+      return;
+    }
+    this.#met.splice(at + 1, 0, { firstLsn, lastLsn, sequence });
+    if (this.#met.length > this.#max) this.#thinOut();
+  }
+
+  /** The sequence of the message that holds `lsn`, or of one shortly before it; 0: it was not met. */
+  find(lsn: number): number {
+    const found = this.#met[this.#indexOf(lsn)];
+    return found !== undefined && found.lastLsn >= lsn ? found.sequence : 0;
+  }
+
+  /** Of the last one that begins at or before it; -1: there is none. */
+  #indexOf(lsn: number): number {
+    let [low, high] = [0, this.#met.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#met[middle] as MetMessages).firstLsn <= lsn) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
+  /** Two neighbours become one; where there are few of them, the older half goes, which is released first. */
+  #thinOut(): void {
+    const thinned: MetMessages[] = [];
+    let joins = false;
+    for (const one of this.#met) {
+      const last = thinned.at(-1);
+      joins = !joins && last !== undefined && last.lastLsn + 1 === one.firstLsn;
+      if (joins && last !== undefined) last.lastLsn = one.lastLsn;
+      else thinned.push(one);
+    }
+    this.#met = thinned.length > (3 * this.#max) / 4 ? thinned.slice(thinned.length >>> 1) : thinned;
   }
 }
 

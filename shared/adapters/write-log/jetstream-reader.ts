@@ -18,6 +18,8 @@ export interface ReadingParts {
   readonly onStalled?: (error: VarveError | null) => void;
   /** See ConsumerParts. */
   readonly near?: boolean;
+  /** So many messages are asked for one by one before a consumer is made, which is three requests and sends ahead. */
+  readonly singly?: number;
 }
 
 /** Ends only by the signal or by its caller; everything that passes is waited for. */
@@ -27,10 +29,19 @@ export async function* readMessages(
 ): AsyncGenerator<StoredMessage, void, undefined> {
   const { signal, stream, near = false } = parts;
   let sequence = fromSequence;
+  let singly = parts.singly ?? 0;
   let waitMs: number = limits.jetstreamRetryFirstWaitMs;
   while (!signal.aborted) {
     const consumer = { clock: parts.clock, signal, near, onBegun: () => parts.onStalled?.(null) };
     try {
+      const single = singly > 0 ? await stream.at(sequence) : null;
+      singly = single === null ? 0 : singly - 1;
+      if (single !== null) {
+        parts.onStalled?.(null);
+        yield single;
+        sequence += 1;
+        continue;
+      }
       for await (const message of stream.messagesFrom(sequence, consumer)) {
         waitMs = limits.jetstreamRetryFirstWaitMs;
         yield message;
