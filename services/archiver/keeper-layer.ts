@@ -27,6 +27,7 @@ export interface KeeperSetup
     | "pointsInUse"
     | "startJob"
     | "bringBack"
+    | "settling"
     | "allocateSlab"
     | "onNote"
     | "grace"

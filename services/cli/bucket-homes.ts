@@ -54,7 +54,14 @@ export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
   const bandwidth = bandwidthOf(setup.limits);
   const store = await openObjectStore(url, { clock, random, environment: process.env, create, bandwidth });
   const failpoint = failpointOf(process.env["VARVE_TEST_FAILPOINT"]);
-  const archiver = new Archiver({ store, clock, random, slabs: files, failpoint });
+  const archiver = new Archiver({
+    store,
+    clock,
+    random,
+    slabs: files,
+    failpoint,
+    ...settleOf(process.env["VARVE_TEST_SETTLE_MS"]),
+  });
   const histories = new Histories({ store, clock });
   return {
     store,
@@ -107,11 +114,17 @@ export function keepBucket(bucket: OpenBucket, home: KeeperHome): BucketKeeper {
     startJob: (kind, volume) => host.jobs.start(kind, volume),
     allocateSlab: (bytes) => files.allocateSlab(bytes),
     bringBack,
+    settling: host.settling,
     onNote: home.onNote,
     bucketBytesMax: home.limits?.bucketBytesMax ?? null,
     ...(home.limits === undefined ? {} : { rates: home.limits }),
     ...graceOf(process.env["VARVE_TEST_GRACE_MS"]),
   });
+}
+
+/** As a store that may lose its last seconds for so long. */
+function settleOf(setting: string | undefined): { readonly options?: { readonly settleMs: number } } {
+  return setting === undefined ? {} : { options: { settleMs: Number(setting) } };
 }
 
 /** Crash tests can't wait for hours until something may be deleted. */

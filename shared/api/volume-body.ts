@@ -9,6 +9,7 @@ import { errorBody } from "./error-body.ts";
 import type { ApiOrders, ApiVolume } from "./http-api.ts";
 
 export function volumeBody(view: VolumeView, uris: readonly string[]): ApiVolume {
+  const { heldInMs = null } = view;
   return {
     id: view.id,
     name: view.name,
@@ -18,6 +19,7 @@ export function volumeBody(view: VolumeView, uris: readonly string[]): ApiVolume
     orders: ordersBody(view.orders),
     createdAt: new Date(view.createdAtMs).toISOString(),
     condition: view.condition,
+    heldInMs: heldInMs === null ? null : Math.ceil(heldInMs),
     failure: view.failure === null ? null : errorBody(view.failure),
     attachedClients: view.attachedClients,
     uris,

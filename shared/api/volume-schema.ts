@@ -111,7 +111,10 @@ export const Volume = Schema.Struct({
   reads: Reads,
   orders: Orders,
   createdAt: Schema.String.annotate({ description: "RFC 3339" }),
-  condition: Schema.Literals(["serving", "halted", "failed", "busy", "closed"]),
+  condition: Schema.Literals(["serving", "halted", "failed", "busy", "closed", "deleting"]),
+  heldInMs: Schema.NullOr(Schema.Int).annotate({
+    description: "of a volume that is deleting: until the bucket holds it and its files go; null: not known",
+  }),
   failure: NullableError,
   attachedClients: Schema.Int,
   uris: Schema.Array(Schema.String).annotate({ description: "NBD URIs, one per listening address" }),

@@ -13,10 +13,11 @@ export type VolumeDurability = (typeof durabilities)[number];
 
 /**
  * creating: files may be missing or half made, nobody was told that the volume exists; a start removes it.
- * active: exists. deleting: the user was promised that it goes; a start removes what is left. arriving: a cluster's, being filled
+ * active: exists. settling: deleted, but its files stay until the bucket holds all of it (docs/specs/volume-host.md, "Deleting").
+ * deleting: the user was promised that it goes; a start removes what is left. arriving: a cluster's, being filled
  * from a data directory, served to who fills it only. moved: a data directory's, served by a cluster now and never again from here.
  */
-export const volumeStates = ["creating", "active", "deleting", "arriving", "moved"] as const;
+export const volumeStates = ["creating", "active", "deleting", "arriving", "moved", "settling"] as const;
 export type VolumeState = (typeof volumeStates)[number];
 
 /**

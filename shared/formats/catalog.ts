@@ -26,8 +26,8 @@ import { checksumOf } from "./checksum.ts";
 import { fields, integer, list, nullable, type Shape, text } from "./json-shape.ts";
 
 const formatName = "varve-catalog";
-/** Version 2 has `reads`, 3 `orders`, 4 `move`; each is written only where a volume needs it, so that older programs read the rest. */
-const catalogVersions = [1, 2, 3, 4] as const;
+/** Version 2 has `reads`, 3 `orders`, 4 `move`, 5 a volume that is settling; each is written only where a volume needs it, so that older programs read the rest. */
+const catalogVersions = [1, 2, 3, 4, 5] as const;
 type CatalogVersion = (typeof catalogVersions)[number];
 /** 1024 volumes of at most 1020 bytes each and the frame; more is refused unread. */
 export const catalogBytesMax = 1024 * 1024;
@@ -126,7 +126,7 @@ const rules: Readonly<Record<keyof VolumeRecord, (value: unknown) => string | nu
   state: (value) =>
     (volumeStates as readonly unknown[]).includes(value)
       ? null
-      : 'is not "creating", "active", "deleting", "arriving" or "moved"',
+      : 'is not "creating", "active", "deleting", "arriving", "moved" or "settling"',
   reads: (value) =>
     value === undefined || (typeof value === "string" && isReadPolicy(value))
       ? null
@@ -165,6 +165,7 @@ const ordersShape: Shape = fields<VolumeOrders>({
 });
 
 function versionOf(records: readonly VolumeRecord[]): CatalogVersion {
+  if (records.some(({ state }) => state === "settling")) return 5;
   if (records.some(({ move }) => move !== undefined)) return 4;
   if (records.some(({ orders }) => orders !== undefined && hasOrders(orders))) return 3;
   return records.some(({ reads }) => reads === "strict") ? 2 : 1;
@@ -191,8 +192,8 @@ function inOrder(record: VolumeRecord, version: CatalogVersion): VolumeRecord {
 
 function moveInOrder(move: VolumeMove | null, version: CatalogVersion): { readonly move?: VolumeMove } {
   if (move !== null) return { move: { volumeId: move.volumeId, place: move.place } };
-  // In the file every volume of version 4 has the field.
-  return version === 4 ? { move: null as unknown as VolumeMove } : {};
+  // In the file every volume has the field from version 4 on.
+  return version >= 4 ? { move: null as unknown as VolumeMove } : {};
 }
 
 function ordersInOrder({ lab, tags, logReplicas, schedules }: VolumeOrders): VolumeOrders {

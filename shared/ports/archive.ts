@@ -132,6 +132,8 @@ export interface VolumeArchive {
   amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest>;
   /** Takes a base now (before a rollback, for a long-lived snapshot); resolves with it when published. */
   takeBase(): Promise<{ readonly s: number; readonly e: number }>;
+  /** Until the bucket holds all that was published, in ms, where it loses nothing; 0: it does; null: nothing is looked at any more. */
+  heldInMs(): number | null;
   /** Ends at once, with nothing more archived: somebody else does it now. */
   stop(error: VarveError): void;
   /** Finishes uploads under way, archives the rest where the bucket answers within the limit, stops. Idempotent. */

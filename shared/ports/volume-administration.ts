@@ -12,8 +12,9 @@ import type { OrdersChange, VolumeOrders } from "#shared/domain/volume-orders.ts
 /**
  * serving: clients may attach. halted: log or image failed while serving; reads go on, writes fail. failed: could not be
  * opened, see failure. busy: being changed, clients are asked to come again. closed: nothing is served here (offline).
+ * deleting: gone for clients, but its files stay until the bucket holds all of it (docs/specs/volume-host.md).
  */
-export type VolumeCondition = "serving" | "halted" | "failed" | "busy" | "closed";
+export type VolumeCondition = "serving" | "halted" | "failed" | "busy" | "closed" | "deleting";
 
 /** Figures of an open volume. */
 export interface VolumeFigures {
@@ -71,6 +72,8 @@ export interface VolumeView {
   readonly orders: VolumeOrders;
   readonly createdAtMs: number;
   readonly condition: VolumeCondition;
+  /** Of one that is deleting: until the bucket holds it, in ms, as far as is known; null, or not there: nobody knows. */
+  readonly heldInMs?: number | null;
   /** Why it halted or failed. */
   readonly failure: VarveError | null;
   readonly attachedClients: number;
@@ -109,7 +112,10 @@ export interface VolumeAdministration {
   /** Throws UnknownVolumeError (Invalid). */
   show(name: string): VolumeView;
   create(volume: NewVolume): Promise<VolumeView>;
-  /** Refused (VolumeAttachedError) while a client is attached. The data is gone when it resolves. */
+  /**
+   * Refused (VolumeAttachedError) while a client is attached. The data is gone when it resolves, or, where a bucket has it and may still
+   * lose it, as soon as the bucket holds it: until then the volume is `deleting`.
+   */
   delete(name: string): Promise<void>;
   /**
    * Grows at any time (attached clients learn the size when they reconnect). A smaller size is refused without `shrink`

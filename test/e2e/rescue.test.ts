@@ -230,6 +230,48 @@ describe("a bucket's housekeeping on a served volume", () => {
     expect(outcome.rescued.map(({ name }) => name).sort()).toEqual(["disk0", "disk1", "other"]);
   });
 
+  test("a deletion that the bucket loses, with the process killed: nothing of the volume is lost", async () => {
+    const more = { args: ["--bucket", url], env: { VARVE_TEST_SETTLE_MS: "4000" } };
+    const server = await PastServer.start(["disk0:16M", "other:8M"], more);
+    servers.push(server);
+    await server.write("disk0", 0, second);
+    const deleting =
+      /^deleted disk0; its files stay, and its name is taken: deleting, \d+ s until the bucket holds it\n$/;
+    expect((await varve(["volume", "delete", "disk0", ...server.api])).stdout).toMatch(deleting);
+    expect((await varve(["volume", "list", ...server.api])).stdout).toMatch(/disk0 .* deleting, \d+ s until/);
+    const taken = await varve(["volume", "create", "disk0", "--size", "8M", ...server.api]);
+    expect(taken.stderr).toContain(
+      "volume disk0 was deleted; its files stay until the bucket holds all of it",
+    );
+    expect((await varve(["volume", "undelete", "disk0", ...server.api])).code).toBe(0);
+    expect((await server.read("disk0", 0, second.length)).equals(second)).toBe(true);
+    await server.write("disk0", 2 * MiB, second);
+
+    const objects = (): string[] => readdirSync(join(home, "bucket"), { recursive: true, encoding: "utf8" });
+    const before = new Set(objects());
+    expect((await varve(["volume", "delete", "disk0", ...server.api])).stdout).toMatch(deleting);
+    await server.kill();
+    const lost = objects().filter((name) => name.startsWith("volumes/") && !before.has(name));
+    expect(lost.some((name) => name.endsWith(".seg"))).toBe(true);
+    for (const name of lost) rmSync(join(home, "bucket", name), { recursive: true });
+
+    const offline = await varve(["volume", "delete", "disk0", "--data", server.dataDir]);
+    expect([offline.code, offline.stderr]).toEqual([75, expect.stringContaining("no server runs")]);
+    await server.up({ volumes: [] });
+    expect(await varveJson(["volume", "show", "disk0", ...server.api])).toMatchObject({
+      condition: "deleting",
+    });
+    const directory = join(server.dataDir, "volumes", "disk0");
+    expect(existsSync(directory)).toBe(true);
+    await expect.poll(() => existsSync(directory), { timeout: 20_000 }).toBe(false);
+    const back = await varve(["volume", "undelete", "disk0", ...server.api]);
+    expect(back.stdout).toMatch(/^disk0: 16M, entry \d+/);
+    const whole = await server.read("disk0", 0, 4 * MiB);
+    expect(whole.subarray(0, MiB).equals(second) && whole.subarray(2 * MiB, 3 * MiB).equals(second)).toBe(
+      true,
+    );
+  });
+
   test("a bucket's directory that is missing is not made anew once there are volumes, nor by a command that reads", async () => {
     const server = await machine(["disk0:32M"]);
     await server.stop();

@@ -79,6 +79,15 @@ describe("catalogue", () => {
     expect(undetectedFlips(page, accepts)).toEqual([]);
   });
 
+  test("version 5 is written where a deleted volume's files stay", () => {
+    const [disk0, backup] = records as [VolumeRecord, VolumeRecord];
+    const settling = { ...disk0, state: "settling" } as const;
+    const page = textExample("catalog.md", "json-5");
+    expect(encodeCatalog([settling, backup]).toString()).toBe(page.toString());
+    expect(decodeCatalog(page, "catalog.json")).toEqual([backup, settling]);
+    expect(undetectedFlips(page, accepts)).toEqual([]);
+  });
+
   test("they are JSON as they stand", () => {
     expect(JSON.parse(bytes.toString())).toMatchObject({ format: "varve-catalog", version: 1 });
   });

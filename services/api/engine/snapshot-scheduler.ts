@@ -51,7 +51,9 @@ export class SnapshotScheduler {
 
   /** Never rejects. */
   async look(): Promise<void> {
-    const volumes = this.#options.volumes().filter(({ orders }) => orders.schedules.length > 0);
+    const volumes = this.#options
+      .volumes()
+      .filter(({ orders, condition }) => orders.schedules.length > 0 && condition !== "deleting");
     if (volumes.length === 0 || !(await this.#options.mayLook())) return;
     for (const { name, orders } of volumes) {
       if (this.#stopped) return;

@@ -52,6 +52,11 @@ export interface KeeperParts {
   startJob(kind: "check" | "collect" | "scrub", volume: string): JobHandle;
   /** Makes the volume's record and files, and serves it; `takeLine` is called when its name is found to be free. */
   bringBack(record: VolumeRecord, takeLine: () => Promise<RescuePlan>): Promise<RescuedVolume>;
+  /** Deleted volumes whose files are still here: they come back without the bucket; null where it is none of them. Absent: there are none. */
+  readonly settling?: {
+    has(volumeId: string): boolean;
+    takeBack(name: string, as: string | undefined): Promise<RescuedVolume | null>;
+  };
   onNote(text: string): void;
   failpoint?(): void;
   /** The keeper closes: long work of its parts ends soon. */
@@ -213,6 +218,8 @@ export class BucketKeeper implements BucketAdministration {
   }
 
   async undelete(name: string, as?: string): Promise<RescuedVolume> {
+    const back = (await this.parts.settling?.takeBack(name, as)) ?? null;
+    if (back !== null) return back;
     const { deleted } = await this.rescuer.find();
     const found = deleted.filter(({ manifest }) => manifest.name === name || manifest.volumeId === name);
     const [one] = found;
@@ -233,6 +240,7 @@ export class BucketKeeper implements BucketAdministration {
   }
 
   private isComingBack(volumeId: string): boolean {
+    if (this.parts.settling?.has(volumeId) === true) return true;
     return this.returning.has(volumeId) || this.parts.kept().some((one) => one.volumeId === volumeId);
   }
 

@@ -54,8 +54,13 @@ export class HeldLedger {
     this.heldLsn = heldLsn;
   }
 
-  get isEmpty(): boolean {
-    return this.waiting.length === 0;
+  /** 0: all is held; else the time after which the last of it is looked at. */
+  get leftMs(): number {
+    const nowMs = this.options.parts.clock.monotonicMs();
+    return this.waiting.reduce(
+      (most, { dueMs, isThere }) => (isThere ? most : Math.max(most, dueMs - nowMs)),
+      Math.min(1, this.waiting.length),
+    );
   }
 
   /** Published now: `objects` and with them the log up to `lsn`. */

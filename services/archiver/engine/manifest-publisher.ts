@@ -79,6 +79,10 @@ export class ManifestPublisher {
     });
   }
 
+  get isPublishing(): boolean {
+    return this.running !== null || this.waiting.length > 0;
+  }
+
   /** Resolves when no publishing is under way. */
   async settled(): Promise<void> {
     await this.running;

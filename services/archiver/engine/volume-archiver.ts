@@ -107,10 +107,9 @@ export class VolumeArchiver implements VolumeArchive {
   status(): ArchiveStatus {
     const { publisher, ledger } = this;
     const manifest = publisher?.present ?? null;
-    const state =
-      this.stopped !== null ? "stopped" : this.patience.isWaiting ? "waiting for the bucket" : "running";
     return {
-      state,
+      state:
+        this.stopped !== null ? "stopped" : this.patience.isWaiting ? "waiting for the bucket" : "running",
       archivedLsn: manifest?.archivedLsn ?? 0,
       heldLsn: ledger?.heldLsn ?? 0,
       lastBaseLsn: manifest?.bases.at(-1)?.s ?? 0,
@@ -140,6 +139,11 @@ export class VolumeArchiver implements VolumeArchive {
     this.ledger?.add(0, this.heldObjects?.ofBase(base, stored, borrowedKeys) ?? [], base.key);
   }
 
+  heldInMs(): number | null {
+    if (this.stopped !== null || this.publisher === null || this.ledger === null) return null;
+    return Math.max(this.ledger.leftMs, this.publisher.isPublishing ? 1 : 0);
+  }
+
   archive(lsn: number): Promise<void> {
     if (this.stopped !== null) return Promise.reject(this.stopped);
     if ((this.manifest()?.archivedLsn ?? 0) >= lsn) return Promise.resolve();
@@ -161,8 +165,7 @@ export class VolumeArchiver implements VolumeArchive {
     await this.archive(appliedLsn);
     if (this.stopped !== null || this.bases === null)
       throw this.stopped ?? archiveClosed(this.subject.record.name);
-    const { s, e } = await this.bases.since(appliedLsn);
-    return { s, e };
+    return await this.bases.since(appliedLsn);
   }
 
   close(): Promise<void> {
@@ -360,8 +363,7 @@ export class VolumeArchiver implements VolumeArchive {
   private failed(error: VarveError): void {
     if (this.stopped !== null) return;
     this.failure = error;
-    const isFinal = error.kind === "Fenced" || error.kind === "Corrupt" || error.kind === "Internal";
-    if (isFinal) {
+    if (error.kind === "Fenced" || error.kind === "Corrupt" || error.kind === "Internal") {
       this.stop(error);
       this.subject.onNote(`history is not archived any more: ${error.message}. ${error.hint}`);
       if (error.kind === "Fenced") this.subject.onFenced(error);

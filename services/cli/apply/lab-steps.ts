@@ -12,7 +12,9 @@ import type { OrdersChange, SnapshotSchedule } from "#shared/domain/volume-order
 import type { ApiClient } from "../api-client.ts";
 
 export async function labState(client: ApiClient): Promise<LabState> {
-  const volumes = await client.call<readonly ApiVolume[]>("GET", "/v1/volumes");
+  const all = await client.call<readonly ApiVolume[]>("GET", "/v1/volumes");
+  // One that is deleting is gone for people; a step that needs its name is told by the server until when.
+  const volumes = all.filter(({ condition }) => condition !== "deleting");
   const nodes = await unlessOneMachine(client.call<readonly ApiNode[]>("GET", "/v1/nodes"));
   const replicas = nodes === null ? [] : await client.call<readonly ApiReplica[]>("GET", "/v1/replicas");
   return { nodes, volumes: volumes.map((volume) => stateVolume(volume, replicas)) };

@@ -76,7 +76,10 @@ async function scrub(line: CommandLine): Promise<number> {
 async function undelete(line: CommandLine): Promise<number> {
   const volume = await new BucketAccess(line).undelete(line.args[0] ?? "", line.values.get("as")?.[0]);
   if (wantsJson(line)) printJson(volume);
-  else printLine(`${rescuedText(volume)}; it is served now, its bytes are fetched in the background`);
+  else
+    printLine(
+      `${rescuedText(volume)}; it is served now, bytes that are not here are fetched in the background`,
+    );
   return 0;
 }
 

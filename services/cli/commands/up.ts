@@ -80,7 +80,7 @@ const serve = (config: UpConfig, json: boolean): Effect.Effect<void, VarveError,
       async () => runSchedules({ volumes: opened.host, past: opened.host.past, onNote: printNote }),
       async (schedules) => schedules.stop(),
     );
-    yield* announced(config.mdns, machineName(), () => opened.host.list().map(({ name }) => name));
+    yield* announced(config.mdns, machineName(), () => servedBy(opened).map(({ name }) => name));
     yield* fromPort("report", async () => report(config, opened, json));
     return yield* Effect.never;
   });
@@ -91,9 +91,15 @@ function machineName(): string {
   return machineNameMistake(name) === null ? name : "varve";
 }
 
+/** Without those that were deleted and are still here. */
+function servedBy({ host }: OpenVolumes): readonly VolumeView[] {
+  return host.list().filter(({ condition }) => condition !== "deleting");
+}
+
 /** Creates what is missing; a volume that was asked for by name and can't be served ends the start. */
 async function createMissing(wishes: readonly VolumeWish[], opened: OpenVolumes): Promise<void> {
   for (const wish of wishes) {
+    opened.host.settling.refuse(wish.name);
     const found = opened.host.list().find((view) => view.name === wish.name);
     if (found === undefined) {
       await opened.host.create({ ...wish, durability: wish.durability ?? "write" });
@@ -131,7 +137,7 @@ function requireSame(wish: VolumeWish, found: VolumeView): void {
 }
 
 async function report(config: UpConfig, opened: OpenVolumes, json: boolean): Promise<void> {
-  const views = opened.host.list();
+  const views = servedBy(opened);
   const uris = (name: string): string[] => config.nbd.map((address) => nbdUri(address, name));
   if (json) {
     const volumes = views.map((view) => ({
@@ -153,6 +159,9 @@ async function report(config: UpConfig, opened: OpenVolumes, json: boolean): Pro
   warnings(config, views, await opened.host.strangers());
   for (const { name, move } of opened.host.moved.list()) {
     printNote(`note: volume ${name} was moved to ${move?.place ?? ""} and is not served here`);
+  }
+  for (const name of opened.host.settling.names()) {
+    printNote(`note: volume ${name} was deleted; its files stay until the bucket holds all of it`);
   }
   printLine(readyLine);
 }

@@ -125,10 +125,21 @@ async function resize(line: CommandLine): Promise<number> {
 }
 
 async function remove(line: CommandLine): Promise<number> {
-  await withVolumes(line, async (volumes) => volumes.delete(nameOf(line)));
+  const left = await withVolumes(line, async (volumes) => {
+    await volumes.delete(nameOf(line));
+    return (await volumes.list()).find((one) => one.name === nameOf(line) && one.condition === "deleting");
+  });
   if (wantsJson(line)) printJson({ deleted: nameOf(line) });
-  else printLine(`deleted ${nameOf(line)}`);
+  else
+    printLine(
+      `deleted ${nameOf(line)}${left === undefined ? "" : `; its files stay, and its name is taken: ${stateText(left)}`}`,
+    );
   return 0;
+}
+
+function stateText({ condition, heldInMs }: ApiVolume): string {
+  if (condition !== "deleting") return condition;
+  return `deleting, ${heldInMs === null ? "" : `${Math.ceil(heldInMs / 1000)} s `}until the bucket holds it`;
 }
 
 export const volumeCommands = { create, list, show, set, resize, delete: remove };
@@ -195,7 +206,7 @@ function volumeTable(volumes: readonly ApiVolume[]): string {
         cell: (one) => (one.figures === null ? "-" : readableByteSize(one.figures.logDiskBytes)),
       },
       { title: "DURABILITY", cell: (one) => one.durability },
-      { title: "STATE", cell: (one) => one.condition },
+      { title: "STATE", cell: stateText },
       { title: "CLIENTS", right: true, cell: (one) => String(one.attachedClients) },
     ],
     volumes,
@@ -249,7 +260,7 @@ function detail(volume: ApiVolume, clients: readonly ApiConnection[]): string {
     ["durability", volume.durability],
     ["reads", volume.reads],
     ["created", volume.createdAt],
-    ["state", volume.condition],
+    ["state", stateText(volume)],
     ["failure", failure === null ? null : failure.message],
     ["what to do", failure === null || failure.hint === "" ? null : failure.hint],
     ...volume.uris.map((uri) => ["uri", uri] as const),

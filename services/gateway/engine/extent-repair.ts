@@ -4,13 +4,16 @@
  * hosted-volume.ts (KeptVolume.refill); next: session-extents.ts.
  */
 import { limits } from "#shared/domain/limits.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 import type { Slab } from "#shared/ports/slab.ts";
+import { heldUpTo } from "./held-waits.ts";
 import type { VolumePast } from "./volume-past.ts";
 import type { VolumeSession } from "./volume-session.ts";
 
 /** What a repair needs of the open volume. */
 interface RepairedVolume {
   readonly volumeId: string;
+  readonly clock: Clock;
   readonly past: VolumePast;
   readonly session: { readonly extents: Pick<VolumeSession["extents"], "refill"> };
 }
@@ -22,8 +25,8 @@ interface RepairedVolume {
 export async function refillExtent(volume: RepairedVolume, extent: number, memory: Slab): Promise<boolean> {
   // First without a word to the archiver: what it archives may make a base due, which would read the damaged extent.
   if (await refillFromHeld(volume, extent, memory)) return true;
-  await volume.past.archiveAll();
-  return (await volume.past.heldAll()) && (await refillFromHeld(volume, extent, memory));
+  const lsn = await volume.past.archiveAll();
+  return (await heldUpTo(volume.past, volume.clock, lsn)) && (await refillFromHeld(volume, extent, memory));
 }
 
 async function refillFromHeld(volume: RepairedVolume, extent: number, memory: Slab): Promise<boolean> {

@@ -57,18 +57,6 @@ export function bucketNotTold(name: string): VarveError {
   );
 }
 
-export function volumeNotHeld(name: string, clones: string): VarveError {
-  return new VarveError(
-    "VolumeNotHeldError",
-    "Retry",
-    `the bucket has not settled what ${clones} still needs of volume ${name}`,
-    {
-      hint: "Nothing was changed. Try again in some minutes: stores that settle need five.",
-      fields: { name, clones },
-    },
-  );
-}
-
 export function shrinkNotAllowed(name: string, before: number, after: number): VarveError {
   return new VarveError(
     "ShrinkNotAllowedError",

@@ -18,6 +18,7 @@ import type { RemoteSources, ResidencyState } from "#shared/ports/replica-reside
 import type { VolumeCondition, VolumeView } from "#shared/ports/volume-administration.ts";
 import { refillExtent } from "./extent-repair.ts";
 import { FillJobs, type FillKind } from "./fill-jobs.ts";
+import { heldFrom } from "./held-waits.ts";
 import { bucketNeeded, bucketNotTold, volumeBusy } from "./host-errors.ts";
 import type { Job } from "./job-register.ts";
 import { PointExport } from "./point-export.ts";
@@ -252,7 +253,7 @@ export class HostedVolume {
     job.note = "taking a base";
     const base = await this.past.requireArchive().takeBase();
     job.note = "waiting until the bucket holds it";
-    const held = await this.past.heldFrom(base.s, () => job.running);
+    const held = await heldFrom(this.past, this.setting.clock, base.s, () => job.running);
     if (held === null) return;
     const session = this.session ?? this.notOpen();
     const evicted = await session.extents.evictCold(held, beforeMs);
@@ -281,7 +282,7 @@ export class HostedVolume {
       ...open,
       image: session.baseImage(),
       refill: async (extent, memory) =>
-        refillExtent({ volumeId: this.record.id, past, session }, extent, memory),
+        refillExtent({ volumeId: this.record.id, clock: this.setting.clock, past, session }, extent, memory),
     };
   }
 

@@ -2,6 +2,7 @@
  * What NBD clients may attach to: volumes by name, and their points as `VOLUME@POINT` (docs/specs/points.md §2). The port
  * between the NBD server and the volumes of volume-host.ts.
  */
+import type { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { timeText } from "#shared/domain/wall-time.ts";
 import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts";
@@ -9,9 +10,15 @@ import type { HostedVolume } from "./hosted-volume.ts";
 
 export class VolumeExports implements ExportDirectory {
   private readonly volumes: ReadonlyMap<string, HostedVolume>;
+  private readonly refusal: (name: string) => VarveError | null;
 
-  constructor(volumes: ReadonlyMap<string, HostedVolume>) {
+  /** `refusal`: why a volume that is not among them can't be attached to, though it is here. */
+  constructor(
+    volumes: ReadonlyMap<string, HostedVolume>,
+    refusal: (name: string) => VarveError | null = () => null,
+  ) {
     this.volumes = volumes;
+    this.refusal = refusal;
   }
 
   /** Volumes with their snapshots behind them; other points are not listed, there is one for every moment. */
@@ -33,8 +40,13 @@ export class VolumeExports implements ExportDirectory {
 
   async open(name: string): Promise<BlockExport | null> {
     const at = name.indexOf("@");
-    const volume = this.volumes.get(at === -1 ? name : name.slice(0, at));
-    if (volume === undefined) return null;
+    const of = at === -1 ? name : name.slice(0, at);
+    const volume = this.volumes.get(of);
+    if (volume === undefined) {
+      const refusal = this.refusal(of);
+      if (refusal !== null) throw refusal;
+      return null;
+    }
     return at === -1 ? volume.openExport() : await volume.openPoint(name.slice(at + 1));
   }
 }

@@ -27,7 +27,7 @@ import type {
   VolumeView,
 } from "#shared/ports/volume-administration.ts";
 import { DataDirectory } from "./data-directory.ts";
-import { requireHeld, requireNotNeeded } from "./deletion-rules.ts";
+import { requireNotNeeded } from "./deletion-rules.ts";
 import { HistoryFile } from "./history-file.ts";
 import {
   directoryTaken,
@@ -44,8 +44,9 @@ import { type MoveCopy, MovedVolumes } from "./moved-volumes.ts";
 import { PastChanges } from "./past-changes.ts";
 import { dropNeedlessPins, PinUpkeep } from "./pin-upkeep.ts";
 import { PointSources } from "./point-sources.ts";
+import { SettlingVolumes } from "./settling-volumes.ts";
 import { VolumeExports } from "./volume-exports.ts";
-import type { VolumeHostOptions } from "./volume-parts.ts";
+import type { VolumeHostOptions, VolumeParts } from "./volume-parts.ts";
 
 /** Volumes opened at once at start: replay is disk-bound, more only makes each slower. */
 const openedAtOnceMax = 4;
@@ -56,6 +57,7 @@ export class VolumeHost implements VolumeAdministration {
   readonly past: PastAdministration;
   readonly jobs: JobRegister;
   readonly moved: MovedVolumes;
+  readonly settling: SettlingVolumes;
   private readonly options: VolumeHostOptions;
   private readonly directory: DataDirectory;
   private readonly volumes = new Map<string, HostedVolume>();
@@ -72,11 +74,20 @@ export class VolumeHost implements VolumeAdministration {
     this.moved = new MovedVolumes(options.catalog, this.volumes);
     this.points = new PointSources(options.clock);
     this.waits = new HostWaits(options.clock);
-    this.upkeep = new PinUpkeep(options.clock, async () =>
-      this.change(async () => dropNeedlessPins([...this.volumes.values()])),
-    );
+    const dropPins = async (): Promise<void> => dropNeedlessPins(this.all());
+    this.upkeep = new PinUpkeep(options.clock, async () => this.change(dropPins));
+    this.settling = new SettlingVolumes({
+      clock: options.clock,
+      catalog: options.catalog,
+      waits: this.waits,
+      here: this.volumes,
+      mode: () => (this.serving ? (options.parts.homes === null ? "no bucket" : "archiving") : "offline"),
+      change: async (work) => this.change(work),
+      forget: async (record) => this.forget(record),
+      dropPins,
+    });
     this.jobs = new JobRegister(options.clock, options.random);
-    this.exports = new VolumeExports(this.volumes);
+    this.exports = new VolumeExports(this.volumes, (name) => this.settling.refusal(name));
     this.past = new PastChanges({
       clock: options.clock,
       jobs: this.jobs,
@@ -115,9 +126,11 @@ export class VolumeHost implements VolumeAdministration {
   /** Opens every volume. One that can't be opened is kept as failed, with its reason; the others are served. */
   async serve(): Promise<void> {
     this.serving = true;
-    const waiting = [...this.volumes.values()];
+    const waiting = this.all();
     const lane = async (): Promise<void> => {
-      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) await next.openKept();
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+        await (this.settling.has(next.record.id) ? this.settling.open(next) : next.openKept());
+      }
     };
     await Promise.all(Array.from({ length: openedAtOnceMax }, lane));
     if (this.options.parts.homes !== null) this.upkeep.start();
@@ -130,26 +143,26 @@ export class VolumeHost implements VolumeAdministration {
 
   /** Points that something reads from, or may read from again: the collector keeps what they stand on. */
   pointsInUse(): readonly { readonly volumeId: string; readonly lsn: number }[] {
-    const replicas = [...this.volumes.values()].flatMap((volume) => volume.residency()?.points ?? []);
+    const replicas = this.all().flatMap((volume) => volume.residency()?.points ?? []);
     return [...this.points.inUse(), ...replicas];
   }
 
   /** Volumes that are archived now, for the keeper of the bucket. */
   kept(): readonly KeptVolume[] {
-    return [...this.volumes.values()].flatMap((volume) => volume.kept() ?? []);
+    return this.all().flatMap((volume) => volume.kept() ?? []);
   }
 
   list(): readonly VolumeView[] {
-    return [...this.volumes.keys()].sort().map((name) => this.show(name));
+    return [...this.volumes.keys(), ...this.settling.names()].sort().map((name) => this.show(name));
   }
 
   show(name: string): VolumeView {
-    return this.require(name).view();
+    return this.settling.view(name) ?? this.require(name).view();
   }
 
   /** Directories in volumes/ that the catalogue does not know. */
   strangers = async (): Promise<readonly string[]> =>
-    this.directory.strangers([...this.volumes.keys(), ...this.moved.names()]);
+    this.directory.strangers([...this.all().map((one) => one.name), ...this.moved.names()]);
 
   async create(volume: NewVolume): Promise<VolumeView> {
     checkVolumeName(volume.name);
@@ -159,10 +172,9 @@ export class VolumeHost implements VolumeAdministration {
       await this.requireFreeName(volume.name);
       const record = newVolumeRecord(volume, this.options.random.hex(8), this.options.clock.wallTimeMs());
       const history = { ...newHistoryRecord(record.id, record.sizeBytes), ...volume.policy };
-      const made = await this.make(record, history, async (volume, paths) =>
-        this.options.parts.createImage(volume, paths),
-      );
-      return made.view();
+      const fill: VolumeParts["createImage"] = async (made, paths) =>
+        this.options.parts.createImage(made, paths);
+      return (await this.make(record, history, fill)).view();
     });
   }
 
@@ -182,19 +194,14 @@ export class VolumeHost implements VolumeAdministration {
     await this.change(async () => {
       const moved = this.moved.find(name);
       if (moved !== null) return await this.moved.drop(moved, async () => this.forget(moved));
+      if (this.settling.refusal(name) !== null) return await this.settling.deleteAgain(name);
       const volume = this.require(name);
       volume.requireDetached("deleted");
       requireNotNeeded(volume, [...this.volumes.values()]);
       if (!this.serving) await volume.requireNeverArchived();
-      await volume.whileBusy(async () => {
-        await this.promiseDeletion(volume);
-        this.volumes.delete(name);
-        // Its data goes now: what a last checkpoint could still complain about does not matter.
-        await volume.close().catch(() => undefined);
-        await this.forget(volume.record);
-        await dropNeedlessPins([...this.volumes.values()]);
-      });
+      await volume.whileBusy(async () => this.settling.delete(volume));
     });
+    await this.settling.goneSoon(name);
   }
 
   async resize(name: string, sizeBytes: number, shrink: boolean): Promise<VolumeView> {
@@ -269,6 +276,7 @@ export class VolumeHost implements VolumeAdministration {
     for (const record of catalog.list()) {
       if (record.state === "active") this.volumes.set(record.name, this.hosted(record));
       else if (record.state === "moved") this.moved.add(record);
+      else if (record.state === "settling") this.settling.found(this.hosted(record));
       // A half-made volume was promised to nobody, a half-deleted one was promised to go.
       else await this.forget(record);
     }
@@ -313,21 +321,6 @@ export class VolumeHost implements VolumeAdministration {
     return hosted;
   }
 
-  /** The bucket has all of it and says that it goes, so that it can come back for a while; then the catalogue says so. */
-  private async promiseDeletion(volume: HostedVolume): Promise<void> {
-    const { catalog, parts } = this.options;
-    const archived = this.serving && parts.homes !== null && volume.failure === null;
-    try {
-      if (archived) await this.waits.forBucket(volume.past.archiveAll());
-      if (archived) await requireHeld(volume, [...this.volumes.values()]);
-      if (archived) await this.waits.forBucket(volume.past.publishDeleted());
-      await catalog.put({ ...volume.record, state: "deleting" });
-    } catch (cause) {
-      volume.past.notDeleted().catch(() => undefined); // told by a later manifest
-      throw cause;
-    }
-  }
-
   /** Files first, then the entry: a crash between finds the entry again and ends the work. */
   private async forget(record: VolumeRecord): Promise<void> {
     await this.directory.removeVolume(record.name);
@@ -366,16 +359,22 @@ export class VolumeHost implements VolumeAdministration {
     });
   }
 
+  /** Also those that are deleted and still here. */
+  private all(): HostedVolume[] {
+    return [...this.volumes.values(), ...this.settling.list()];
+  }
+
   private require(name: string): HostedVolume {
     const volume = this.volumes.get(name);
-    if (volume === undefined)
-      throw this.moved.refusal(name) ?? unknownVolume(name, [...this.volumes.keys()].sort());
-    return volume;
+    if (volume !== undefined) return volume;
+    const refusal = this.moved.refusal(name) ?? this.settling.refusal(name);
+    throw refusal ?? unknownVolume(name, [...this.volumes.keys()].sort());
   }
 
   private async requireFreeName(name: string): Promise<void> {
     if (this.volumes.has(name)) throw volumeExists(name);
     this.moved.refuse(name);
+    this.settling.refuse(name);
     if (!(await this.strangers()).includes(name)) return;
     throw directoryTaken(name, this.directory.pathsOf(name).directory);
   }
@@ -390,8 +389,9 @@ export class VolumeHost implements VolumeAdministration {
 
   private async shutDown(): Promise<void> {
     this.upkeep.stop();
+    this.settling.stop();
     await this.lastChange.catch(() => undefined);
-    const closed = await Promise.allSettled([...this.volumes.values()].map(async (volume) => volume.close()));
+    const closed = await Promise.allSettled(this.all().map(async (volume) => volume.close()));
     await this.points.close();
     await this.directory.close();
     const failed = closed.find((one) => one.status === "rejected");

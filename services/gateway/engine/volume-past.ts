@@ -175,6 +175,20 @@ export class VolumePast {
     this.deletedAtMs = this.options.clock.wallTimeMs();
   }
 
+  /** What a start does of a deletion that is settling, and what a bucket that was away may have missed. */
+  async tellDeleted(): Promise<void> {
+    await this.archiveAll();
+    await this.publish();
+  }
+
+  /** Until the bucket holds a deletion and all that it names, as far as is known; 0: it does; null: it may not have been told. */
+  heldInMs(): number | null {
+    const archive = this.link?.current;
+    const { deletedAtMs = null, archivedLsn = 0 } = archive?.manifest() ?? {};
+    const durableLsn = this.session?.hotLog().state().durableLsn ?? Number.MAX_SAFE_INTEGER;
+    return deletedAtMs === null || archivedLsn < durableLsn ? null : (archive?.heldInMs() ?? null);
+  }
+
   /** It lives, after all or again. Resolves when the bucket was told; one that is away is told by a later manifest. */
   async notDeleted(): Promise<void> {
     if (this.deletedAtMs === null) return;
@@ -273,35 +287,6 @@ export class VolumePast {
     return { baseLsn: base.s, point: { volumeId: this.record.id, lsn: base.e } };
   }
 
-  /** Waits until a base taken at or after `baseLsn` is held; null when the volume was closed or `wanted` says no meanwhile. */
-  async heldFrom(
-    baseLsn: number,
-    wanted: () => boolean,
-  ): Promise<{ readonly baseLsn: number; readonly point: RemotePoint } | null> {
-    for (;;) {
-      if (!this.attached || !wanted()) return null;
-      const held = this.heldBase();
-      if (held !== null && held.baseLsn >= baseLsn) return held;
-      await new Promise<void>((resolve) => {
-        this.options.clock.after(limits.heldPollMs, resolve);
-      });
-    }
-  }
-
-  /** Whether the bucket holds the whole log; waits a little, because a store that syncs has it in a moment. */
-  async heldAll(): Promise<boolean> {
-    const { clock } = this.options;
-    const { durableLsn } = this.requireSession().hotLog().state();
-    const untilMs = clock.monotonicMs() + limits.heldWaitMs;
-    while ((this.archiveStatus?.heldLsn ?? 0) < durableLsn) {
-      if (clock.monotonicMs() >= untilMs) return false;
-      await new Promise<void>((resolve) => {
-        clock.after(limits.heldPollMs, resolve);
-      });
-    }
-    return true;
-  }
-
   private facts(): ManifestFacts {
     const record = this.requireFile().current;
     return {
@@ -364,8 +349,9 @@ export class VolumePast {
       onFenced: this.options.onFenced,
     });
     // A crash in the middle of a deletion or an undeletion: the catalogue has the volume, so it lives, and the bucket is told.
-    const isDeleted = (archive.manifest()?.deletedAtMs ?? null) !== null;
-    if (isDeleted && this.deletedAtMs === null) archive.factsChanged().catch(() => undefined);
+    const deletedAtMs = archive.manifest()?.deletedAtMs ?? null;
+    if (this.deletedAtMs !== null) this.deletedAtMs = deletedAtMs ?? this.deletedAtMs;
+    else if (deletedAtMs !== null) archive.factsChanged().catch(() => undefined);
     return archive;
   }
 

@@ -73,11 +73,8 @@ export class BucketWatch {
   }
 
   /** Everything that present manifests lead to is there and intact. */
-  checkAll(when: string, isDeleted: (volumeId: string) => boolean): void {
-    for (const { manifest, key } of this.present.values()) {
-      // What was deleted inside the settle time may come back incomplete (docs/specs/retention.md).
-      if (!isDeleted(manifest.volumeId)) this.judge(key, manifest, when);
-    }
+  checkAll(when: string): void {
+    for (const { manifest, key } of this.present.values()) this.judge(key, manifest, when);
   }
 
   /** All entries of a volume up to `lsn` are in segments that are there, intact, and past the settle time. */

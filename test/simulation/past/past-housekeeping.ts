@@ -96,17 +96,14 @@ async function judgeFound(life: PastLife, volume: ServedVolume, offset: number):
   }
 }
 
-/** One of the deleted volumes that may come back now; null where there is none. */
+/** One of the deleted volumes that may come back now, whatever its bucket lost; null where there is none. */
 export function deletedVolume(life: PastLife): VolumeLedger | null {
-  const { world } = life;
-  const { plan, watch, scheduler } = world;
+  const { world, opened } = life;
   for (const ledger of world.ledgers.values()) {
-    const since = ledger.deletedAtMs;
-    const present = watch.present.get(ledger.id)?.manifest;
-    if (!ledger.deleted || ledger.unsure || since === null || present === undefined) continue;
-    // What the bucket takes back of a volume that nobody has any more is lost; it does so for a settle time at most.
-    const isSettled = scheduler.nowMs - since > plan.settleMs;
-    if (!isSettled || !watch.nothingLost) continue;
+    if (!ledger.deleted || ledger.unsure) continue;
+    if (opened.host.settling.has(ledger.id)) return ledger;
+    const present = world.watch.present.get(ledger.id)?.manifest;
+    if (present === undefined) continue;
     // Whatever became of the process in the middle of an undelete.
     if (present.deletedAtMs === null) life.fail(`${ledger.name} is neither served nor deleted in the bucket`);
     if (!isBuried(present)) return ledger;
@@ -117,6 +114,7 @@ export function deletedVolume(life: PastLife): VolumeLedger | null {
 export async function undelete(life: PastLife, ledger: VolumeLedger): Promise<void> {
   const { world, opened } = life;
   const expected = ledger.lastLsn;
+  if (opened.host.settling.has(ledger.id)) world.count("undeletes of volumes that settle");
   // A process that ends in the middle leaves it deleted, or brought back.
   ledger.unsure = true;
   try {

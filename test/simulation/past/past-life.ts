@@ -43,7 +43,9 @@ export class PastLife {
   /** Volumes whose sessions serve now. */
   get serving(): readonly ServedVolume[] {
     const { host, volumes } = this.opened;
-    const known = new Set(host.list().map(({ name }) => name));
+    const known = new Set(
+      host.list().flatMap(({ name, condition }) => (condition === "deleting" ? [] : [name])),
+    );
     return [...volumes.values()].filter(
       ({ name, session }) => known.has(name) && session.status().state === "serving",
     );
@@ -227,7 +229,7 @@ const harmlessRefusals: ReadonlySet<string> = new Set([
   "VolumeBusyError",
   "VolumeAttachedError",
   "VolumeNeededError",
-  "VolumeNotHeldError",
+  "VolumeSettlingError",
   "AlreadyRunningError",
   "ResidencyFullError",
   // Its archive is not open yet, because the bucket was away at the start.

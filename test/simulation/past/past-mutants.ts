@@ -128,6 +128,12 @@ export const pastMutants: readonly PastMutant[] = [
       facts: () => ({ ...subject.facts(), pins: [] }),
     })),
   }),
+  pastMutant("a deleted volume's files go before the bucket holds it", {
+    archiver: (archiver) =>
+      overriding(archiver, {
+        open: async (subject) => overriding(await archiver.open(subject), { heldInMs: () => 0 }),
+      }),
+  }),
   pastMutant("a scrub repairs nothing and says that it did", {
     kept: (volume) => overriding(volume, { refill: async () => true }),
   }),

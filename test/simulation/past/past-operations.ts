@@ -346,8 +346,8 @@ export class PastOperations {
     life.disconnect(volume.name);
     await life.opened.host.delete(volume.name);
     volume.ledger.deleted = true;
-    volume.ledger.deletedAtMs = life.scheduler.nowMs;
     life.world.count("volumes deleted");
+    if (life.opened.host.settling.has(volume.ledger.id)) life.world.count("volumes deleted that settle");
   }
 
   /** A random entry that is durable and not before what is kept. */

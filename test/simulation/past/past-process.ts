@@ -163,6 +163,7 @@ export class PastProcess {
         if (reached === null) throw new Error("a volume that came back was prepared");
         return reached;
       },
+      settling: host.settling,
       onNote: (text) => world.note(text),
       bucketBytesMax: null,
       grace: {

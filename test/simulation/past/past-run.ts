@@ -265,15 +265,15 @@ class PastRun {
   private judgeRescued(): void {
     const { world } = this;
     for (const ledger of world.ledgers.values()) {
-      if (ledger.deleted) continue;
       const present = world.watch.present.get(ledger.id)?.manifest ?? null;
-      if (present === null || present.deletedAtMs !== null) {
-        if (ledger.heldLsn > 0 && !ledger.unsure && present === null) {
+      if (present === null) {
+        if (ledger.heldLsn > 0 && !ledger.unsure && !ledger.deleted) {
           throw new Error(`${ledger.name} was held up to LSN ${ledger.heldLsn} and is not in the bucket`);
         }
         ledger.deleted = true;
         continue;
       }
+      ledger.deleted = present.deletedAtMs !== null;
       const lsn = present.archivedLsn;
       if (lsn < ledger.heldLsn) {
         throw new Error(
@@ -364,7 +364,10 @@ class PastRun {
       if (why !== null) throw new Error(`${ledger.name} is said to be held, but ${why}`);
     }
     world.watch.lost.clear();
-    world.watch.checkAll("in the end", (id) => world.ledgers.get(id)?.deleted ?? false);
+    world.watch.checkAll("in the end");
+    const left = life.opened.host.settling.names().join();
+    if (left !== "")
+      throw new Error(`files of ${left} are still here although the bucket had time to hold it`);
     world.throwFailure();
     for (const { ledger } of life.serving) {
       const history = await scheduler.until(life.opened.histories.find(ledger.id), "finding a history");

@@ -59,8 +59,6 @@ export class VolumeLedger {
   /** Name to LSN, of those that were answered and not deleted. */
   readonly snapshots = new Map<string, number>();
   deleted = false;
-  /** When its deletion was answered, simulated time. */
-  deletedAtMs: number | null = null;
   /** Its creation was answered: it is there from now on. */
   made = false;
   /** The greatest LSN that was said to be held. */

@@ -84,7 +84,7 @@ describe("every mistake is named", () => {
     [[{ ...record, createdAtMs: -1 }], ["volumes[0].createdAtMs is not a time in ms"]],
     [
       [{ ...record, state: "gone" }],
-      ['volumes[0].state is not "creating", "active", "deleting", "arriving" or "moved"'],
+      ['volumes[0].state is not "creating", "active", "deleting", "arriving", "moved" or "settling"'],
     ],
     [[{ ...record, reads: "any" }], ['volumes[0].reads is neither "available" nor "strict"']],
     [[{ ...record, orders: { lab: null } }], ["volumes[0].orders is wrong: has no tags"]],
@@ -142,7 +142,7 @@ describe("kinds of refusal", () => {
       "Corrupt",
       "format",
     ],
-    ["a newer version", () => documentOf(5, "[]"), "CatalogVersionError", "Invalid", "version 5"],
+    ["a newer version", () => documentOf(6, "[]"), "CatalogVersionError", "Invalid", "version 6"],
     ["another form", () => documentOf(1, "[ ]"), "CatalogDamagedError", "Corrupt", "form"],
     ["a field twice", () => documentOf(1, '[],\n  "volumes": []'), "CatalogDamagedError", "Corrupt", "form"],
     ["too large", () => Buffer.alloc(catalogBytesMax + 1, 32), "CatalogDamagedError", "Corrupt", "bytes"],

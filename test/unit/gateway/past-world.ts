@@ -313,7 +313,11 @@ export class PastWorld {
       watchBase: () => undefined,
       stop: () => undefined,
       manifest: () => ({ ...empty, ...this.of(name).manifest }) as unknown as VolumeManifest,
-      archive: async (lsn) => this.step(`archive ${name} ${lsn}`),
+      archive: async (lsn) => {
+        await this.step(`archive ${name} ${lsn}`);
+        this.of(name).manifest = { ...this.of(name).manifest, archivedLsn: lsn };
+      },
+      heldInMs: () => (this.heldLsn >= lastLsn ? 0 : 300_000),
       factsChanged: async () => {
         const { pins, deletedAtMs } = subject.facts();
         const lsns = pins.map((pin) => pin.lsn).join(" ");
