@@ -227,6 +227,7 @@ async function tryOpenSession(
     durability: record.durability,
     log: new JetStreamWriteLog({
       connection: cluster.connection,
+      links: cluster.links,
       clock,
       random,
       volumeId: record.id,

@@ -6,7 +6,8 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { KeyTableMap } from "#shared/adapters/cluster-map/key-table.ts";
 import { JetStreamKeyTable } from "#shared/adapters/key-table/jetstream-kv.ts";
 import { NatsMessageBus } from "#shared/adapters/message-bus/nats.ts";
-import { connectNats } from "#shared/adapters/nats/connect.ts";
+import { connectNats, serverLinks } from "#shared/adapters/nats/connect.ts";
+import type { ServerLinks } from "#shared/adapters/nats/server-links.ts";
 import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
 import { KeyTableCatalog } from "#shared/adapters/volume-catalog/key-table.ts";
 import { VarveError } from "#shared/domain/errors.ts";
@@ -17,6 +18,8 @@ import type { NatsConfig } from "./cluster-config.ts";
 
 export interface ClusterConnection {
   readonly connection: NatsConnection;
+  /** To single servers beside it. */
+  readonly links: ServerLinks;
   readonly bus: MessageBus;
   readonly catalog: KeyTableCatalog;
   readonly map: KeyTableMap;
@@ -41,15 +44,17 @@ export async function openCluster(
 ): Promise<ClusterConnection> {
   const { servers, user, password } = nats;
   const login = { ...(user === undefined ? {} : { user }), ...(password === undefined ? {} : { password }) };
+  const options = { servers, name, ...login };
   let told = false;
   const connection = await patiently(
     clock,
-    async () => connectNats({ servers, name, ...login }),
+    async () => connectNats(options),
     (error) => {
       if (!told) onNote(`waiting for NATS: ${error.message}`);
       told = true;
     },
   );
+  const links = serverLinks(connection, options, clock);
   try {
     const table = async (bucket: string): Promise<JetStreamKeyTable> =>
       patiently(clock, async () =>
@@ -65,6 +70,7 @@ export async function openCluster(
     for (const records of [map, past]) records.onError((error) => onNote(`warning: ${error.message}`));
     return {
       connection,
+      links,
       bus: new NatsMessageBus(connection),
       catalog,
       map,
@@ -78,6 +84,7 @@ export async function openCluster(
         catalog.close();
         map.close();
         past.close();
+        await links.close();
         await closeConnection(connection);
       },
     };

@@ -5,7 +5,9 @@
 import { readFileSync } from "node:fs";
 import { type ConnectionOptions, errors, type NatsConnection } from "@nats-io/transport-node";
 import { VarveError } from "#shared/domain/errors.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 import { connectTransport } from "./message-transport.ts";
+import { ServerLinks } from "./server-links.ts";
 
 export interface NatsOptions {
   /** host:port of one server or more; the others of the cluster are learned. */
@@ -15,6 +17,8 @@ export interface NatsOptions {
   readonly user?: string;
   readonly password?: string;
   readonly token?: string;
+  /** This server alone: no other is learned, and a connection that is lost is closed. */
+  readonly single?: boolean;
   readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string };
 }
 
@@ -37,6 +41,10 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
     noAsyncTraces: true,
     ignoreAuthErrorAbort: true,
   };
+  if (options.single === true) {
+    settings.reconnect = false;
+    settings.ignoreClusterUpdates = true;
+  }
   if (user !== undefined) settings.user = user;
   if (password !== undefined) settings.pass = password;
   if (token !== undefined) settings.token = token;
@@ -46,6 +54,16 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
   } catch (cause) {
     throw connectError(servers, cause);
   }
+}
+
+/** Connections to single servers beside that one, made as it was. */
+export function serverLinks(shared: NatsConnection, options: NatsOptions, clock: Clock): ServerLinks {
+  const name = `${options.name}, to one server`;
+  return new ServerLinks({
+    clock,
+    addresses: () => [...options.servers, ...(shared.info?.connect_urls ?? [])],
+    connect: async (address) => connectNats({ ...options, servers: [address], name, single: true }),
+  });
 }
 
 function readTls(tls: NonNullable<NatsOptions["tls"]>): NonNullable<ConnectionOptions["tls"]> {

@@ -10,9 +10,12 @@ import { checkServers, type ServerSources } from "./jetstream-servers.ts";
 import { type StreamSize, settingsMistakes } from "./jetstream-settings.ts";
 import { LogStream, type StreamView, type VolumeStream } from "./jetstream-stream.ts";
 import { messageEnds } from "./jetstream-tail.ts";
+import { type LeaderLinks, LeaderWay } from "./jetstream-way.ts";
 
 export interface JetStreamLogParts {
   readonly connection: NatsConnection;
+  /** A writer's own way to the stream's leader; without them all goes over the connection. */
+  readonly links?: LeaderLinks;
   readonly clock: Clock;
   readonly random: Random;
   readonly volumeId: string;
@@ -48,10 +51,12 @@ export interface JetStreamLogSetup {
 }
 
 /** What the parts give without servers: the stream and what is asked of its servers come from elsewhere. */
-export type StreamParts = Omit<JetStreamLogParts, "connection" | "servers">;
+export type StreamParts = Omit<JetStreamLogParts, "connection" | "links" | "servers">;
 
 export function jetStreamLogSetup(parts: JetStreamLogParts): JetStreamLogSetup {
-  const stream = new LogStream(parts.connection, parts.volumeId);
+  const { connection, links, clock, volumeId } = parts;
+  const way = links === undefined ? null : new LeaderWay(connection, links, clock);
+  const stream = new LogStream(connection, volumeId, way);
   return setupOver(stream, parts, async (names) => checkServers(names, parts.servers));
 }
 

@@ -64,7 +64,10 @@ export class Resume {
     const { clock } = this.#writer.setup;
     this.#sinceMs ??= clock.monotonicMs();
     this.#failures += 1;
-    if (failure?.fault === "noAnswer") this.#writer.window.waitLonger();
+    if (failure?.fault === "noAnswer") {
+      this.#writer.window.waitLonger();
+      this.#writer.setup.stream.way.avoid();
+    }
     if (failure?.fault === "noSpace") this.#writer.stall(failure.error);
     // The first look is at once: most failures are a leader that moved, or a notice.
     let waitMs = this.#failures === 1 ? 0 : this.#waitMs(this.#failures);

@@ -17,6 +17,7 @@ import { messageMemory } from "#shared/memory/message-memory.ts";
 import { type ConsumerParts, consume } from "./jetstream-consumer.ts";
 import { apiError, isStreamMissing, type PublishFailure, publishFailure } from "./jetstream-errors.ts";
 import { changedSettings, newSettings, type StreamSize } from "./jetstream-settings.ts";
+import { electionNotice, type LeaderWay, leaderOfNotice, onlyWay, type PublishWay } from "./jetstream-way.ts";
 
 /** What the stream's leader says of it, all from one answer. */
 export interface StreamView {
@@ -45,6 +46,8 @@ export type VolumeStream = Pick<
   LogStream,
   | "name"
   | "bodyBytesMax"
+  | "way"
+  | "followLeader"
   | "view"
   | "create"
   | "moveTo"
@@ -64,6 +67,9 @@ export class LogStream {
   readonly name: string;
   readonly connection: NatsConnection;
   readonly client: JetStreamClient;
+  /** Which connection publishes take. */
+  readonly way: PublishWay;
+  readonly #leaderWay: LeaderWay | null;
   readonly #subjectStart: string;
   readonly #allSubjects: string;
   readonly #noticeSubject: string;
@@ -71,8 +77,10 @@ export class LogStream {
   /** Names of the servers that held it when it was looked at. */
   #holders: readonly string[] = [];
 
-  constructor(connection: NatsConnection, volumeId: string) {
+  constructor(connection: NatsConnection, volumeId: string, leaderWay: LeaderWay | null = null) {
     this.connection = connection;
+    this.way = leaderWay ?? onlyWay;
+    this.#leaderWay = leaderWay;
     this.name = `varve-log-${volumeId}`;
     this.#subjectStart = `varve.log.${volumeId}.e`;
     this.#allSubjects = `varve.log.${volumeId}.*`;
@@ -159,7 +167,8 @@ export class LogStream {
   ): Promise<number | PublishFailure> {
     try {
       const options = { timeout: answerMs, expect: { lastSequence, streamName: this.name } };
-      const answer = await this.client.publish(this.#subject(epoch), body, options);
+      const client = this.#leaderWay?.client ?? this.client;
+      const answer = await client.publish(this.#subject(epoch), body, options);
       return answer.seq;
     } catch (cause) {
       return publishFailure(this.name, cause);
@@ -202,6 +211,23 @@ export class LogStream {
     return () => subscription.unsubscribe();
   }
 
+  /** Keeps a connection to the leader, whoever that becomes, until the returned function is called. */
+  followLeader(): () => void {
+    const way = this.#leaderWay;
+    if (way === null) return () => undefined;
+    way.open();
+    const subscription = this.connection.subscribe(electionNotice(this.name), {
+      // May be refused: then only looks at the stream tell.
+      callback: (error, message) => {
+        if (error === null) way.leaderIs(leaderOfNotice(message.string()));
+      },
+    });
+    return () => {
+      subscription.unsubscribe();
+      way.close();
+    };
+  }
+
   epochOfSubject(subject: string): number | null {
     if (!subject.startsWith(this.#subjectStart)) return null;
     const digits = subject.slice(this.#subjectStart.length);
@@ -222,6 +248,7 @@ export class LogStream {
     const servers = [cluster?.leader, ...(cluster?.replicas ?? []).map(({ name }) => name)];
     const named = servers.filter((name) => name !== undefined && name !== "");
     this.#holders = named as string[];
+    this.#leaderWay?.leaderIs(cluster?.leader ?? "");
     return {
       settings: config,
       subjectEpoch: config.subjects.length === 1 ? this.epochOfSubject(config.subjects[0] ?? "") : null,

@@ -51,8 +51,11 @@ export class PublishWindow {
     return this.#messages.length;
   }
 
+  /** Takes no more now. Before it moves to a better way all that is under way is answered, so that nothing overtakes. */
   get isFull(): boolean {
-    return this.count >= this.#messagesMax || this.#bytes >= limits.jetstreamBytesInFlightMax;
+    if (this.count === 0) return false;
+    if (this.count >= this.#messagesMax || this.#bytes >= limits.jetstreamBytesInFlightMax) return true;
+    return this.#stream.way.hasBetter;
   }
 
   /** The greatest LSN that was sent, or null. */
@@ -65,11 +68,13 @@ export class PublishWindow {
     this.#generation += 1;
     this.#epoch = epoch;
     this.#lastSequence = lastSequence;
+    this.#stream.way.take();
     for (const message of this.#messages) this.#send(message);
   }
 
   send(body: Buffer, firstLsn: number, lastLsn: number, checksum: bigint): void {
     const message = { body, firstLsn, lastLsn, checksum, lastSequence: 0, answered: false, sends: 0 };
+    if (this.count === 0) this.#stream.way.take();
     this.#messages.push(message);
     this.#bytes += body.length;
     this.#send(message);

@@ -39,6 +39,7 @@ export class JetStreamLogWriter implements LogWriter, ResumedWriter {
   readonly #places: LogPlaces;
   readonly #resume: Resume;
   readonly #unsubscribe: () => void;
+  readonly #leaveLeader: () => void;
   readonly #reading = new AbortController();
   #waiters: Waiter[] = [];
   #epoch: number;
@@ -80,6 +81,7 @@ export class JetStreamLogWriter implements LogWriter, ResumedWriter {
     this.#durableChecksum = tenure.checksum;
     this.#chain = tenure.checksum;
     this.#places.add(this.#lastLsn, tenure.sequence);
+    this.#leaveLeader = stream.followLeader();
     this.window.goOn(tenure.epoch, tenure.sequence);
     this.#unsubscribe = stream.onAnnounced((epoch) => {
       if (epoch > this.#epoch) this.#disturbed(() => this.#resume.failed(null));
@@ -310,6 +312,7 @@ export class JetStreamLogWriter implements LogWriter, ResumedWriter {
     this.window.clear();
     this.#queue.clear();
     this.#unsubscribe();
+    this.#leaveLeader();
     this.#reading.abort();
     const waiters = this.#waiters;
     this.#waiters = [];

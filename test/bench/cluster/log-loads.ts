@@ -4,7 +4,8 @@ import { DiscardPolicy, jetstream, jetstreamManager, StorageType } from "@nats-i
 import type { NatsConnection } from "@nats-io/transport-node";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
-import { connectNats } from "#shared/adapters/nats/connect.ts";
+import { connectNats, serverLinks } from "#shared/adapters/nats/connect.ts";
+import type { ServerLinks } from "#shared/adapters/nats/server-links.ts";
 import { JetStreamWriteLog } from "#shared/adapters/write-log/jetstream-log.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -53,8 +54,10 @@ export async function plainPublishing(load: Load): Promise<Rate> {
 
 /** The same by the gateway's writer: each write answered when durable, offsets in order or anywhere. */
 export async function volumeWriting(load: Load, place: "sequential" | "random"): Promise<Rate> {
-  const connection = await connectNats({ servers: load.servers.addresses, name: "bench" });
-  const volume = await openVolume(load, connection);
+  const options = { servers: load.servers.addresses, name: "bench" };
+  const connection = await connectNats(options);
+  const links = serverLinks(connection, options, new SystemClock());
+  const volume = await openVolume(load, connection, links);
   const source = { bytes: filled(load.bytes), address: 0 };
   const blocks = Math.floor((64 * GiB) / load.bytes);
   let next = 0;
@@ -66,14 +69,16 @@ export async function volumeWriting(load: Load, place: "sequential" | "random"):
     return await rateOf(load, write);
   } finally {
     await volume.close();
+    await links.close();
     await connection.close();
   }
 }
 
-async function openVolume(load: Load, connection: NatsConnection) {
+async function openVolume(load: Load, connection: NatsConnection, links: ServerLinks) {
   const volumeId = new SystemRandom().hex(8);
   const log = new JetStreamWriteLog({
     connection,
+    links,
     clock: new SystemClock(),
     random: new SystemRandom(),
     volumeId,

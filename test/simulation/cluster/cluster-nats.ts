@@ -20,6 +20,8 @@ export interface Ask {
   /** It changes something: an old leader can't do it alone. */
   readonly changes: boolean;
   readonly timeoutMs: number;
+  /** Which connection it takes. */
+  readonly via?: string;
 }
 
 /** How the servers behave now; the events of a seed change it. */
@@ -139,12 +141,16 @@ export class SimulatedNats {
    * A request of a process. `work` runs at the servers, at once or late, or never; it returns the answer, throws one, or null:
    * nobody answers. Rejects NoAnswer after the time limit.
    */
-  call<T>(process: SimulatedProcess, { changes, timeoutMs }: Ask, work: () => T | null): Promise<T> {
+  call<T>(
+    process: SimulatedProcess,
+    { changes, timeoutMs, via = servers }: Ask,
+    work: () => T | null,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       const timer = process.clock.after(timeoutMs, () => reject(new NoAnswer("no answer in time")));
       const answer = (settle: () => void): void => {
         if (this.random.chance(this.habits.lostAnswerChance)) return;
-        this.network.send(servers, process.name, () =>
+        this.network.send(via, process.name, () =>
           process.take(() => {
             timer.cancel();
             settle();
@@ -168,7 +174,7 @@ export class SimulatedNats {
       };
       if (changes && this.random.chance(this.habits.lateChance)) {
         this.scheduler.after(this.random.next() * 8000, serve);
-      } else this.network.send(process.name, servers, serve);
+      } else this.network.send(process.name, via, serve);
     });
   }
 

@@ -7,6 +7,8 @@ import type { Scheduler, SeededRandom } from "../scheduler.ts";
 
 /** The party that all NATS servers together are. */
 export const servers = "nats";
+/** The server that leads, as a writer reaches it by a connection of its own. */
+export const leader = "nats-leader";
 
 interface Link {
   /** When the last message arrives: none overtakes it. */

@@ -11,11 +11,12 @@ import {
   type StreamSize,
 } from "#shared/adapters/write-log/jetstream-settings.ts";
 import type { StoredMessage, StreamView, VolumeStream } from "#shared/adapters/write-log/jetstream-stream.ts";
+import type { PublishWay } from "#shared/adapters/write-log/jetstream-way.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { SimulatedBus } from "./cluster-bus.ts";
 import { awayError, NoResponder, type SimulatedNats } from "./cluster-nats.ts";
-import { servers } from "./cluster-network.ts";
+import { leader, servers } from "./cluster-network.ts";
 import type { SimulatedProcess } from "./cluster-process.ts";
 import type { ServerMessage, StreamState } from "./stream-server.ts";
 
@@ -26,6 +27,30 @@ export interface StreamHome {
   readonly volumeId: string;
 }
 
+/** Moves between both connections again and again, as if the leader did. */
+class RestlessWay implements PublishWay {
+  via = servers;
+  private published = 0;
+
+  get hasBetter(): boolean {
+    return this.published >= publishesPerWay;
+  }
+
+  take(): void {
+    if (this.hasBetter) this.avoid();
+  }
+
+  avoid(): void {
+    this.via = this.via === servers ? leader : servers;
+    this.published = 0;
+  }
+
+  count(): string {
+    this.published += 1;
+    return this.via;
+  }
+}
+
 /** A consumer as the servers keep it. */
 interface ServerConsumer {
   next: number;
@@ -33,12 +58,14 @@ interface ServerConsumer {
   readonly survives: boolean;
 }
 
+const publishesPerWay = 20;
 const messageOverheadBytes = 100;
 const fetchMs = limits.jetstreamFetchMs + 2 * limits.jetstreamHeartbeatMs;
 
 export class SimulatedStream implements VolumeStream {
   readonly name: string;
   readonly bodyBytesMax = limits.jetstreamMessageBytesMax - limits.jetstreamMarginBytes;
+  readonly way = new RestlessWay();
   private readonly home: StreamHome;
 
   constructor(home: StreamHome) {
@@ -101,7 +128,8 @@ export class SimulatedStream implements VolumeStream {
     const { nats, process } = this.home;
     const copy = Uint8Array.from(body);
     try {
-      const outcome = await nats.call(process, { changes: true, timeoutMs: answerMs }, () => {
+      const ask = { changes: true, timeoutMs: answerMs, via: this.way.count() };
+      const outcome = await nats.call(process, ask, () => {
         const done = nats.stream(this.name).publish(epoch, lastSequence, copy, process.name);
         if (done === "nobody") throw new NoResponder("nobody captures the subject");
         return done;
@@ -128,6 +156,10 @@ export class SimulatedStream implements VolumeStream {
       callback(Number(Buffer.from(data).toString())),
     );
     return () => subscription.close();
+  }
+
+  followLeader(): () => void {
+    return () => undefined;
   }
 
   epochOfSubject(subject: string): number | null {

@@ -3,6 +3,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { PublishFailure } from "#shared/adapters/write-log/jetstream-errors.ts";
 import type { LogStream } from "#shared/adapters/write-log/jetstream-stream.ts";
+import { onlyWay } from "#shared/adapters/write-log/jetstream-way.ts";
 import { PublishWindow } from "#shared/adapters/write-log/jetstream-window.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 
@@ -26,6 +27,7 @@ beforeEach(() => {
   told = [];
   givenBack = [];
   const stream = {
+    way: onlyWay,
     giveBack: (body: Uint8Array) => void givenBack.push(body[0] ?? 0),
     publish: (epoch: number, lastSequence: number, body: Uint8Array, answerMs: number) => {
       const { promise, resolve } = Promise.withResolvers<number | PublishFailure>();
