@@ -7,6 +7,7 @@ import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { removeLogStream } from "#shared/adapters/write-log/jetstream-removal.ts";
 import type { PlacementGround } from "#shared/domain/placement.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { ApiConfig } from "#shared/shell/cluster-config.ts";
 import { openCluster } from "#shared/shell/cluster-connection.ts";
@@ -16,6 +17,7 @@ import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-ad
 import type { ApiSubject } from "./api-subject.ts";
 import { Arrivals } from "./engine/arrivals.ts";
 import { type ApiJobs, ClusterBucket, type ClusterBucketOptions } from "./engine/cluster-bucket.ts";
+import { ClusterClones, type ClusterClonesOptions } from "./engine/cluster-clones.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
@@ -60,7 +62,9 @@ export async function openClusterApi(
     volumes: () => catalog.list().filter(({ state }) => state === "active"),
     onNote,
   });
+  const clones = clonesOf(volumes, reading, { catalog, map, past, clock, random, jobs: home.jobs });
   const pasts = new ClusterPast({
+    clones,
     past,
     leases,
     bus,
@@ -79,19 +83,14 @@ export async function openClusterApi(
     config.name,
   );
   const bucket = bucketOf(home, reading.store, { bus, clock, random });
-  let closed = false;
-  const place = (): void => {
-    if (!closed) void placing.tend().finally(() => clock.after(placingMs, place));
+  const tend = async (): Promise<void> => {
+    await volumes.finishDeletions();
+    await clones.tend();
   };
-  const tend = (): void => {
-    if (closed) return;
-    volumes
-      .finishDeletions()
-      .catch((cause: unknown) => onNote(`warning: ${(cause as Error).message}`))
-      .finally(() => clock.after(deletionsMs, tend));
-  };
-  tend();
-  place();
+  const stops = [
+    repeat(clock, deletionsMs, tend, onNote),
+    repeat(clock, placingMs, async () => placing.tend(), onNote),
+  ];
   return {
     subject: subjectOf(config, home.version, volumes, { placing, past: pasts, bucket, arrivals }),
     readiness: () => {
@@ -100,11 +99,48 @@ export async function openClusterApi(
       return { ready: away === null, missing: away === null ? [] : [away], detail };
     },
     close: async () => {
-      closed = true;
+      for (const stop of stops) stop();
+      clones.close();
       await schedules.stop();
       await close();
     },
   };
+}
+
+/** Until it is stopped; what fails is told, and done again. */
+function repeat(
+  clock: Clock,
+  everyMs: number,
+  work: () => Promise<void>,
+  onNote: (text: string) => void,
+): () => void {
+  let stopped = false;
+  const run = (): void => {
+    if (stopped) return;
+    work()
+      .catch((cause: unknown) => onNote(`warning: ${(cause as Error).message}`))
+      .finally(() => clock.after(everyMs, run));
+  };
+  run();
+  return () => {
+    stopped = true;
+  };
+}
+
+function clonesOf(
+  volumes: ClusterVolumes,
+  reading: ClusterHistories,
+  parts: Pick<ClusterClonesOptions, "catalog" | "map" | "past" | "clock" | "random" | "jobs">,
+): ClusterClones {
+  return new ClusterClones({
+    ...parts,
+    require: (name) => volumes.require(name),
+    show: (name) => volumes.show(name),
+    replicasOf: (record) => volumes.replicasOf(record),
+    ground: () => volumes.ground(),
+    historyOf: (record) => reading.historyOf(record),
+    images: reading.images,
+  });
 }
 
 /** What the engine works with, opened; nothing stays open where it fails. */

@@ -111,6 +111,7 @@ export const jobRoutes = (subject: ApiSubject) => {
                 point: wanted.point,
                 sizeBytes: wanted.size === undefined ? null : sizeOf(wanted.size),
                 durability: wanted.durability ?? null,
+                ...(wanted.replicas === undefined ? {} : { replicas: wanted.replicas }),
                 policy: policyFrom(wanted),
               }),
             );

@@ -135,7 +135,11 @@ export const commands: readonly Command[] = [
         summary: "when a write counts as safe: at its reply (write, default), or at flush",
       },
       reads,
-      { name: "replicas", value: "N", summary: "images on so many storage nodes, in a cluster (default 1)" },
+      {
+        name: "replicas",
+        value: "N",
+        summary: "images on so many storage nodes, in a cluster (default 1; with --from the parent's)",
+      },
       ...policyFlags,
       detach,
     ],

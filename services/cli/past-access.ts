@@ -46,6 +46,7 @@ export class PastAccess {
       readonly point: string;
       readonly size?: number;
       readonly durability?: VolumeDurability;
+      readonly replicas?: number;
     },
   ): Promise<ApiStartedChange> {
     return await this.client.call("POST", `${pathOf(parent)}/clones`, wanted);

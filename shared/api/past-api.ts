@@ -82,6 +82,9 @@ const CreateClone = Schema.Struct({
   point: Schema.String,
   size: Schema.optionalKey(Size),
   durability: Schema.optionalKey(Durability),
+  replicas: Schema.optionalKey(Schema.Int).annotate({
+    description: "in a cluster; without: as many as the parent has",
+  }),
   ...Policy,
 });
 const Tier = Schema.Struct({ coldAfter: Schema.optionalKey(Span) });

@@ -37,6 +37,13 @@ export interface PlacementRecord {
   /** Size of the disk before entry 1: what an image begins with. */
   readonly beginBytes: number;
   readonly replicas: readonly ReplicaPlace[];
+  /** Of a clone: the disk before entry 1 is this point of its parent, with zeroes behind it up to beginBytes. */
+  readonly origin?: PlacementOrigin;
+}
+
+export interface PlacementOrigin {
+  readonly volumeId: string;
+  readonly lsn: number;
 }
 
 /** There is one: the node gets no replicas, and those that it has are moved away. */

@@ -309,7 +309,7 @@ export const limits = {
   replicaCopiesPerPeer: 2,
   /** What a fill asks for at once; holes of that length are one message, so that an empty TiB takes 16,384 of them. */
   replicaCopyRangeBytes: 64 * MiB,
-  bucketFill: { fillsMax: 2, readsMax: 4 }, // of a node, extents of each: 64 MiB
+  bucketFill: { fillsMax: 2, readsMax: 4, cloneReadsMax: 32 }, // of a node, extents of each: 64 MiB; clones: 16 MiB
   /** A fill that gets nothing from anybody for so long begins again: its log may be gone. */
   replicaFillPatienceMs: 60_000,
   /** Replicas are held at one LSN at most so long while they are compared: the overlay fills meanwhile. */

@@ -26,4 +26,6 @@ export interface ReplicaReport {
   readonly allocatedBytes: number;
   /** Bytes that entries may still take in its image. */
   readonly roomBytes: number;
+  /** Of a clone: extents whose bytes are in the bucket still, in part or wholly. Absent: none. */
+  readonly remoteExtents?: number;
 }

@@ -11,6 +11,7 @@ import {
   leaseStates,
   machineNameMistake,
   type NodeRecord,
+  type PlacementOrigin,
   type PlacementRecord,
   type PoolOrder,
   type PoolOrders,
@@ -26,8 +27,8 @@ import { fields, integer, list, nullable, oneOf, type Shape, text } from "./json
 
 /** 16 pools of 16 tags each stay far below it. */
 export const clusterRecordBytesMax = 64 * 1024;
-/** 2: a placement with a replica that leaves. Everything else is 1. */
-const versions = [1, 2] as const;
+/** 2: a placement with a replica that leaves. 3: that of a clone. Everything else is 1. */
+const versions = [1, 2, 3] as const;
 type RecordVersion = (typeof versions)[number];
 
 export interface ClusterRecords {
@@ -64,7 +65,11 @@ const placeOrLeaving: Shape = (value, at) =>
     ? leavingPlace(value, at)
     : place(value, at);
 const placementOf = (replicas: Shape): Shape =>
-  fields<PlacementRecord>({ volumeId: text(idPattern), beginBytes: integer(512), replicas });
+  fields<Omit<PlacementRecord, "origin">>({
+    volumeId: text(idPattern),
+    beginBytes: integer(512),
+    replicas,
+  });
 
 const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
   node: fields<NodeRecord>({
@@ -100,14 +105,24 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
 
 /** One place more than replicas: the one that takes over from the one that leaves. */
 const leavingPlacement = placementOf(list(placeOrLeaving, limits.replicasMax + 1, 1));
+/** Of version 1 or 2, or empty; and where the disk begins: who does not know of that would begin with an empty one. */
+const clonePlacement: Shape = fields<Required<PlacementRecord>>({
+  volumeId: text(idPattern),
+  beginBytes: integer(512),
+  replicas: list(placeOrLeaving, limits.replicasMax + 1),
+  origin: fields<PlacementOrigin>({ volumeId: text(idPattern), lsn: integer() }),
+});
 
 function shapeOf(kind: keyof ClusterRecords, version: RecordVersion): Shape | null {
   if (version === 1) return shapes[kind];
-  return kind === "placement" ? leavingPlacement : null;
+  if (kind !== "placement") return null;
+  return version === 2 ? leavingPlacement : clonePlacement;
 }
 
 function versionOf(record: ClusterRecords[keyof ClusterRecords]): RecordVersion {
-  return "replicas" in record && record.replicas.some(({ leaving }) => leaving === true) ? 2 : 1;
+  if (!("replicas" in record)) return 1;
+  if (record.origin !== undefined) return 3;
+  return record.replicas.some(({ leaving }) => leaving === true) ? 2 : 1;
 }
 
 export function encodeClusterRecord<K extends keyof ClusterRecords>(

@@ -205,6 +205,7 @@ function reportValues(report: ReplicaReport): PackedValue[] {
     report.sizeBytes,
     report.allocatedBytes,
     report.roomBytes,
+    ...(report.remoteExtents === undefined ? [] : [report.remoteExtents]),
   ];
 }
 
@@ -246,8 +247,8 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   if (!Object.hasOwn(elements, text)) return null;
   const type = text as ReplicaMessage["type"];
   if (type === "repair") return repairOf(reader, count);
+  if (type === "state") return stateOf(reader, count);
   if (elements[type] !== count) return null;
-  if (type === "state") return stateOf(reader);
   if (type === "place") return placeOf(reader);
   if (type === "mark") return { type, name: reader.text() };
   if (type === "collect") {
@@ -323,7 +324,8 @@ function placeOf(reader: PackedReader): PlaceAnswer | null {
   return { type: "place", line, epoch, appliedLsn, checksum, sequence, sizeBytes };
 }
 
-function stateOf(reader: PackedReader): StateMessage | null {
+function stateOf(reader: PackedReader, count: number): StateMessage | null {
+  if (count !== elements.state && count !== elements.state + 1) return null;
   const node = reader.text();
   const host = reader.text();
   const condition = reader.text();
@@ -341,6 +343,7 @@ function stateOf(reader: PackedReader): StateMessage | null {
       sizeBytes: reader.number(),
       allocatedBytes: reader.number(),
       roomBytes: reader.number(),
+      ...(count > elements.state ? { remoteExtents: reader.number() } : {}),
     },
   };
 }

@@ -1,7 +1,9 @@
 /*
  * The newest disk of a volume that the bucket has, for a storage node that fills a replica from it (docs/specs/replica-fill.md, "From the
- * bucket"). Implemented by adapters/history/bucket-images.ts; used by services/storage/engine/fill-from-bucket.ts.
+ * bucket"), and the points that clones begin with. Implemented by adapters/history/bucket-images.ts; used by
+ * services/storage/engine/ (fill-from-bucket.ts, kept-replica.ts) and services/api/engine/cluster-clones.ts.
  */
+import type { PointPin } from "#shared/domain/archive.ts";
 import type { PointSource } from "./history.ts";
 
 /** Where in the log the bucket ends: the disk is exactly the fold up to there, and the log goes on behind it. */
@@ -12,6 +14,8 @@ export interface ArchivedPlace {
   readonly lsn: number;
   /** Of the batch that ends there; 0n where the line begins behind it, as after a rescue: then no log can be checked against it. */
   readonly checksum: bigint;
+  /** Points that this manifest keeps for others. */
+  readonly pins: readonly PointPin[];
 }
 
 export interface ArchivedImages {
@@ -27,4 +31,6 @@ export interface ArchivedImages {
    * open as a process may have. Rejects as VolumeHistory.open(). Whoever opened it closes it.
    */
   open(volumeId: string, lsn: number): Promise<PointSource>;
+  /** The same without a turn: read here and there, for as long as a clone is not whole. */
+  point(volumeId: string, lsn: number): Promise<PointSource>;
 }

@@ -91,6 +91,8 @@ export interface NewFromPoint {
   readonly sizeBytes: number | null;
   /** Null: the parent's. */
   readonly durability: VolumeDurability | null;
+  /** Of a cluster; absent: as many as the parent has. */
+  readonly replicas?: number;
   readonly policy: Partial<HistoryPolicy>;
 }
 

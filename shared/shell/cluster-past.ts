@@ -2,12 +2,14 @@
  * The past of a cluster's volumes as a process reads it: the bucket that all of them share, and histories over it and the logs. Opened
  * by the cluster layers of gateway, api and archiver; without a bucket every question is refused with what to do.
  */
+import { BucketImages } from "#shared/adapters/history/bucket-images.ts";
 import { Histories } from "#shared/adapters/history/histories.ts";
 import { RemoteHistories } from "#shared/adapters/history/remote-histories.ts";
 import { openObjectStore } from "#shared/adapters/object-store/open-object-store.ts";
 import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follower.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { VolumeHistory } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
@@ -27,6 +29,8 @@ export interface ClusterPastParts {
 export interface ClusterPast {
   readonly store: ObjectStore | null;
   readonly histories: Histories | null;
+  /** The bucket alone, as it is now. */
+  readonly images: ArchivedImages | null;
   readonly logOf: (volumeId: string) => LogFollower;
   /** Throws Invalid where the volume has no past, or this process no bucket. */
   historyOf(record: VolumeRecord): VolumeHistory;
@@ -45,6 +49,7 @@ export async function openClusterPast(parts: ClusterPastParts): Promise<ClusterP
     return {
       store: null,
       histories: null,
+      images: null,
       logOf,
       historyOf: ({ name }) => {
         throw noBucket(name);
@@ -59,6 +64,7 @@ export async function openClusterPast(parts: ClusterPastParts): Promise<ClusterP
   return {
     store,
     histories,
+    images: new BucketImages({ place: store.place, clock, openStore: async () => store }),
     logOf,
     historyOf: (record) => {
       if (past.historyOf(record.id) === null) throw noPast(record.name);

@@ -1,5 +1,6 @@
 // The past of a cluster's volume as its users see it, by the real commands and NBD: snapshots, points by name, LSN and time at a gateway that
-// does not serve the volume, first from the log alone and then from the bucket, timeline and changes; and a deletion that the bucket is told.
+// does not serve the volume, first from the log alone and then from the bucket, timeline and changes; a clone that outlives its parent; and a
+// deletion that the bucket is told.
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { attach, type GatewayPlace } from "../tools/cluster-process.ts";
@@ -37,12 +38,47 @@ async function diskAt({ port }: GatewayPlace, point: string): Promise<Buffer> {
   return disk;
 }
 
+/** A clone of disk0 at the snapshot that is gone, which is larger: it is the parent's disk and zeroes, and its own from its first entry on. */
+async function cloneOf(
+  { port }: GatewayPlace,
+  atFirst: Buffer,
+  lsn: number,
+): Promise<{ isWhole(): Promise<void> }> {
+  const words = ["elsewhere", "--from", `disk0@lsn:${lsn}`, "--size", "20M"];
+  expect(await json("volume", "create", ...words)).toMatchObject({
+    volume: { name: "elsewhere", sizeBytes: 20 * MiB, past: { origin: { name: "disk0", lsn } } },
+    point: { lsn },
+    job: { kind: "create from", state: "done" },
+  });
+  const kept = await varve(["volume", "delete", "disk0", ...api]);
+  expect([kept.code, kept.stderr]).toEqual([2, expect.stringContaining("is still read from by elsewhere")]);
+  const model = Buffer.concat([atFirst, Buffer.alloc(4 * MiB)]);
+  const client = await attach(port, "elsewhere");
+  expect((await readWhole(client, model.length)).equals(model)).toBe(true);
+  await client.write(MiB - 512, Buffer.alloc(1024, 9));
+  model.fill(9, MiB - 512, MiB + 512);
+  const shown = async (): Promise<unknown> => json("volume", "show", "elsewhere");
+  await expect.poll(shown, { timeout: 15_000 }).toMatchObject({
+    past: { heldLsn: 2, extents: { local: 5, total: 5 } },
+  });
+  const isWhole = async (): Promise<void> => {
+    expect((await readWhole(client, model.length)).equals(model)).toBe(true);
+    // Of its past the bucket has entry 2; what lies below is its parent's, which is gone.
+    const point = await NbdClient.connect(`127.0.0.1:${port}`, "elsewhere@lsn:2");
+    expect((await readWhole(point, model.length)).equals(model)).toBe(true);
+    await point.disconnect();
+    await client.disconnect();
+    expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
+  };
+  return { isWhole };
+}
+
 describe("the past of a cluster's volume", () => {
   test("opens at any gateway, from the log and from the bucket, by name, LSN and time", async () => {
-    await past.lab.storage("shelf");
+    const bucket = past.bucketUrl;
+    await past.lab.storage("shelf", { bucket });
     await expect.poll(async () => json("node", "list"), { timeout: 15_000 }).toHaveLength(1);
     await json("volume", "create", "disk0", "--size", "16M");
-    const bucket = past.bucketUrl;
     const [one, two] = [
       await past.lab.gateway("gate-1", { bucket }),
       await past.lab.gateway("gate-2", { bucket }),
@@ -91,11 +127,13 @@ describe("the past of a cluster's volume", () => {
     expect(await json("snapshot", "create", "disk0", "last")).toMatchObject({ name: "last" });
     expect((await diskAt(two, "last")).equals(model)).toBe(true);
 
+    const clone = await cloneOf(two, atFirst, first.lsn);
     await json("volume", "delete", "disk0");
     const reader = join(repositoryDir, "test", "oracle", "read_bucket.py");
     await expect.poll(async () => past.logEnd(id), { timeout: 30_000, interval: 500 }).toBe(null);
     const listed = await run("/usr/bin/python3", [reader, past.bucket, "list"]);
     expect(listed.stdout).toMatch(/disk0.*deleted/);
+    await clone.isWhole();
   }, 240_000);
 
   test("ends with its window: an archiver collects, killed while it deletes, and snapshots stay as they were", async () => {
@@ -133,7 +171,6 @@ describe("the past of a cluster's volume", () => {
     expect(await json("bucket", "usage")).toMatchObject({ place: past.bucketUrl });
     for (const words of [
       ["scrub", "disk0"],
-      ["volume", "create", "other", "--from", "disk0@kept"],
       ["volume", "rollback", "disk0", "--to", "kept"],
     ]) {
       const refused = await varve([...words, ...api]);

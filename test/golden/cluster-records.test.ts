@@ -98,7 +98,21 @@ describe("cluster records", () => {
     expect(wrong(2, { ...moving, replicas: [{ node: "shelf", pool: "ssd", leaving: false }] })).toBe(
       "Corrupt",
     );
-    expect(wrong(3, moving)).toBe("Invalid");
+    expect(wrong(3, moving)).toBe("Corrupt");
+    expect(wrong(4, moving)).toBe("Invalid");
+  });
+
+  test("a placement is of version 3 where it is a clone's, and is never read without its origin", () => {
+    const origin = { volumeId: "00112233aabbccdd", lsn: 7 };
+    for (const one of [placement, moving, { ...placement, replicas: [] }]) {
+      const written = encodeClusterRecord("placement", { ...one, origin });
+      expect(written.toString()).toContain('"version":3');
+      expect(decodeClusterRecord("placement", written, "p")).toEqual({ ...one, origin });
+    }
+    for (const version of [1, 2]) {
+      const document = { format: "varve-placement", version, record: { ...placement, origin } };
+      expect(() => decodeClusterRecord("placement", signed(document), "p")).toThrow(/origin/);
+    }
   });
 
   test("every flipped bit, every cut and every surplus byte is found", () => {

@@ -50,6 +50,22 @@ const messages: readonly ReplicaMessage[] = [
       roomBytes: 2 ** 39,
     },
   },
+  {
+    type: "state",
+    report: {
+      node: "shelf",
+      host: "shelf.lan",
+      condition: "following",
+      reason: "the batch at LSN 13 does not continue the image",
+      appliedLsn: 12,
+      checkpointLsn: 7,
+      epoch: 3,
+      sizeBytes: 2 ** 40,
+      allocatedBytes: 2 ** 33,
+      roomBytes: 2 ** 39,
+      remoteExtents: 17,
+    },
+  },
   { type: "where" },
   {
     type: "place",

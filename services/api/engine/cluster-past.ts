@@ -29,12 +29,16 @@ import type {
   HistoryView,
   HistoryWindow,
   JobView,
+  NewFromPoint,
   PastAdministration,
+  StartedChange,
 } from "#shared/ports/past-administration.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import type { ApiJobs } from "./cluster-bucket.ts";
+import type { ClusterClones } from "./cluster-clones.ts";
+import { notYet } from "./cluster-errors.ts";
 
 export interface ClusterPastOptions {
   readonly require: (name: string) => VolumeRecord;
@@ -47,6 +51,7 @@ export interface ClusterPastOptions {
   readonly historyOf: (record: VolumeRecord) => VolumeHistory;
   readonly logOf: (volumeId: string) => LogFollower;
   readonly jobs: Pick<ApiJobs, "list" | "show">;
+  readonly clones: Pick<ClusterClones, "createFrom">;
   readonly allocateSlab: (bytes: number) => Slab;
 }
 
@@ -138,12 +143,10 @@ export class ClusterPast implements PastAdministration {
     return this.#options.show(volume);
   }
 
-  /** A clone's replicas would be filled from the bucket, which storage nodes don't read: it is copied by whoever wants it. */
-  createFrom = async ({ parent }: { readonly parent: string }): Promise<never> => {
-    throw copyIt(this.#options.require(parent).name, "cloned");
-  };
+  createFrom = async (wanted: NewFromPoint): Promise<StartedChange> =>
+    await this.#options.clones.createFrom(wanted);
   rollback = async (volume: string): Promise<never> => {
-    throw copyIt(this.#options.require(volume).name, "rolled back");
+    throw cloneIt(this.#options.require(volume).name);
   };
   fill = async (volume: string): Promise<never> => {
     throw notYet(this.#options.require(volume).name, "filled");
@@ -206,18 +209,9 @@ function noMark(name: string, detail: string): VarveError {
   });
 }
 
-function copyIt(name: string, what: string): VarveError {
-  return new VarveError("NotInCluster", "Invalid", `volume ${name} can't be ${what} in a cluster`, {
-    hint:
-      "Make a volume of the point's size, then: nbdcopy --destination-is-zero --flush " +
-      `nbd://GATEWAY/${name}@POINT nbd://GATEWAY/NEW. Nothing was changed.`,
-    fields: { name },
-  });
-}
-
-function notYet(name: string, what: string): VarveError {
-  return new VarveError("NotInCluster", "Invalid", `volume ${name} can't be ${what} in a cluster`, {
-    hint: "This works with varve up on one machine only. Nothing was changed.",
+function cloneIt(name: string): VarveError {
+  return new VarveError("NotInCluster", "Invalid", `volume ${name} can't be rolled back in a cluster`, {
+    hint: `Make a volume of the point, and use that: varve volume create NEW --from ${name}@POINT. Nothing was changed.`,
     fields: { name },
   });
 }

@@ -39,6 +39,8 @@ import type {
 } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { madeOf, replicaCount, stillUnfinished } from "./arrivals.ts";
+import { requireNotNeeded } from "./clone-rules.ts";
+import { noHistory, notYet, writeOnly } from "./cluster-errors.ts";
 import { clusterPastView } from "./cluster-past-view.ts";
 import { requireNode, requirePools } from "./node-rules.ts";
 
@@ -128,9 +130,13 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     const record = this.#unfinished(name) ?? this.require(name);
     const lease = this.#serving(record.id);
     if (lease !== null) throw stillServed(name, lease);
-    const gone = ({ move: _move, ...one }: VolumeRecord): VolumeRecord => ({ ...one, state: "deleting" });
-    await this.#options.catalog.change(record.id, gone);
-    const { clock } = this.#options;
+    const { clock, catalog, past } = this.#options;
+    const replicasOf = (one: VolumeRecord): readonly ReplicaView[] => this.replicasOf(one);
+    await catalog.change(record.id, ({ move: _move, ...one }) => {
+      // By the catalogue as it is then: a clone that is made meanwhile finds its parent gone, or is found.
+      requireNotNeeded(record, catalog.list(), { past, replicasOf });
+      return { ...one, state: "deleting" };
+    });
     const endMs = clock.monotonicMs() + deletedMs;
     while (!(await this.#finishDeletion(record.id)) && clock.monotonicMs() < endMs) {
       await new Promise<void>((resolve) => {
@@ -219,16 +225,8 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   replicas(volume: string | null): readonly ReplicaView[] {
-    const { map, catalog, clock } = this.#options;
-    const records = volume === null ? catalog.list() : [this.require(volume)];
-    const nowMs = clock.monotonicMs();
-    return records.flatMap(({ id, name }) =>
-      (map.placementOf(id)?.replicas ?? []).map(({ node, pool, leaving }) => {
-        const heard = this.#reports.get(keyOf(id, node));
-        const fresh = heard !== undefined && nowMs - heard.atMs <= limits.replicaSilentMs;
-        return { volume: name, node, pool, leaving: leaving === true, report: fresh ? heard.report : null };
-      }),
-    );
+    const records = volume === null ? this.#options.catalog.list() : [this.require(volume)];
+    return records.flatMap((record) => this.replicasOf(record));
   }
 
   attachments(): readonly AttachmentView[] {
@@ -281,6 +279,17 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     };
   }
 
+  /** As they said last. */
+  replicasOf({ id, name }: VolumeRecord): readonly ReplicaView[] {
+    const { map, clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    return (map.placementOf(id)?.replicas ?? []).map(({ node, pool, leaving }) => {
+      const heard = this.#reports.get(keyOf(id, node));
+      const fresh = heard !== undefined && nowMs - heard.atMs <= limits.replicaSilentMs;
+      return { volume: name, node, pool, leaving: leaving === true, report: fresh ? heard.report : null };
+    });
+  }
+
   #serving(id: string): LeaseRecord | null {
     const lease = this.#options.leases.view(`volume.${id}`);
     return lease !== null && lease.state === "held" ? lease : null;
@@ -330,7 +339,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       imagePath: places.join(", "),
       logPath: `NATS stream varve-log-${record.id}`,
       figures: null,
-      past: clusterPastView(this.#options.past, record.id),
+      past: clusterPastView(this.#options.past, record, this.replicasOf(record)),
     };
   }
 }
@@ -354,36 +363,5 @@ function stillServed(name: string, { holder, address }: LeaseRecord): VarveError
   return new VarveError("VolumeAttachedError", "Retry", `volume ${name} is served by gateway ${holder}`, {
     hint: `Disconnect its clients at ${address}; the gateway lets it go 30 s later. Nothing was changed.`,
     fields: { name, holder },
-  });
-}
-
-function writeOnly(name: string): VarveError {
-  return new VarveError(
-    "FlushVolumeRefused",
-    "Invalid",
-    `volume ${name}: a cluster has durability write only`,
-    {
-      hint: "A client that fails over to another gateway could not know of lost answers.",
-      fields: { name },
-    },
-  );
-}
-
-function noHistory(name: string): VarveError {
-  return new VarveError(
-    "NoHistoryInCluster",
-    "Invalid",
-    `volume ${name}: this api has no bucket to keep history in`,
-    {
-      hint: "Start varve api with --bucket, the archivers' one, or leave the policy out. Nothing was changed.",
-      fields: { name },
-    },
-  );
-}
-
-function notYet(name: string, what: string): VarveError {
-  return new VarveError("NotInCluster", "Invalid", `volume ${name} can't be ${what} in a cluster`, {
-    hint: "This works with varve up on one machine only. Nothing was changed.",
-    fields: { name },
   });
 }

@@ -89,6 +89,14 @@ export class ArchivedVolume {
     if (archive === null || facts === this.#facts) return;
     this.#facts = facts;
     archive.factsChanged().catch(() => undefined); // the archive itself tells of a bucket that is away
+    this.#archivePins(archive);
+  }
+
+  /** Who pins a point waits until the bucket has it (docs/specs/cluster.md#clones). */
+  #archivePins(archive: VolumeArchive): void {
+    const pins = this.#setting.past.historyOf(this.record.id)?.pins ?? [];
+    const lsn = pins.reduce((most, pin) => Math.max(most, pin.lsn), 0);
+    if (lsn > archive.status().archivedLsn) archive.archive(lsn).catch(() => undefined); // the archive tells why
   }
 
   /** Says what changed since it was said last. Called now and then; a report that fails is made again. */
@@ -191,6 +199,7 @@ export class ArchivedVolume {
         abandoned: isOver,
       });
       tenure.archive = await opening;
+      this.#archivePins(tenure.archive);
       // One that stopped by itself is opened again under a new epoch, after a while.
       while (!isOver() && tenure.archive.status().state !== "stopped") {
         await Promise.race([over, new Promise<void>((resolve) => void clock.after(againMs, resolve))]);

@@ -209,7 +209,7 @@ export class ManifestPublisher {
     };
   }
 
-  /** What the host knows. A snapshot of an entry that is not archived waits for the next manifest. */
+  /** What the host knows. A snapshot or pin of an entry that is not archived waits for the next manifest. */
   private withFacts(manifest: VolumeManifest, facts: ManifestFacts): VolumeManifest {
     const { subject, lineNumber, parts } = this.options;
     const { origin, beginBytes, historyMs, deletedAtMs, pins, snapshots } = facts;
@@ -223,7 +223,7 @@ export class ManifestPublisher {
       historyMs,
       policy: { residency, coldAfterMs, bucketAway },
       deletedAtMs,
-      pins,
+      pins: pins.filter((pin) => pin.lsn <= manifest.archivedLsn),
       snapshots: snapshots.filter((snapshot) => snapshot.lsn <= manifest.archivedLsn),
       lineNumber,
       line: subject.log.line,

@@ -60,12 +60,14 @@ async function createFrom(line: CommandLine, from: string): Promise<number> {
   }
   const size = line.values.get("size")?.[0];
   const durability = durabilityOf(line);
+  const replicas = replicasOf(line);
   const access = new PastAccess(line);
   const started = await access.clone(from.slice(0, at), {
     name: nameOf(line),
     point: from.slice(at + 1),
     ...(size === undefined ? {} : { size: byteSizeFrom(size, "--size") }),
     ...(durability === null ? {} : { durability }),
+    ...(replicas === null ? {} : { replicas }),
     ...policyOf(line),
   });
   if (!wantsJson(line))

@@ -5,6 +5,7 @@
  */
 import type { ExtentRun, SnapshotRecord } from "#shared/domain/archive.ts";
 import { checkBlockRange } from "#shared/domain/block-range.ts";
+import { cloneSize } from "#shared/domain/clone-size.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { HistoryRecord } from "#shared/domain/history-record.ts";
 import { type HistoryPolicy, newHistoryRecord } from "#shared/domain/history-record.ts";
@@ -158,8 +159,7 @@ export class PastChanges implements PastAdministration {
       await host.requireFreeName(wanted.name);
       const point = await this.archivedPoint(parent, wanted.point);
       const pointBytes = await (await parent.past.reading()).sizeAt(point.lsn);
-      const sizeBytes = wanted.sizeBytes ?? pointBytes;
-      if (sizeBytes < pointBytes) throw tooSmall(wanted, sizeBytes, pointBytes);
+      const sizeBytes = cloneSize(wanted, pointBytes);
       const id = host.newId();
       const record: VolumeRecord = {
         id,
@@ -318,16 +318,4 @@ export function extentRuns(ranges: readonly ByteRange[]): readonly ExtentRun[] {
 
 function rangeText(range: { readonly fromMs: number; readonly toMs: number }): string {
   return `${timeText(range.fromMs)} to ${timeText(range.toMs)}`;
-}
-
-function tooSmall(wanted: NewFromPoint, sizeBytes: number, pointBytes: number): VarveError {
-  return new VarveError(
-    "CloneTooSmallError",
-    "Invalid",
-    `${wanted.parent}@${wanted.point} has ${pointBytes} bytes; ${sizeBytes} bytes would cut off its end`,
-    {
-      hint: "Leave out the size, or give a larger one; shrink the new volume afterwards with volume resize --shrink.",
-      fields: { sizeBytes: pointBytes, wantedBytes: sizeBytes },
-    },
-  );
 }

@@ -1,8 +1,9 @@
 /*
  * The bucket as the source of a fill: the disk at the newest LSN that it has, extent by extent, exact, so that the log goes on behind it. A
- * volume of which the bucket has nothing that fits begins empty, while its log has everything. Read by fill-copy.ts; below it the reader of
- * the past (adapters/history/bucket-images.ts). Rules: docs/specs/replica-fill.md, "From the bucket".
+ * volume of which the bucket has nothing that fits begins empty, or a clone with its parent's point, while its log has everything. Read by
+ * fill-copy.ts; below it the reader of the past (adapters/history/bucket-images.ts). Rules: docs/specs/replica-fill.md, "From the bucket".
  */
+import type { PlacementOrigin } from "#shared/domain/cluster.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ArchivedImages } from "#shared/ports/archived-images.ts";
@@ -14,6 +15,8 @@ export interface BucketSourceOptions {
   readonly volumeId: string;
   /** Size of the disk before entry 1. */
   readonly beginBytes: number;
+  /** What it is before entry 1; null: all zero. */
+  readonly origin?: PlacementOrigin | null;
   readonly images: ArchivedImages;
   readonly log: FillLog;
   readonly signal: AbortSignal;
@@ -40,7 +43,7 @@ export class FillFromBucket implements FillSource {
   }
 
   async begin(): Promise<FillStart> {
-    const { volumeId, beginBytes, images, log } = this.#options;
+    const { volumeId, images, log } = this.#options;
     const end = await log.end();
     const found = await this.#unlessStopped(images.newest(volumeId));
     const oldestLsn = end?.oldestLsn ?? 1;
@@ -50,14 +53,11 @@ export class FillFromBucket implements FillSource {
       // A log that is gone is no empty disk: what was archived of it is all that there is.
       if (end === null && found !== null) throw logGone(this.name, found.lsn);
       if (oldestLsn > 1) throw nothingFits(this.name, found, { line: end?.line ?? "", oldestLsn });
-      return { line: "", epoch: 0, appliedLsn: 0, checksum: 0n, sequence: 0, sizeBytes: beginBytes };
+      return await this.#beforeEntry1();
     }
     const { line, epoch, lsn, checksum } = found;
-    const opening = images.open(volumeId, lsn);
-    const source = await this.#unlessStopped(opening, async () => (await opening).close());
-    this.#source = source;
+    const source = await this.#open(volumeId, lsn);
     this.#lsn = lsn;
-    await this.#unlessStopped(this.#survey(source));
     return { line, epoch, appliedLsn: lsn, checksum, sequence: 0, sizeBytes: source.sizeBytes };
   }
 
@@ -80,6 +80,21 @@ export class FillFromBucket implements FillSource {
     const source = this.#source;
     this.#source = null;
     await source?.close().catch(() => undefined); // nothing is read from it any more
+  }
+
+  /** A point is all zero behind its own end: a clone may be larger. */
+  async #beforeEntry1(): Promise<FillStart> {
+    const { beginBytes, origin = null } = this.#options;
+    if (origin !== null) await this.#open(origin.volumeId, origin.lsn);
+    return { line: "", epoch: 0, appliedLsn: 0, checksum: 0n, sequence: 0, sizeBytes: beginBytes };
+  }
+
+  async #open(volumeId: string, lsn: number): Promise<PointSource> {
+    const opening = this.#options.images.open(volumeId, lsn);
+    const source = await this.#unlessStopped(opening, async () => (await opening).close());
+    this.#source = source;
+    await this.#unlessStopped(this.#survey(source));
+    return source;
   }
 
   async #survey(source: PointSource): Promise<void> {

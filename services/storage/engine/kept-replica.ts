@@ -1,11 +1,11 @@
 /*
  * One replica that a placement gives this node, for as long as it does: makes or opens its image, follows the log with it, fills it from
  * the bucket or other nodes where the log no longer goes on, and answers whoever asks about it. Made by replica-set.ts; below it
- * replica-follower.ts and replica-fill.ts, one at a time. Rules: docs/specs/replica-fill.md.
+ * replica-follower.ts and replica-fill.ts, one at a time. Rules: docs/specs/replica-fill.md, of clones docs/specs/cluster.md#clones.
  *
  *   opening ─► following ─log released, repair─► filling ─► opening      any ─can't─► failed ─some seconds─► opening
  */
-import type { ReplicaPlace } from "#shared/domain/cluster.ts";
+import type { PlacementOrigin, ReplicaPlace } from "#shared/domain/cluster.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
 import { checkpointPathOf, fillPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { type ErrorKind, toVarveError, VarveError } from "#shared/domain/errors.ts";
@@ -18,6 +18,8 @@ import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import type { LocalReplica } from "#shared/ports/replica-image.ts";
+import { CloneTending, cloneBeginning, originSources } from "./clone-tending.ts";
 import { FillFromBucket } from "./fill-from-bucket.ts";
 import { FillFromPeers } from "./fill-from-peers.ts";
 import type { FillSource } from "./fill-source.ts";
@@ -36,12 +38,16 @@ export interface KeptReplicaOptions {
   readonly paths: VolumePaths;
   /** Size of the disk before entry 1. */
   readonly beginBytes: number;
+  /** What it is before entry 1, of a clone; null: all zero. */
+  readonly origin: PlacementOrigin | null;
   readonly store: FileStore;
   readonly clock: Clock;
   readonly bus: MessageBus;
   readonly log: LogFollower;
   readonly readSlots: ReadSlots;
   readonly copySlots: ReadSlots;
+  /** For reads that may wait for the bucket. */
+  readonly cloneSlots: ReadSlots;
   readonly fillBytesPerSecond: number | null;
   /** What the bucket has; null: this node was given none. */
   readonly archived: ArchivedImages | null;
@@ -61,6 +67,8 @@ export class KeptReplica {
   readonly #served: readonly Subscription[];
   readonly #stop = new AbortController();
   #follower: ReplicaFollower | null = null;
+  /** Fetches what of a clone is in the bucket only. */
+  #tending: CloneTending | null = null;
   #fill: ReplicaFill | null = null;
   /** Why neither of them runs. */
   #failure: VarveError | null = null;
@@ -102,8 +110,8 @@ export class KeptReplica {
   }
 
   report(): ReplicaReport {
-    if (this.#follower !== null) return this.#follower.report();
-    const { node, host, pool, record } = this.#options;
+    if (this.#follower !== null) return { ...this.#follower.report(), ...this.#tending?.report() };
+    const { node, host, pool, record, origin } = this.#options;
     // What failed before is told until another attempt gets further.
     const failure = this.#fill?.isCopying === true ? null : this.#failure;
     return {
@@ -117,6 +125,8 @@ export class KeptReplica {
       sizeBytes: record.sizeBytes,
       allocatedBytes: this.#fill?.copiedBytes ?? 0,
       roomBytes: Math.max(0, Math.floor(pool.roomBytes())),
+      // Until it is open nobody may count on it.
+      ...(origin === null ? {} : { remoteExtents: Math.ceil(record.sizeBytes / limits.extentBytes) }),
     };
   }
 
@@ -139,8 +149,9 @@ export class KeptReplica {
     if (this.#stop.signal.aborted) return;
     const { store, paths, record, onNote } = this.#options;
     try {
-      if ((await store.facts(fillPathOf(paths.image))) === null) await this.#open(0);
-      else this.#startFill();
+      const isToFill = (await store.facts(fillPathOf(paths.image))) !== null || (await this.#isCopiedClone());
+      if (isToFill) this.#startFill();
+      else await this.#open(0);
     } catch (cause) {
       const error = toVarveError(cause, `open the replica of ${record.name}`);
       if (error.message !== this.#failure?.message) {
@@ -150,15 +161,25 @@ export class KeptReplica {
     }
   }
 
+  /** A new replica of a clone on a node that does not read the bucket: an empty image would be another disk. */
+  async #isCopiedClone(): Promise<boolean> {
+    const { origin, archived, store, paths } = this.#options;
+    if (origin === null || archived !== null) return false;
+    return (await store.readWhole(checkpointPathOf(paths.image))) === null;
+  }
+
   async #open(exactFromLsn: number): Promise<void> {
-    const { node, host, record, pool, paths, beginBytes, store, clock, log } = this.#options;
+    const { node, host, record, pool, paths, beginBytes, origin, archived, store, clock, log } =
+      this.#options;
     if ((await store.readWhole(checkpointPathOf(paths.image))) === null) {
       await store.makeDirectory(paths.directory);
-      await pool.replicas.create({ ...record, sizeBytes: beginBytes }, paths);
+      const begin = origin === null ? undefined : cloneBeginning(origin);
+      await pool.replicas.create({ ...record, sizeBytes: beginBytes }, paths, begin);
     }
     // Before the image changes: what was granted before a crash is void.
     const grant = await this.#options.openGrant(paths.image);
-    const image = await pool.replicas.attach(record, paths).catch(async (cause: unknown) => {
+    const sources = origin === null || archived === null ? undefined : originSources(archived);
+    const image = await pool.replicas.attach(record, paths, sources).catch(async (cause: unknown) => {
       await grant?.close();
       throw cause;
     });
@@ -179,8 +200,15 @@ export class KeptReplica {
       },
     });
     this.#follower = follower;
+    if (origin !== null) this.#tending = this.#tend(image);
     follower.start();
     this.#options.onChange();
+  }
+
+  #tend(image: LocalReplica): CloneTending {
+    const { record, pool, fillBytesPerSecond, onChange, onNote } = this.#options;
+    const note = (text: string): void => onNote(`the replica of ${record.name}: ${text}`);
+    return new CloneTending({ replicas: pool.replicas, image, fillBytesPerSecond, onChange, onNote: note });
   }
 
   /** The log no longer goes on behind this replica; once there is a bucket or another one, that is copied. */
@@ -249,12 +277,12 @@ export class KeptReplica {
 
   /** The bucket, whose copy costs the other nodes nothing, then the others. */
   #sources(from: FillOrigin | null, signal = this.#stop.signal): readonly FillSource[] {
-    const { record, beginBytes, bus, log, pool, archived: images } = this.#options;
+    const { record, beginBytes, origin, bus, log, pool, archived: images } = this.#options;
     const common = { volumeId: record.id, log, signal };
     const peers = this.#options.peers().map(({ node }) => node);
     const sources: FillSource[] = [];
     if (images !== null && from !== "peers")
-      sources.push(new FillFromBucket({ ...common, beginBytes, images }));
+      sources.push(new FillFromBucket({ ...common, beginBytes, origin, images }));
     if (peers.length > 0 && from !== "bucket")
       sources.push(new FillFromPeers({ ...common, peers, bus, roomBytes: () => pool.roomBytes() }));
     return sources;
@@ -306,8 +334,10 @@ export class KeptReplica {
   }
 
   async #closeFollower(): Promise<void> {
-    const follower = this.#follower;
+    const [follower, tending] = [this.#follower, this.#tending];
     this.#follower = null;
+    this.#tending = null;
+    await tending?.close();
     if (follower === null) return;
     await follower.close();
     const { failure } = follower;
@@ -315,7 +345,9 @@ export class KeptReplica {
   }
 
   #answerRead(data: Uint8Array): Promise<Uint8Array | null> | Uint8Array | null {
-    if (this.#follower !== null) return answerRead(data, this.#follower, this.#options.readSlots);
+    const { readSlots, cloneSlots } = this.#options;
+    const slots = this.#tending === null || this.#tending.isWhole ? readSlots : cloneSlots;
+    if (this.#follower !== null) return answerRead(data, this.#follower, slots);
     const decoded = decodeMessage(data);
     if (isBadMessage(decoded)) return null;
     if (decoded.message.type === "ask") return encodeMessage({ type: "state", report: this.report() });

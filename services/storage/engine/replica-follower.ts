@@ -108,6 +108,7 @@ export class ReplicaFollower {
   report(): ReplicaReport {
     const { node, host, image, roomBytes } = this.#options;
     const { sizeBytes, appliedLsn, checkpointLsn, allocatedBytes } = image.state();
+    const remoteExtents = this.#remoteExtents();
     return {
       node,
       host,
@@ -119,7 +120,16 @@ export class ReplicaFollower {
       sizeBytes,
       allocatedBytes,
       roomBytes: Math.max(0, Math.floor(roomBytes())),
+      ...(remoteExtents === 0 ? {} : { remoteExtents }),
     };
+  }
+
+  /** Those that are partly here included. */
+  #remoteExtents(): number {
+    const { extents } = this.image;
+    if (extents === undefined || extents.nextRemote(0) === -1) return 0;
+    const { extents: all, localExtents } = extents.residency();
+    return all - localExtents;
   }
 
   /** See ReadGrant; null while nobody may. A newer writer's batches must not be on their way, and every byte must be in the file. */

@@ -57,6 +57,7 @@ export class ReplicaSet {
   readonly #options: ReplicaSetOptions;
   readonly #readSlots: ReadSlots;
   readonly #copySlots: ReadSlots;
+  readonly #cloneSlots: ReadSlots;
   readonly #noteSlab: Slab;
   readonly #kept = new Map<string, KeptReplica>();
   readonly #statesQueued = new Set<KeptReplica>();
@@ -73,6 +74,10 @@ export class ReplicaSet {
     this.#options = options;
     this.#readSlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaReadsMax);
     this.#copySlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaCopiesMax);
+    this.#cloneSlots = new ReadSlots(
+      (bytes) => options.store.allocateSlab(bytes),
+      limits.bucketFill.cloneReadsMax,
+    );
     this.#noteSlab = options.store.allocateSlab(limits.blockBytes);
     this.#tellAllLater();
   }
@@ -153,12 +158,14 @@ export class ReplicaSet {
         pool,
         paths: volumePaths(pool.dataDirectory, record.name),
         beginBytes: placement.beginBytes,
+        origin: placement.origin ?? null,
         store,
         clock,
         bus,
         log: logOf(record.id),
         readSlots: this.#readSlots,
         copySlots: this.#copySlots,
+        cloneSlots: this.#cloneSlots,
         fillBytesPerSecond,
         archived: this.#options.archived ?? null,
         peers: () => (map.placementOf(record.id)?.replicas ?? []).filter((one) => one.node !== node),

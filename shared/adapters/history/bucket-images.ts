@@ -57,8 +57,8 @@ export class BucketImages implements ArchivedImages {
     const { store } = await this.ready();
     const found = await latestManifest(store, volumeId);
     if (found === null || found.manifest.archivedLsn === 0) return null;
-    const { line, archivedEpoch: epoch, archivedLsn: lsn, archivedChecksum } = found.manifest;
-    return { line, epoch, lsn, checksum: BigInt(`0x${archivedChecksum}`) };
+    const { line, archivedEpoch: epoch, archivedLsn: lsn, archivedChecksum, pins } = found.manifest;
+    return { line, epoch, lsn, checksum: BigInt(`0x${archivedChecksum}`), pins };
   }
 
   async open(volumeId: string, lsn: number): Promise<PointSource> {
@@ -68,19 +68,22 @@ export class BucketImages implements ArchivedImages {
       });
     } else this.#open += 1;
     try {
-      // Not through the histories' own cache: a manifest that is some seconds old may not have this LSN yet.
-      const { store, histories } = await this.ready();
-      const load = async () => {
-        const found = await latestManifest(store, volumeId);
-        if (found === null) throw volumeNotInBucket(store.place, volumeId);
-        return found.manifest;
-      };
-      const source = await histories.of(new BucketSubject(await load(), load)).open(lsn);
-      return this.#counted(source);
+      return this.#counted(await this.point(volumeId, lsn));
     } catch (cause) {
       this.#ended();
       throw cause;
     }
+  }
+
+  /** Not through the histories' own cache: a manifest that is some seconds old may not have this LSN yet. */
+  async point(volumeId: string, lsn: number): Promise<PointSource> {
+    const { store, histories } = await this.ready();
+    const load = async () => {
+      const found = await latestManifest(store, volumeId);
+      if (found === null) throw volumeNotInBucket(store.place, volumeId);
+      return found.manifest;
+    };
+    return await histories.of(new BucketSubject(await load(), load)).open(lsn);
   }
 
   /** Requests under way end at once. */

@@ -1,4 +1,5 @@
-// Which of its volumes an archiver process keeps: by what the catalogue says of them now, not when they were begun.
+// Which of its volumes an archiver process keeps: by what the catalogue says of them now, not when they were begun; and up to where it
+// archives at once.
 import { expect, test } from "vitest";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { MemoryKeys, MemoryKeyTable } from "#shared/adapters/key-table/memory.ts";
@@ -6,7 +7,7 @@ import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
-import { newHistoryRecord } from "#shared/domain/history-record.ts";
+import { newHistoryRecord, withPin } from "#shared/domain/history-record.ts";
 import type { VolumeArchive } from "#shared/ports/archive.ts";
 import type { VolumeHistory } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
@@ -36,7 +37,9 @@ const log: LogFollower = {
     yield* [];
   },
 };
+const demanded: number[] = [];
 const archive = {
+  archive: async (lsn: number) => void demanded.push(lsn),
   status: () => ({ state: "running", archivedLsn: 1, heldLsn: 1, lastBaseLsn: 0, error: null, counters: {} }),
   factsChanged: async () => undefined,
   stop: () => undefined,
@@ -84,6 +87,10 @@ test("a volume that arrived is kept, and one that goes no more, while the same a
   await catalog.put({ id, name: "disk0", ...size, state: "active" });
   archiver.reconcile();
   expect(kept()).toEqual([[id, "disk0"]]);
+  // Who pins a point waits for the bucket to have it; what it has already is not asked for.
+  await past.changeHistory(id, (one) => one && withPin(one, { lsn: 1, holder: "f".repeat(16) }));
+  await past.changeHistory(id, (one) => one && withPin(one, { lsn: 9, holder: "e".repeat(16) }));
+  await expect.poll(() => demanded).toEqual([9]);
   await catalog.put({ id, name: "disk0", ...size, state: "deleting" });
   expect(kept()).toEqual([]);
   await archiver.close();

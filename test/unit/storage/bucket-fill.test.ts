@@ -97,7 +97,7 @@ describe("a fill from the bucket", () => {
     await expect(run({ archive, alone: true })).rejects.toBe(damaged);
     // Each byte was asked for once: damage is not asked for again and again.
     expect(archive.reads).toBe(1);
-    archive.found = { line, epoch: 1, lsn: oldestLsn - 2, checksum: 1n };
+    archive.found = { line, epoch: 1, lsn: oldestLsn - 2, checksum: 1n, pins: [] };
     await expect(run({ archive, alone: true })).rejects.toMatchObject({
       _tag: "FillBucketBehind",
       kind: "Retry",
@@ -105,7 +105,7 @@ describe("a fill from the bucket", () => {
         `ends at LSN ${oldestLsn - 2}, and the log begins at LSN ${oldestLsn}`,
       ),
     });
-    archive.found = { line: "another", epoch: 1, lsn: 60, checksum: 1n };
+    archive.found = { line: "another", epoch: 1, lsn: 60, checksum: 1n, pins: [] };
     await expect(run({ archive, alone: true })).rejects.toMatchObject({ _tag: "FillBucketBehind" });
     await expect(run({ archive, alone: true, log: null })).rejects.toMatchObject({ _tag: "FillLogGone" });
     archive.found = place;

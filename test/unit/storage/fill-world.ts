@@ -172,12 +172,13 @@ export class MemoryArchive implements ArchivedImages {
   found: ArchivedPlace | null;
   reads = 0;
   open = async (): Promise<PointSource> => this.#point();
+  point = async (): Promise<PointSource> => this.open();
   /** Called before each read; what it throws is the read's failure. */
   beforeRead: () => void | Promise<void> = () => undefined;
 
   private constructor(image: RawFileImage, last: Batch) {
     this.#image = image;
-    this.found = { line, epoch: 1, lsn: lastLsnOf(last), checksum: last.checksum };
+    this.found = { line, epoch: 1, lsn: lastLsnOf(last), checksum: last.checksum, pins: [] };
   }
 
   /** At the first batch that ends at `lsn` or later. */

@@ -1,0 +1,176 @@
+// A clone's replica on a storage node, on a memory file store: its bytes are its parent's until it has its own, whether the bucket answers or
+// not, and it is never an empty disk.
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
+import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
+import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
+import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
+import { VarveError } from "#shared/domain/errors.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  isBadMessage,
+  type ReplicaMessage,
+} from "#shared/formats/replica-message.ts";
+import type { ArchivedImages } from "#shared/ports/archived-images.ts";
+import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
+import { RawReplicas } from "../../../services/storage/layer.ts";
+import { FastClock } from "../../tools/fast-clock.ts";
+import { SteppedRandom } from "../file-store/stepped-clock.ts";
+import { MemoryArchive } from "./fill-world.ts";
+import { PlayedLog } from "./played-log.ts";
+
+const sizeBytes = 1024 * 1024;
+const volumeId = "c10c10c10c10c10c";
+const origin = { volumeId: "00112233aabbccdd", lsn: 3 };
+let store: MemoryFileStore;
+let bus: MemoryMessageBus;
+let catalog: MemoryVolumeCatalog;
+let log: PlayedLog;
+let closers: (() => Promise<void>)[];
+
+beforeEach(async () => {
+  store = new MemoryFileStore();
+  await store.makeDirectory("/pool/volumes");
+  bus = new MemoryMessageBus();
+  log = new PlayedLog(sizeBytes);
+  catalog = new MemoryVolumeCatalog();
+  await catalog.load();
+  await catalog.put({
+    id: volumeId,
+    name: "c",
+    sizeBytes,
+    durability: "write",
+    createdAtMs: 0,
+    state: "active",
+  });
+  closers = [];
+});
+
+afterEach(async () => {
+  for (const close of closers.splice(0)) await close();
+});
+
+/** The node of that placement, reconciled. */
+async function node(archived: ArchivedImages | null): Promise<ReplicaSet> {
+  const clock = new FastClock();
+  const replicas = new RawReplicas({ store, clock, dataDirectory: "/pool" });
+  await replicas.start();
+  const places = [{ node: "shelf", pool: "main" }];
+  const set = new ReplicaSet({
+    node: "shelf",
+    host: "shelf",
+    pools: [{ name: "main", dataDirectory: "/pool", replicas, roomBytes: () => 2 ** 30 }],
+    store,
+    clock,
+    random: new SteppedRandom(7),
+    catalog,
+    map: {
+      placementOf: () => ({ volumeId, beginBytes: sizeBytes, replicas: places, origin }),
+      changePlacement: async () => undefined,
+    },
+    bus,
+    logOf: () => log,
+    archived,
+    only: null,
+    fillBytesPerSecond: null,
+    onNote: () => undefined,
+  });
+  closers.push(async () => {
+    await set.close();
+    await replicas.close();
+  });
+  await set.reconcile();
+  return set;
+}
+
+async function ask(
+  message: ReplicaMessage,
+): Promise<ReplicaMessage & { readonly fill?: number | undefined }> {
+  const data = await bus.request(replicaReadSubject(volumeId, "shelf"), encodeMessage(message), 5000);
+  const decoded = decodeMessage(data);
+  if (isBadMessage(decoded)) throw new Error(decoded.detail);
+  const { payload } = decoded;
+  return payload.length === 0 ? decoded.message : { ...decoded.message, fill: payload[0] };
+}
+
+const read = (leastLsn: number, offset = 0): ReplicaMessage => ({
+  type: "read",
+  offset,
+  length: 4096,
+  leastLsn,
+  waitMs: 20_000,
+});
+
+describe("a clone's replica", () => {
+  /** The parent's disk at LSN 3: 7 at 0, 8 at 8192. */
+  async function parentAt3(): Promise<MemoryArchive> {
+    const parent = new PlayedLog(sizeBytes);
+    parent.write(0, 7);
+    parent.write(8192, 8);
+    return MemoryArchive.at(parent.batches, 3, sizeBytes);
+  }
+  const fills = async (leastLsn: number): Promise<unknown> => {
+    const found: unknown[] = [];
+    for (const offset of [0, 4096, 8192, 12_288]) {
+      const answer = await ask(read(leastLsn, offset));
+      found.push(answer.fill ?? ("tag" in answer ? answer.tag : null));
+    }
+    return found;
+  };
+
+  test("is written to while the bucket is away, read from it before it is whole, also after a restart, and whole in the end", async () => {
+    const archive = await parentAt3();
+    let isAway = true;
+    archive.point = async () => {
+      if (isAway) throw new VarveError("BucketAway", "Retry", "the bucket does not answer");
+      return archive.open();
+    };
+    const first = await node(archive);
+    log.write(4096, 9);
+    const report = () => first.reports()[0];
+    await expect.poll(report).toMatchObject({ condition: "following", appliedLsn: 2, remoteExtents: 1 });
+    await expect
+      .poll(() => report()?.reason)
+      .toBe("0 of 1 extents are here, the others are read from the bucket");
+    expect(await ask(read(2, 4096))).toMatchObject({ fill: 9 });
+    expect(await ask({ type: "grant" })).toMatchObject({ tag: "ReadsNotGranted" });
+    const base = { type: "extent", offset: 0, length: 4096, leastLsn: 2, waitMs: 0 } as const;
+    expect(await ask(base)).toMatchObject({ tag: "ExtentNotLocal" });
+    await first.close();
+    isAway = false;
+    // The filler gets nothing yet: what is read now comes from the bucket.
+    const { promise, resolve: letFill } = Promise.withResolvers<void>();
+    archive.beforeRead = () => promise;
+    const second = await node(archive);
+    log.write(12_288, 6);
+    const reading = fills(3);
+    await expect.poll(() => archive.reads).toBeGreaterThan(0);
+    expect(second.reports()[0]).toMatchObject({ remoteExtents: 1 });
+    letFill();
+    expect(await reading).toEqual([7, 9, 8, 6]);
+    await expect.poll(() => second.reports()[0]?.remoteExtents).toBeUndefined();
+    expect(second.reports()[0]).toMatchObject({ condition: "following", reason: "" });
+    await expect.poll(async () => ask({ type: "grant" })).toMatchObject({ type: "granted" });
+    const { reads } = archive;
+    expect(await fills(3)).toEqual([7, 9, 8, 6]);
+    expect(archive.reads).toBe(reads);
+
+    // Filled again while its own archive has nothing: its log goes on behind the parent's point.
+    archive.found = null;
+    const repair = encodeMessage({ type: "repair", from: "bucket" });
+    await bus.request(replicaCopySubject(volumeId, "shelf"), repair, 1000);
+    await expect.poll(async () => fills(3)).toEqual([7, 9, 8, 6]);
+    expect(archive.reads).toBeGreaterThan(reads);
+    expect(log.begun.at(-1)).toMatchObject({ line: "", appliedLsn: 0 });
+  });
+
+  test("is never an empty disk where the node has no bucket: it waits for others that have it", async () => {
+    const set = await node(null);
+    log.write(4096, 9);
+    await expect.poll(() => set.reports()[0]?.reason).toContain("this node has no bucket");
+    expect(set.reports()[0]).toMatchObject({ condition: "filling", remoteExtents: 1 });
+    expect(await ask(read(2, 4096))).toMatchObject({ type: "refused", kind: "Retry" });
+    expect(await store.facts("/pool/volumes/c/disk.raw.checkpoint")).toBeNull();
+  });
+});
