@@ -49,6 +49,7 @@ export class FileStoreError extends VarveError {
     options: { hint?: string; cause?: unknown } = {},
   ) {
     super("FileStoreError", kindOfErrno(code), `${operation} ${path}: ${code}`, {
+      hint: hintOfErrno(code, path),
       ...options,
       fields: { operation, path, code },
     });
@@ -56,6 +57,14 @@ export class FileStoreError extends VarveError {
     this.path = path;
     this.operation = operation;
   }
+}
+
+function hintOfErrno(code: string, path: string): string {
+  if (code === "ENOSPC")
+    return `The file system of ${path} is full: make room on it (df shows how much is left), then try again.`;
+  if (code === "EDQUOT")
+    return `The quota of this user on the file system of ${path} is used up: raise it or make room, then try again.`;
+  return "";
 }
 
 function kindOfErrno(code: string): ErrorKind {

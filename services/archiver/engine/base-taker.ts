@@ -42,10 +42,10 @@ export class BaseTaker {
   }
 
   /** A base that begins at `lsn` or later: one that is there, or the next. The log up to there is archived. */
-  async since(lsn: number): Promise<BaseRef> {
+  async since(lsn: number): Promise<{ readonly s: number; readonly e: number }> {
     for (;;) {
       const there = this.options.present()?.bases.findLast((base) => base.s >= lsn);
-      if (there !== undefined) return there;
+      if (there !== undefined) return { s: there.s, e: there.e };
       if (this.building !== null) await this.building.catch(() => null);
       else await this.build(() => this.options.builder.build());
     }

@@ -62,6 +62,8 @@ export class ArchiveLink {
 
   require(): VolumeArchive {
     if (this.archive !== null && this.closing === null) return this.archive;
+    // Not the bucket: the data directory has no room for the note of the next tenure.
+    if (this.failure?.kind === "Full") throw this.failure;
     const why = this.failure === null ? "it does not answer" : this.failure.message;
     throw new VarveError(
       "BucketAwayError",

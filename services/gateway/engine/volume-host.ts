@@ -27,7 +27,7 @@ import type {
   VolumeView,
 } from "#shared/ports/volume-administration.ts";
 import { DataDirectory } from "./data-directory.ts";
-import { requireNotNeeded } from "./deletion-rules.ts";
+import { leftovers, requireNotNeeded } from "./deletion-rules.ts";
 import { HistoryFile } from "./history-file.ts";
 import {
   directoryTaken,
@@ -46,7 +46,7 @@ import { dropNeedlessPins, PinUpkeep } from "./pin-upkeep.ts";
 import { PointSources } from "./point-sources.ts";
 import { SettlingVolumes } from "./settling-volumes.ts";
 import { VolumeExports } from "./volume-exports.ts";
-import type { VolumeHostOptions, VolumeParts } from "./volume-parts.ts";
+import type { VolumeHostOptions } from "./volume-parts.ts";
 
 /** Volumes opened at once at start: replay is disk-bound, more only makes each slower. */
 const openedAtOnceMax = 4;
@@ -170,11 +170,10 @@ export class VolumeHost implements VolumeAdministration {
     requireStrictReads(volume.name, volume.reads);
     return await this.change(async () => {
       await this.requireFreeName(volume.name);
-      const record = newVolumeRecord(volume, this.options.random.hex(8), this.options.clock.wallTimeMs());
+      const { random, clock, parts } = this.options;
+      const record = newVolumeRecord(volume, random.hex(8), clock.wallTimeMs());
       const history = { ...newHistoryRecord(record.id, record.sizeBytes), ...volume.policy };
-      const fill: VolumeParts["createImage"] = async (made, paths) =>
-        this.options.parts.createImage(made, paths);
-      return (await this.make(record, history, fill)).view();
+      return (await this.make(record, history, async (made, paths) => parts.createImage(made, paths))).view();
     });
   }
 
@@ -375,6 +374,7 @@ export class VolumeHost implements VolumeAdministration {
     if (this.volumes.has(name)) throw volumeExists(name);
     this.moved.refuse(name);
     this.settling.refuse(name);
+    for (const left of leftovers(this.options.catalog, name)) await this.forget(left);
     if (!(await this.strangers()).includes(name)) return;
     throw directoryTaken(name, this.directory.pathsOf(name).directory);
   }

@@ -3,7 +3,7 @@
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { emptyCatalogContent, MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
 import type { VolumeManifest } from "#shared/domain/archive.ts";
-import { VarveError } from "#shared/domain/errors.ts";
+import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
 import type { Point } from "#shared/domain/point.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { ArchiveSubject, VolumeArchive } from "#shared/ports/archive.ts";
@@ -31,6 +31,8 @@ interface Facts {
 }
 
 const lastLsn = 7;
+/** Of the file store, and of the catalogue, which replaces a file each time. */
+const takesRoom = new Set(["makeDirectory", "open", "replaceWhole", "rename", "put", "remove", "save"]);
 
 export class PastWorld {
   readonly calls: string[] = [];
@@ -41,6 +43,9 @@ export class PastWorld {
   crashAfter: string | null = null;
   /** The process is gone before its n-th call to files, catalogue or stand-ins from now on. */
   crashAtCall: number | null = null;
+  /** From the n-th call that takes room on, files and catalogue have none, for so many calls. */
+  fullAtCall: number | null = null;
+  fullCalls = 0;
   oldestLsn = 1;
   heldLsn = lastLsn;
   basesAreHeld = true;
@@ -160,6 +165,19 @@ export class PastWorld {
     if (!life.alive) throw new Error("crashed");
   }
 
+  private takeRoom(call: string): void {
+    if (this.fullAtCall === null) return;
+    this.fullAtCall -= 1;
+    if (this.fullAtCall > 0) return;
+    this.fullCalls -= 1;
+    if (this.fullCalls >= 0) throw new FileStoreError(call, "/data", "ENOSPC");
+  }
+
+  /** Records of the catalogue, whatever their state. */
+  records(): readonly string[] {
+    return (this.content.records ?? []).map(({ name, state }) => `${name} ${state}`);
+  }
+
   private clock(): Clock {
     return {
       wallTimeMs: () => 1_700_000_000_000 + this.nowMs,
@@ -186,6 +204,7 @@ export class PastWorld {
           if (typeof value !== "function") return value;
           return (...args: unknown[]): unknown => {
             this.countCall(life);
+            if (life === this.life && takesRoom.has(String(name))) this.takeRoom(String(name));
             return value.apply(object, args);
           };
         },
