@@ -41,7 +41,7 @@ export interface ClusterKeeper {
 }
 
 export function openClusterKeeper(setup: ClusterKeeperSetup): ClusterKeeper {
-  const { name, clock, leases, bus, graceMs } = setup;
+  const { name, clock, leases, bus, graceMs, onNote } = setup;
   const keeper = openKeeper({
     ...setup,
     who: `archiver ${name}`,
@@ -66,6 +66,7 @@ export function openClusterKeeper(setup: ClusterKeeperSetup): ClusterKeeper {
       const served = bus.serve(bucketCollectSubject, async (data) => calls.answer(data));
       return () => served.close();
     },
+    onNote,
   });
   turn.start();
   return {

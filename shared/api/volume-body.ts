@@ -26,6 +26,7 @@ export function volumeBody(view: VolumeView, uris: readonly string[]): ApiVolume
     imagePath: view.imagePath,
     logPath: view.logPath,
     figures: view.figures,
+    ...(view.arrivesFrom === undefined ? {} : { arrivesFrom: view.arrivesFrom }),
     past: view.past === null ? null : pastBody(view.past),
   };
 }

@@ -121,5 +121,8 @@ export const Volume = Schema.Struct({
   imagePath: Schema.String,
   logPath: Schema.String,
   figures: Schema.NullOr(Figures),
+  arrivesFrom: Schema.optionalKey(Schema.String).annotate({
+    description: "while it is moved into a cluster: its id in the data directory that it comes from",
+  }),
   past: Schema.NullOr(Past),
 });

@@ -80,6 +80,8 @@ export interface VolumeView {
   readonly imagePath: string;
   readonly logPath: string;
   readonly figures: VolumeFigures | null;
+  /** While it is moved into a cluster: its id in the data directory that it comes from. */
+  readonly arrivesFrom?: string;
   /** Null where the history file could not be read. */
   readonly past: VolumePastView | null;
 }

@@ -17,6 +17,8 @@ export interface VolumeCatalog {
   list(): readonly VolumeRecord[];
   find(name: string): VolumeRecord | null;
   get(id: string): VolumeRecord | null;
+  /** The record as whoever stores it has it now: a change that another process has finished is in it. Rejects Retry while nobody answers. */
+  fetch(id: string): Promise<VolumeRecord | null>;
   /**
    * Adds a record, or replaces the one with the same id. Durable when it resolves; after a failure or a crash the
    * catalogue holds either the old or the new state. Changes are made one after the other in the order of calls. Rejects

@@ -100,6 +100,7 @@ test("a volume of varve up moves into the cluster, whatever kills the command an
 
   await killedAt("move-arriving", 0);
   await isOnlyHere();
+  expect((await move("", 0, "--replicas", "2", "--dry-run")).stdout).toContain("its move there was begun");
   const there = await varve(["volume", "list"], { VARVE_API: api });
   expect(there.stdout).toMatch(/disk0 .*busy/);
   expect((await varve(["volume", "set", "disk0", "--reads", "strict"], { VARVE_API: api })).stderr).toContain(

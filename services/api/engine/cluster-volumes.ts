@@ -6,7 +6,7 @@
  */
 import type { LeaseRecord, PoolOrder } from "#shared/domain/cluster.ts";
 import { replicaStateSubject, volumeHolderSubject } from "#shared/domain/cluster-subjects.ts";
-import { VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { placeReplicas } from "#shared/domain/placement.ts";
@@ -28,7 +28,7 @@ import type {
   ReplicaView,
 } from "#shared/ports/cluster-administration.ts";
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
-import type { Leases } from "#shared/ports/lease.ts";
+import type { Lease, Leases } from "#shared/ports/lease.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type {
@@ -58,6 +58,7 @@ export interface ClusterVolumesOptions {
   readonly removeLog: (volumeId: string) => Promise<void>;
 }
 
+const leaseHeldTag = "LeaseHeldError";
 /** A deletion waits so long for its nodes; those that are away go on with it when they are back. */
 const deletedMs = 10_000;
 const lookMs = 100;
@@ -128,21 +129,37 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
 
   async delete(name: string): Promise<void> {
     const record = this.#unfinished(name) ?? this.require(name);
-    const lease = this.#serving(record.id);
-    if (lease !== null) throw stillServed(name, lease);
     const { clock, catalog, past } = this.#options;
     const replicasOf = (one: VolumeRecord): readonly ReplicaView[] => this.replicasOf(one);
-    await catalog.change(record.id, ({ move: _move, ...one }) => {
-      // By the catalogue as it is then: a clone that is made meanwhile finds its parent gone, or is found.
-      requireNotNeeded(record, catalog.list(), { past, replicasOf });
-      return { ...one, state: "deleting" };
-    });
+    const lease = await this.#takenFromGateways(record);
+    try {
+      await catalog.change(record.id, ({ move: _move, ...one }) => {
+        // By the catalogue as it is then: a clone that is made meanwhile finds its parent gone, or is found.
+        requireNotNeeded(record, catalog.list(), { past, replicasOf });
+        return { ...one, state: "deleting" };
+      });
+    } finally {
+      await lease.release();
+    }
     const endMs = clock.monotonicMs() + deletedMs;
     while (!(await this.#finishDeletion(record.id)) && clock.monotonicMs() < endMs) {
       await new Promise<void>((resolve) => {
         clock.after(lookMs, resolve);
       });
     }
+  }
+
+  /**
+   * No gateway takes the volume while this is held; one that takes it afterwards looks at the record that was stored meanwhile
+   * (cluster-volume.ts). A gateway that died holds it until its lease has run out.
+   */
+  async #takenFromGateways({ id, name }: VolumeRecord): Promise<Lease> {
+    const { leases } = this.#options;
+    return await leases.take(`volume.${id}`, { holder: "deletion", address: "" }).catch((cause: unknown) => {
+      const holder = this.#serving(id);
+      if (holder === null || toVarveError(cause, "delete")._tag !== leaseHeldTag) throw cause;
+      throw stillServed(name, holder);
+    });
   }
 
   /** Ends deletions whose nodes are done. Called now and then. */
@@ -339,6 +356,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       imagePath: places.join(", "),
       logPath: `NATS stream varve-log-${record.id}`,
       figures: null,
+      ...(isReady || record.move === undefined ? {} : { arrivesFrom: record.move.volumeId }),
       past: clusterPastView(this.#options.past, record, this.replicasOf(record)),
     };
   }

@@ -17,10 +17,19 @@ export interface ClusterArchiverOptions extends ArchivedVolumeSetting {
   readonly only: string | null;
 }
 
+/**
+ * Servers that restart or elect may say for some seconds that a stream is not there. So long it must be missing, at every look, before a
+ * deleted volume counts as one without a log; where an archiver has met the log it is no volume that nobody ever opened.
+ */
+const missingMs = 2000;
+const missingOnceMetMs = 30_000;
+
 export class ClusterArchiver {
   readonly #options: ClusterArchiverOptions;
   readonly #volumes = new Map<string, ArchivedVolume>();
   readonly #burials = new Map<string, Promise<void>>();
+  /** Since when the log of a volume that goes was not found. */
+  readonly #missingSinceMs = new Map<string, number>();
   readonly #unfollow: () => void;
   #timer: Timer | null = null;
   #closing = false;
@@ -48,6 +57,7 @@ export class ClusterArchiver {
     for (const [id, volume] of this.#volumes) {
       if (records.has(id)) continue;
       this.#volumes.delete(id);
+      this.#missingSinceMs.delete(id);
       void volume.close();
     }
   }
@@ -109,7 +119,10 @@ export class ClusterArchiver {
     const { past } = this.#options;
     if (this.#burials.has(record.id) || past.historyOf(record.id) === null) return;
     const burial = this.#tryToBury(record)
-      .catch((cause: unknown) => toVarveError(cause, "bury"))
+      .catch((cause: unknown) => {
+        this.#missingSinceMs.delete(record.id);
+        return toVarveError(cause, "bury");
+      })
       .then((error) => {
         this.#burials.delete(record.id);
         if (error instanceof VarveError && error.kind !== "Retry") {
@@ -125,14 +138,22 @@ export class ClusterArchiver {
     if (volume === undefined) return;
     // Nothing was ever written, or its log went already: there is nothing to add to what the bucket has.
     if ((await logOf(id).end()) === null) {
-      await past.forget(id);
+      if (this.#isMissingForLong(id)) await past.forget(id);
       return;
     }
+    this.#missingSinceMs.delete(id);
     if (volume.tenure === null) return;
     await volume.bury();
     this.#volumes.delete(id);
     await volume.close();
     await past.forget(id);
+  }
+
+  #isMissingForLong(id: string): boolean {
+    const nowMs = this.#options.clock.monotonicMs();
+    const sinceMs = this.#missingSinceMs.get(id) ?? nowMs;
+    this.#missingSinceMs.set(id, sinceMs);
+    return nowMs - sinceMs >= (this.#options.past.archiveOf(id) === null ? missingMs : missingOnceMetMs);
   }
 
   #reportLater(): void {

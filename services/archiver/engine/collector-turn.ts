@@ -3,6 +3,7 @@
  * hours that one process saw pass. The others trim the volumes that they archive by the time that it stored (collector.ts). Made
  * by the archiver's cluster keeper; serves what the api asks for (collect-calls.ts) while the turn is its own.
  */
+import { toVarveError } from "#shared/domain/errors.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { Lease, Leases } from "#shared/ports/lease.ts";
 
@@ -13,6 +14,8 @@ export interface CollectorTurnOptions {
   readonly leases: Pick<Leases, "take">;
   /** Called when the turn begins; what it returns, when the turn ends. */
   readonly begin: () => () => void;
+  /** A line for the operator. */
+  readonly onNote: (text: string) => void;
 }
 
 /** Its prefix is that of the archivers' leases; no volume's id has this form. */
@@ -50,16 +53,24 @@ export class CollectorTurn {
   }
 
   async #try(): Promise<void> {
+    let lease: Lease | null = null;
     try {
-      const lease = await this.#options.leases.take(leaseKey, { holder: this.#options.name, address: "" });
+      lease = await this.#options.leases.take(leaseKey, { holder: this.#options.name, address: "" });
       this.#lease = lease;
       this.#end = this.#options.begin();
       lease.onLost(() => {
         this.#over();
         this.#again();
       });
-    } catch {
-      // Another archiver has it, or the table is away: both are told where volumes are archived.
+    } catch (cause) {
+      // Another archiver has it, or the table is away: both are told where volumes are archived. Whoever can't begin lets others.
+      if (lease !== null) {
+        this.#over();
+        this.#options.onNote(
+          `warning: the bucket is not collected here: ${toVarveError(cause, "collect").message}`,
+        );
+        await lease.release();
+      }
       this.#again();
     }
   }

@@ -147,6 +147,20 @@ export function stepText(step: LabStep): string {
   }
 }
 
+/** What failed at one step, for whoever ran them all: what the server says of the step is not said of the steps before it. */
+export function stoppedAt(step: string, done: number, all: number, cause: unknown): unknown {
+  if (!(cause instanceof VarveError)) return cause;
+  const before =
+    done === 0
+      ? `None of ${all} steps is done; the same command begins again.`
+      : `${done} of ${all} steps are done and stay; the same command goes on.`;
+  return new VarveError(cause._tag, cause.kind, `${step}: ${cause.message}`, {
+    hint: cause.hint === "" ? before : `${before} Of this step: ${cause.hint}`,
+    fields: cause.fields,
+    cause,
+  });
+}
+
 function changeText({ policy, orders, durability, reads }: SetVolume): string {
   const parts: (string | null)[] = [
     durability === undefined ? null : `durability ${durability}`,

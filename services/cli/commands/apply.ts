@@ -8,7 +8,7 @@ import type { LabFile, LabMistake } from "#shared/domain/lab-file.ts";
 import { planLab } from "#shared/domain/lab-plan.ts";
 import { ApiClient, defaultApi } from "../api-client.ts";
 import { labFileBytesMax, readLab } from "../apply/lab-reader.ts";
-import { labState, runStep, stepText } from "../apply/lab-steps.ts";
+import { labState, runStep, stepText, stoppedAt } from "../apply/lab-steps.ts";
 import { type CommandLine, UsageError } from "../command-line.ts";
 import { printJson, printLine, printNote } from "../output.ts";
 
@@ -28,7 +28,7 @@ export async function apply(line: CommandLine): Promise<number> {
     try {
       await runStep(client, step);
     } catch (cause) {
-      throw stopped(cause, lines[done] ?? "", done, steps.length);
+      throw stoppedAt(lines[done] ?? "", done, steps.length, cause);
     }
     if (!json) printLine(`${lines[done]}: done`);
     done += 1;
@@ -73,14 +73,5 @@ function labError(place: string, mistakes: readonly LabMistake[]): VarveError {
   return new VarveError("LabFileError", "Invalid", lines.join("\n"), {
     hint: "What may stand there is in docs/specs/apply.md. Nothing was changed.",
     fields: { mistakes: lines.length },
-  });
-}
-
-function stopped(cause: unknown, step: string, done: number, all: number): unknown {
-  if (!(cause instanceof VarveError)) return cause;
-  return new VarveError(cause._tag, cause.kind, `${step}: ${cause.message}`, {
-    hint: `${cause.hint} ${done} of ${all} steps are done; the same command goes on.`.trim(),
-    fields: cause.fields,
-    cause,
   });
 }

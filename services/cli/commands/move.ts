@@ -121,8 +121,10 @@ async function dryRun({ name, opened, client, replicas, json }: Move): Promise<v
   const volumes = await client.call<readonly ApiVolume[]>("GET", "/v1/volumes");
   const nodes = await client.call<readonly ApiNode[]>("GET", "/v1/nodes");
   const alive = nodes.filter((node) => node.alive && !node.drained).length;
-  const taken = volumes.some((volume) => volume.name === name && volume.condition !== "busy");
   const view = gone === null ? opened.host.show(name) : null;
+  // An earlier run of this move goes on; what somebody else creates, or moves there, is in its way.
+  const there = volumes.find((volume) => volume.name === name);
+  const taken = there !== undefined && (view === null || there.arrivesFrom !== view.id);
   const ready = view !== null && !taken && alive >= replicas;
   if (json) {
     printJson({
@@ -142,7 +144,11 @@ async function dryRun({ name, opened, client, replicas, json }: Move): Promise<v
   }
   printLine(`${name}: ${exactByteSize(view.sizeBytes)}, to ${client.address} with ${replicas} replicas`);
   printLine(
-    taken ? `the cluster has another volume named ${name}: it would be refused` : "the name is free there",
+    taken
+      ? `the cluster has another volume named ${name}: it would be refused`
+      : there === undefined
+        ? "the name is free there"
+        : "its move there was begun: it would go on",
   );
   printLine(`${alive} storage nodes could take a replica${alive < replicas ? ": too few" : ""}`);
   if (view.durability === "flush") printLine("its durability becomes write: a cluster has no other");

@@ -20,7 +20,7 @@ const relayPrefix = "relay:";
 export const arrivingPrefix = "arriving:";
 
 export interface ClusterExportsOptions extends ClusterVolumeSetting {
-  readonly catalog: Pick<VolumeCatalog, "list" | "find">;
+  readonly catalog: Pick<VolumeCatalog, "list" | "find" | "fetch">;
   /** Only this volume; null: all. */
   readonly only: string | null;
   /** Volumes at a point; null: there is none such here. */

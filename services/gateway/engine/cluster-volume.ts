@@ -10,6 +10,7 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { Lease, Leases } from "#shared/ports/lease.ts";
+import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { StrictReads } from "./strict-reads.ts";
 import type { VolumeSession, VolumeSessionStatus } from "./volume-session.ts";
 
@@ -25,6 +26,7 @@ export interface ClusterVolumeSetting {
   readonly address: string;
   readonly clock: Clock;
   readonly leases: Leases;
+  readonly catalog: Pick<VolumeCatalog, "fetch">;
   /** Opens the log with the lease's epoch and waits for a replica. `onHalted`: as VolumeSessionOptions. */
   openSession(
     record: VolumeRecord,
@@ -97,7 +99,7 @@ export class ClusterVolume {
   }
 
   async #begin(): Promise<Serving> {
-    const { leases, gateway, address, clock } = this.#setting;
+    const { leases, catalog, gateway, address, clock } = this.#setting;
     let lease: Lease | null = null;
     try {
       lease = await leases
@@ -105,6 +107,9 @@ export class ClusterVolume {
         .catch((cause: unknown) => {
           throw servedElsewhere(this.#record.name, cause);
         });
+      // Whoever deletes it holds the lease while that is written (ClusterVolumes.delete), and this process may not have heard of it yet.
+      const stored = await catalog.fetch(this.#record.id);
+      if (stored === null || stored.state === "deleting") throw deleted(this.#record.name);
       const session = await this.#setting.openSession(this.#record, lease, (error) => this.#halted(error));
       const wanted = (): boolean => this.#setting.isStrict(this.#record.id);
       const serving = { lease, session, strictReads: new StrictReads({ clock, lease, wanted }) };
@@ -190,6 +195,13 @@ function servedElsewhere(name: string, cause: unknown): unknown {
       cause,
     },
   );
+}
+
+function deleted(name: string): VarveError {
+  return new VarveError("UnknownVolumeError", "Invalid", `volume ${name} was deleted meanwhile`, {
+    hint: "What there is: varve volume list.",
+    fields: { name },
+  });
 }
 
 function ranOut(name: string): VarveError {

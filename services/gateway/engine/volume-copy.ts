@@ -69,7 +69,11 @@ async function eachPiece(
     const ours = options.allocateSlab(pieceBytes);
     const theirs = Buffer.allocUnsafeSlow(pieceBytes);
     for (let next = pieces.next(); next.done !== true; next = pieces.next()) {
-      await work(next.value, ours, theirs);
+      await work(next.value, ours, theirs).catch((cause: unknown) => {
+        // One failure stops the whole copy: what others have under way is waited for, nothing more is begun.
+        pieces.return();
+        throw cause;
+      });
       doneBytes += next.value.length;
       options.onProgress(doneBytes, totalBytes, what);
     }

@@ -28,6 +28,8 @@ export interface KeyTableOptions {
 /** A request that has no answer by then is asked again, or failed, by whoever asked. */
 const answerMs = 1000;
 const readAgainMs = 500;
+/** JetStream's code for a key that was never stored. */
+const noMessageCode = 10037;
 /** JetStream's code for a compare-and-set that lost: wrong last sequence (of R1 and of replicated streams). */
 const lostCodes: readonly number[] = [10071, 10164];
 
@@ -68,10 +70,14 @@ export class JetStreamKeyTable implements KeyTable {
   }
 
   async get(key: string): Promise<KeyRow | null> {
+    const query = { last_by_subj: `$KV.${this.#bucket}.${key}` };
     try {
-      const entry = await this.#kv.get(key);
-      return entry === null || entry.operation !== "PUT" ? null : rowOf(entry);
+      // From the leader: the client's own get() asks any server that holds the bucket, also one that is behind.
+      const message = await this.#manager.streams.getMessage(`KV_${this.#bucket}`, query);
+      if (message === null || message.header.has("KV-Operation")) return null;
+      return { key, value: message.data, revision: message.seq };
     } catch (cause) {
+      if (cause instanceof JetStreamApiError && cause.code === noMessageCode) return null;
       throw away("get", `${this.#bucket} ${key}`, cause);
     }
   }

@@ -35,6 +35,12 @@ export class KeyTableCatalog extends CatalogRecords {
     });
   }
 
+  override async fetch(id: string): Promise<VolumeRecord | null> {
+    const row = await this.table.get(key);
+    if (row !== null) this.learn(row);
+    return this.get(id);
+  }
+
   close(): void {
     this.watch?.close();
     this.watch = null;

@@ -45,6 +45,11 @@ export abstract class CatalogRecords implements VolumeCatalog {
     return this.records.get(id) ?? null;
   }
 
+  async fetch(id: string): Promise<VolumeRecord | null> {
+    await this.lastChange;
+    return this.get(id);
+  }
+
   async put(record: VolumeRecord): Promise<void> {
     await this.inTurn((records) => setIn(records, record));
   }

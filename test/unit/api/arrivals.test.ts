@@ -159,6 +159,8 @@ describe("a volume that was begun and never ended", () => {
         left = Number.MAX_SAFE_INTEGER;
         const { id } = only();
         expect(volumes().list()).toMatchObject([{ name: "disk0", condition: "busy" }]);
+        // Only what the same move began is not in its way.
+        expect(volumes().show("disk0").arrivesFrom).toBe(how === "arrive" ? from : undefined);
         await expect(volumes().setReads("disk0", "strict")).rejects.toMatchObject({
           _tag: how === "arrive" ? "VolumeArrivingError" : "VolumeUnfinishedError",
           kind: "Retry",

@@ -7,8 +7,10 @@ import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord, withPin } from "#shared/domain/history-record.ts";
 import type { VolumeArchive } from "#shared/ports/archive.ts";
+import type { Clock } from "#shared/ports/clock.ts";
 import type { VolumeHistory } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import { ClusterArchiver } from "../../../services/archiver/engine/cluster-archiver.ts";
@@ -46,8 +48,10 @@ const archive = {
   close: async () => undefined,
 } as unknown as VolumeArchive;
 
-test("a volume that arrived is kept, and one that goes no more, while the same archiver has it", async () => {
-  const clock = new SystemClock();
+const size = { sizeBytes: 2 ** 20, durability: "write", createdAtMs: 0 } as const;
+
+/** An archiver alone with a volume that has a history record. */
+async function archiverOver(clock: Clock, logOf: () => LogFollower) {
   const emptyTable = (): MemoryKeyTable => new MemoryKeyTable(new MemoryKeys());
   const catalog = new MemoryVolumeCatalog();
   const past = new KeyTablePastRecords(emptyTable());
@@ -69,11 +73,19 @@ test("a volume that arrived is kept, and one that goes no more, while the same a
     bus: new MemoryMessageBus(),
     map: { placementOf: () => null },
     archiver: { open: async () => archive, uploadsInFlight: () => [], close: async () => undefined },
-    logOf: () => log,
+    logOf,
     onNote: () => undefined,
   });
+  const close = async (): Promise<void> => {
+    await archiver.close();
+    leases.close();
+  };
+  return { archiver, catalog, past, close };
+}
+
+test("a volume that arrived is kept, and one that goes no more, while the same archiver has it", async () => {
+  const { archiver, catalog, past, close } = await archiverOver(new SystemClock(), () => log);
   const kept = () => archiver.kept(() => ({}) as VolumeHistory).map(({ volumeId, name }) => [volumeId, name]);
-  const size = { sizeBytes: 2 ** 20, durability: "write", createdAtMs: 0 } as const;
   await catalog.put({
     id,
     name: "disk0",
@@ -93,6 +105,62 @@ test("a volume that arrived is kept, and one that goes no more, while the same a
   await expect.poll(() => demanded).toEqual([9]);
   await catalog.put({ id, name: "disk0", ...size, state: "deleting" });
   expect(kept()).toEqual([]);
-  await archiver.close();
-  leases.close();
+  await close();
+});
+
+/** Jumps on command. */
+class JumpingClock extends SystemClock {
+  ahead = 0;
+  override monotonicMs(): number {
+    return super.monotonicMs() + this.ahead;
+  }
+}
+
+test("servers that say for a moment that there is no log do not make a deleted volume forgotten", async () => {
+  const clock = new JumpingClock();
+  const looks: ("gone" | "away")[] = [];
+  let answer: "gone" | "away" = "gone";
+  const missing: LogFollower = {
+    ...log,
+    end: async () => {
+      looks.push(answer);
+      if (answer === "away") throw new VarveError("LogAway", "Retry", "nobody answers");
+      return null;
+    },
+  };
+  const { archiver, catalog, past, close } = await archiverOver(clock, () => missing);
+  await past.putArchive(id, {
+    archiver: "another",
+    archiverEpoch: 1,
+    line: end.line,
+    archivedLsn: 1,
+    heldLsn: 1,
+    lastBaseLsn: 0,
+    state: "running",
+    error: "",
+  });
+  await catalog.put({ id, name: "disk0", ...size, state: "deleting" });
+  const lookAgain = async (): Promise<void> => {
+    looks.length = 0;
+    archiver.reconcile();
+    await expect.poll(() => looks.length).toBeGreaterThan(0);
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  };
+  await lookAgain();
+  clock.ahead += 20_000;
+  await lookAgain();
+  expect(past.historyOf(id)).not.toBe(null);
+  // An answer of another kind in between: it counts from the beginning.
+  answer = "away";
+  await lookAgain();
+  answer = "gone";
+  clock.ahead += 20_000;
+  await lookAgain();
+  expect(past.historyOf(id)).not.toBe(null);
+  clock.ahead += 31_000;
+  archiver.reconcile();
+  await expect.poll(() => past.historyOf(id)).toBe(null);
+  await close();
 });

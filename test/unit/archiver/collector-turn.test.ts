@@ -1,6 +1,6 @@
 // Which archiver of a cluster collects, by real lease rules over the memory table: one at a time, the next one when it is gone; and the runs
 // that somebody asks for by message: begun once, told of until done.
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, test } from "vitest";
 import { VarveError } from "#shared/domain/errors.ts";
 import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { CollectReport } from "#shared/ports/bucket-administration.ts";
@@ -66,6 +66,7 @@ describe("the turn to collect", () => {
           serving.push(name);
           return () => void serving.splice(serving.indexOf(name), 1);
         },
+        onNote: () => undefined,
       });
     const [one, two] = [turnOf("one"), turnOf("two")];
     one.start();
@@ -87,6 +88,31 @@ describe("the turn to collect", () => {
     await one.close();
     expect([serving, lease.holder, clock.tasks]).toEqual([[], null, []]);
   });
+});
+
+test("one that can't begin lets the lease go, says why, and tries again", async () => {
+  const clock = new TaskClock();
+  const lease = new OneLease();
+  const notes: string[] = [];
+  let begins = 0;
+  const turn = new CollectorTurn({
+    name: "one",
+    clock,
+    leases: lease,
+    begin: () => {
+      begins += 1;
+      if (begins === 1) throw new VarveError("BusAway", "Retry", "no connection");
+      return () => undefined;
+    },
+    onNote: (text) => notes.push(text),
+  });
+  turn.start();
+  await settled();
+  expect([turn.isMine, lease.holder]).toEqual([false, null]);
+  expect(notes).toEqual([expect.stringContaining("no connection")]);
+  await clock.turnOfTime();
+  expect([turn.isMine, lease.holder, begins]).toEqual([true, "one", 2]);
+  await turn.close();
 });
 
 describe("a collection by message", () => {

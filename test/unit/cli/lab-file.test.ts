@@ -2,13 +2,29 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { VarveError } from "#shared/domain/errors.ts";
 import { readLab } from "../../../services/cli/apply/lab-reader.ts";
+import { stoppedAt } from "../../../services/cli/apply/lab-steps.ts";
 import { repositoryDir } from "../../tools/varve-process.ts";
 
 const page = readFileSync(join(repositoryDir, "docs/specs/apply.md"), "utf8");
 const labExample = /^```yaml\n([^]*?)^```/m.exec(page)?.[1] ?? "";
 const mistakesOf = (text: string): readonly string[] =>
   readLab(text).mistakes.map((one) => `${one.line}: ${one.text}`);
+
+test("a step that failed says what it did not change, and what the steps before it did", () => {
+  const cause = new VarveError("ReplicaCountError", "Invalid", "too many", { hint: "Nothing was changed." });
+  const hintAt = (done: number): string => (stoppedAt("volume a: create", done, 4, cause) as VarveError).hint;
+  expect(hintAt(1)).toBe(
+    "1 of 4 steps are done and stay; the same command goes on. Of this step: Nothing was changed.",
+  );
+  expect(hintAt(0)).toContain("None of 4 steps is done");
+  expect(stoppedAt("volume a: create", 1, 4, cause)).toMatchObject({
+    _tag: "ReplicaCountError",
+    kind: "Invalid",
+    message: "volume a: create: too many",
+  });
+});
 
 describe("a lab file", () => {
   test("is read as the page says", () => {

@@ -56,21 +56,19 @@ test("who connects while the lease has run out is sent away, who comes after its
   let remainingMs = 3000;
   const lease = { remainingMs: () => remainingMs, onLost: () => undefined } as Partial<Lease> as Lease;
   const opened = { name: "disk0" } as BlockExport;
+  const record = { id: "5ca1ab1e00c0ffee", name: "disk0", state: "active" } as VolumeRecord;
   const session = { openExport: () => opened, attachedClients: 0 };
   const setting = {
     gateway: "g1",
     address: "g1",
     clock: { after: () => ({ cancel: () => undefined }) },
     leases: { take: async () => lease } as Partial<Leases>,
+    catalog: { fetch: async (): Promise<VolumeRecord> => record },
     openSession: async () => session,
     disconnect: () => undefined,
     onNote: () => undefined,
   } as unknown as ClusterVolumeSetting;
-  const volume = new ClusterVolume(
-    { id: "5ca1ab1e00c0ffee", name: "disk0" } as VolumeRecord,
-    setting,
-    () => undefined,
-  );
+  const volume = new ClusterVolume(record, setting, () => undefined);
   expect(await volume.open()).toBe(opened);
   remainingMs = -1;
   await expect(volume.open()).rejects.toMatchObject({ _tag: "VolumeMoving", kind: "Retry" });

@@ -117,6 +117,33 @@ test("a target without room says so with its own kind", async () => {
   await expect(copy(source(), await gatewayOf(target))).rejects.toMatchObject({ kind: "Full" });
 });
 
+test("a difference stops the move at once, instead of comparing the rest first", async () => {
+  const bytes = 48 * MiB;
+  const disk = new MemoryExport("disk0", { sizeBytes: bytes });
+  disk.data.fill(1);
+  disk.allocated.fill(1);
+  const target = new MemoryExport("arriving:disk0", { sizeBytes: bytes });
+  const gateway = await gatewayOf(target);
+  const read = target.read.bind(target);
+  target.read = (offset, ...rest) => {
+    if (offset === 0) target.data[100] = 77;
+    return read(offset, ...rest);
+  };
+  const copying = copyIntoCluster(
+    { record: { ...record, sizeBytes: bytes }, disk, allocatedBytes: 0 },
+    {
+      gateway,
+      fresh: true,
+      clock: new HurriedClock(),
+      allocateSlab: (length) => heapSlabs.allocateSlab(length),
+      onProgress: () => undefined,
+      failpoint: () => undefined,
+    },
+  );
+  await expect(copying).rejects.toMatchObject({ _tag: "MoveDiffersError", fields: { offset: 0 } });
+  expect(target.calls.filter((call) => call.startsWith("read")).length).toBeLessThan(40);
+});
+
 test("bytes that come back differently: MoveDiffersError says which", async () => {
   const target = new MemoryExport("arriving:disk0", { sizeBytes });
   const read = target.read.bind(target);
