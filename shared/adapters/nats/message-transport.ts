@@ -1,18 +1,21 @@
 /*
  * The NATS client's own transport with two changes for large messages, which are all of a log's bytes: they are received in one piece
  * into memory that is used again (message-intake.ts), and sent from where they lie instead of being copied behind their line. A connection
- * with TLS receives as the client library does. Used by connect.ts; docs/adr/010-jetstream-log.md says what that is worth.
+ * with TLS receives as the client library does, and so does one where a part of the client is not as expected (client-internals.ts). Used
+ * by connect.ts; docs/adr/010-jetstream-log.md says what that is worth.
  */
 import { Socket } from "node:net";
 import type { ConnectionOptions, NatsConnection } from "@nats-io/transport-node";
 import { NatsConnectionImpl, setTransportFactory } from "@nats-io/transport-node";
 import { NodeTransport, nodeResolveHost } from "@nats-io/transport-node/lib/node_transport.js";
 import { largeMessageBytes, messageMemory } from "#shared/memory/message-memory.ts";
+import { missingInternals, receivingInternals, sendingInternals } from "./client-internals.ts";
 import { MessageIntake } from "./message-intake.ts";
 
 class MessageTransport extends NodeTransport {
   override setupHandlers(): void {
-    const plain = this.isEncrypted() ? null : this.#receiving();
+    const canReceive = missingInternals(this, receivingInternals).length === 0;
+    const plain = this.isEncrypted() || !canReceive ? null : this.#receiving();
     super.setupHandlers();
     plain?.resume();
   }
@@ -55,6 +58,7 @@ export async function connectTransport(options: ConnectionOptions): Promise<Nats
 }
 
 function sendLargeOnesUnjoined(protocol: NatsConnectionImpl["protocol"]): void {
+  if (missingInternals(protocol, sendingInternals).length > 0) return;
   const joined = protocol.sendCommand.bind(protocol);
   protocol.sendCommand = (command, ...payloads) => {
     const { transport } = protocol;
