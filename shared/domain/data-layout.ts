@@ -47,6 +47,11 @@ export function fillPathOf(imagePath: string): string {
   return `${imagePath}.fill`;
 }
 
+/** What alone may fill it, as somebody chose: `bucket` or `peers`; beside a fill only. */
+export function fillOriginPathOf(imagePath: string): string {
+  return `${imagePath}.fill-from`;
+}
+
 /** When extents were last used, for tiering; of no use to anybody else (docs/formats/last-use.md). */
 export function lastUsePathOf(imagePath: string): string {
   return `${imagePath}.last-use`;

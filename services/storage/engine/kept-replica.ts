@@ -26,7 +26,7 @@ import type { FillSource } from "./fill-source.ts";
 import type { OpenPool } from "./open-pool.ts";
 import type { ReadGrant } from "./read-grant.ts";
 import { answerCopy } from "./replica-copies.ts";
-import { orderFill, ReplicaFill } from "./replica-fill.ts";
+import { keepFillOrigin, keptFillOrigin, orderFill, ReplicaFill } from "./replica-fill.ts";
 import { ReplicaFollower } from "./replica-follower.ts";
 import { answerRead, type ReadSlots } from "./replica-reads.ts";
 
@@ -74,7 +74,7 @@ export class KeptReplica {
   #failure: VarveError | null = null;
   #turn: Promise<void>;
   #retryTimer: Timer | null = null;
-  /** What alone may fill it, as somebody chose; a restart forgets that. */
+  /** What alone may fill it, as somebody chose; kept beside the fill. */
   #fillOrigin: FillOrigin | null = null;
   /** Ends the fill under way, which begins again from where somebody chose meanwhile. */
   #fillStop = new AbortController();
@@ -149,8 +149,9 @@ export class KeptReplica {
     if (this.#stop.signal.aborted) return;
     const { store, paths, record, onNote } = this.#options;
     try {
-      const isToFill = (await store.facts(fillPathOf(paths.image))) !== null || (await this.#isCopiedClone());
-      if (isToFill) this.#startFill();
+      const isOrdered = (await store.facts(fillPathOf(paths.image))) !== null;
+      if (isOrdered) this.#fillOrigin ??= await keptFillOrigin(store, paths);
+      if (isOrdered || (await this.#isCopiedClone())) this.#startFill();
       else await this.#open(0);
     } catch (cause) {
       const error = toVarveError(cause, `open the replica of ${record.name}`);
@@ -230,6 +231,7 @@ export class KeptReplica {
     if (from === "bucket" && archived === null) throw noBucket(node);
     const isOther = this.#fillOrigin !== from;
     this.#fillOrigin = from;
+    await keepFillOrigin(store, paths, from);
     if (this.#fill !== null) {
       if (isOther) this.#fillStop.abort();
       return;
@@ -289,7 +291,7 @@ export class KeptReplica {
   }
 
   async #afterFill(fill: ReplicaFill, running: Promise<number>): Promise<void> {
-    const { record, onNote } = this.#options;
+    const { record, store, paths, onNote } = this.#options;
     const ended = running.then(
       (exactFromLsn) => ({ exactFromLsn }),
       (cause: unknown) => ({ error: toVarveError(cause, `fill the replica of ${record.name}`) }),
@@ -311,6 +313,8 @@ export class KeptReplica {
       }
       this.#failedCopies = 0;
       this.#fillOrigin = null;
+      // Without a fill nobody looks at it, and the next order replaces it.
+      await keepFillOrigin(store, paths, null).catch(() => undefined);
       onNote(`the replica of ${record.name} is filled`);
       if (this.#stop.signal.aborted) return;
       await this.#open(end.exactFromLsn).catch((cause: unknown) =>

@@ -5,11 +5,13 @@
  */
 import {
   checkpointPathOf,
+  fillOriginPathOf,
   fillPathOf,
   partialImagePathOf,
   type VolumePaths,
 } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { type FillOrigin, fillOrigins } from "#shared/domain/replica-report.ts";
 import { encodeCheckpoint } from "#shared/formats/checkpoint.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
@@ -37,6 +39,27 @@ export async function orderFill(store: FileStore, paths: VolumePaths): Promise<v
   const file = await store.open(fillPathOf(paths.image), { create: true, access: "buffered" });
   await file.close();
   await store.syncDirectory(paths.directory);
+}
+
+/** What alone may fill it, durably; null: any. Told before the fill is ordered, so that none begins from elsewhere. */
+export async function keepFillOrigin(
+  store: FileStore,
+  paths: VolumePaths,
+  from: FillOrigin | null,
+): Promise<void> {
+  const path = fillOriginPathOf(paths.image);
+  if (from !== null) {
+    await store.makeDirectory(paths.directory);
+    await store.replaceWhole(path, Buffer.from(`${from}\n`));
+  } else if ((await store.facts(path)) !== null) {
+    await store.remove(path);
+    await store.syncDirectory(paths.directory);
+  }
+}
+
+export async function keptFillOrigin(store: FileStore, paths: VolumePaths): Promise<FillOrigin | null> {
+  const text = (await store.readWhole(fillOriginPathOf(paths.image)))?.toString("utf8").trim();
+  return fillOrigins.find((origin) => origin === text) ?? null;
 }
 
 export class ReplicaFill {

@@ -165,6 +165,29 @@ describe("a clone's replica", () => {
     expect(log.begun.at(-1)).toMatchObject({ line: "", appliedLsn: 0 });
   });
 
+  test("is filled only from where somebody chose, also after a restart, until that is done", async () => {
+    const archive = await parentAt3();
+    const first = await node(archive);
+    log.write(4096, 9);
+    await expect.poll(async () => fills(2)).toEqual([7, 9, 8, 0]);
+    const repair = async (from: "peers" | "bucket"): Promise<void> => {
+      const order = encodeMessage({ type: "repair", from });
+      await bus.request(replicaCopySubject(volumeId, "shelf"), order, 1000);
+    };
+    await repair("peers");
+    // There are none.
+    await expect.poll(() => first.reports()[0]?.reason).toContain("nothing can fill the replica");
+    await first.close();
+    const { reads } = archive;
+    const second = await node(archive);
+    await expect.poll(() => second.reports()[0]?.reason).toContain("nothing can fill the replica");
+    expect(archive.reads).toBe(reads);
+    archive.found = null;
+    await repair("bucket");
+    await expect.poll(async () => fills(2)).toEqual([7, 9, 8, 0]);
+    await expect.poll(async () => store.facts("/pool/volumes/c/disk.raw.fill-from")).toBeNull();
+  });
+
   test("is never an empty disk where the node has no bucket: it waits for others that have it", async () => {
     const set = await node(null);
     log.write(4096, 9);
