@@ -13,6 +13,7 @@ import type { ObjectStore, StoreCapabilities } from "#shared/ports/object-store.
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ArchiveParts, ArchiverOptions } from "./engine/archive-parts.ts";
 import { ChunkDirectory } from "./engine/chunk-directory.ts";
+import { manifestEveryMs } from "./engine/manifest-pace.ts";
 import { UploadRegister } from "./engine/upload-register.ts";
 import { VolumeArchiver } from "./engine/volume-archiver.ts";
 import { WorkSlots } from "./engine/work-slots.ts";
@@ -33,6 +34,7 @@ export interface ArchiverSetup {
 export const archiverDefaults: ArchiverOptions = {
   segmentRecordBytes: limits.segmentRecordBytes,
   segmentAgeMs: limits.segmentAgeMs,
+  manifestEveryMs: manifestEveryMs,
   // One thread seals 180-230 MB/s of records at this level, 130 MB/s at 3: it must keep up with writes and bases together.
   level: 1,
   settleMs: null,

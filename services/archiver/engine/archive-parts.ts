@@ -15,6 +15,8 @@ import type { WorkSlots } from "./work-slots.ts";
 export interface ArchiverOptions {
   readonly segmentRecordBytes: number;
   readonly segmentAgeMs: number;
+  /** Between two manifests that only add segments; see manifest-pace.ts. */
+  readonly manifestEveryMs: number;
   /** zstd's; 0 stores as is. */
   readonly level: number;
   /** How long after its PUT an object is believed. Null: as the store's probe says. */

@@ -15,6 +15,7 @@ import type { ArchiveParts } from "./archive-parts.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
 import { GatheredLog, logBreaks } from "./gathered-log.ts";
 import { LiveLog } from "./live-log.ts";
+import { ManifestPace } from "./manifest-pace.ts";
 
 /** A sealed segment without its bytes. */
 export type UploadedSegment = Omit<SealedSegment, "object" | "sha256" | "memory"> & {
@@ -28,7 +29,7 @@ export interface SealerOptions {
   readonly log: ArchivedLog;
   readonly volumeId: string;
   readonly archiverEpoch: number;
-  /** The oldest segment that was not taken is in the bucket. */
+  /** The oldest segment that was not taken is in the bucket: another is, too, somebody waits for it, or its time has come. */
   readonly onReady: () => void;
   readonly onFailed: (error: VarveError) => void;
 }
@@ -58,6 +59,7 @@ export class LogSealer {
   /** Grows when jobs are thrown away (drop history). */
   private generation = 0;
   private readonly live: LiveLog;
+  private readonly pace: ManifestPace;
   /** The last segment was cut because it was full: the next will be, too. */
   private busy = false;
   readonly counters = { segments: 0, segmentBytes: 0, recordBytes: 0 };
@@ -66,6 +68,11 @@ export class LogSealer {
     this.options = options;
     const { parts, volumeId, archiverEpoch, log } = options;
     const owner = { volumeId, line: log.line, archiverEpoch };
+    this.pace = new ManifestPace({
+      clock: parts.clock,
+      everyMs: parts.options.manifestEveryMs,
+      onDue: () => this.told(),
+    });
     this.live = new LiveLog({ parts, owner, isWhole: (gathered) => this.isWhole(gathered) });
   }
 
@@ -102,11 +109,32 @@ export class LogSealer {
   demand(lsn: number): void {
     this.demandLsn = Math.max(this.demandLsn, lsn);
     this.pump();
+    this.told(); // what is uploaded already, and waits for more
   }
 
   /** Whether takeReady() would give any. */
   isReady(fromLsn: number): boolean {
-    return this.jobs[0]?.firstLsn === fromLsn && this.jobs[0].uploaded !== null;
+    return this.jobs[0]?.firstLsn === fromLsn && this.readyCount > 0;
+  }
+
+  /** Whether what is ready goes into a manifest now; if not, onReady comes again. */
+  isDue(): boolean {
+    return this.pace.isDue(this.readyCount);
+  }
+
+  /** A manifest was published. */
+  published(): void {
+    this.pace.published();
+  }
+
+  /** Uploaded segments in front of the first that is not. */
+  private get readyCount(): number {
+    const first = this.jobs.findIndex((job) => job.uploaded === null);
+    return first < 0 ? this.jobs.length : first;
+  }
+
+  private told(): void {
+    if (!this.stopped && this.readyCount > 0) this.options.onReady();
   }
 
   /** Uploaded segments that continue the log at `fromLsn` without a hole; they are the caller's now. */
@@ -125,6 +153,7 @@ export class LogSealer {
     this.stopped = true;
     this.generation += 1;
     this.live.clear();
+    this.pace.stop();
     this.timer?.cancel();
     this.timer = null;
   }
@@ -289,7 +318,7 @@ export class LogSealer {
     } finally {
       release();
     }
-    if (!isUnwanted() && this.jobs[0] === job) this.options.onReady();
+    if (!isUnwanted()) this.told();
   }
 
   /** The thread may end under way, with the records: they are gathered again. */

@@ -18,6 +18,10 @@ export class LsnWaiters {
     });
   }
 
+  get some(): boolean {
+    return this.waiting.length > 0;
+  }
+
   reached(lsn: number): void {
     const ready = this.waiting.filter((waiter) => waiter.lsn <= lsn);
     this.waiting = this.waiting.filter((waiter) => waiter.lsn > lsn);

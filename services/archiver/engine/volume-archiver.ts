@@ -269,9 +269,10 @@ export class VolumeArchiver implements VolumeArchive {
     this.watch.follow(batch);
   }
 
-  /** Everything that is ready goes into the next manifest. */
+  /** Everything that is ready goes into the next manifest, which waits a little where others went lately and nobody waits for it. */
   private publishReady(): void {
     if (this.publishing || this.stopped !== null) return;
+    if (!this.waiters.some && !this.sealer.isDue()) return;
     this.publishing = true;
     const change = (manifest: VolumeManifest): VolumeManifest => {
       this.publishing = false;
@@ -294,14 +295,13 @@ export class VolumeArchiver implements VolumeArchive {
     const taken = this.taken.filter((segment) => segment.ref.lastLsn <= manifest.archivedLsn);
     this.taken = this.taken.filter((segment) => segment.ref.lastLsn > manifest.archivedLsn);
     this.failure = null;
+    this.sealer.published();
     this.gap.published(manifest);
     if (this.gap.isOpen) this.publishGap();
     // Ready before the gap was there that they come behind.
     if (this.sealer.isReady(manifest.archivedLsn + 1)) this.publishReady();
-    this.schedule.published(
-      manifest,
-      taken.map((segment) => segment.summary),
-    );
+    const summaries = taken.map((segment) => segment.summary);
+    this.schedule.published(manifest, summaries);
     for (const { ref } of taken) this.parts.uploads.end(ref.key);
     this.ledger?.add(manifest.archivedLsn, this.heldObjects?.ofManifest(stored, taken, pages) ?? []);
     this.waiters.reached(manifest.archivedLsn);

@@ -3,6 +3,7 @@
  * on the world's disk, bucket and clock, without threads. Each session that opens is remembered, and its log shown to the
  * volume's ledger before anybody else gets to it. Called by past-life.ts.
  */
+
 import { InlineArchiveWorker } from "#shared/adapters/archive-worker/inline.ts";
 import { Histories } from "#shared/adapters/history/histories.ts";
 import { openSimulatedObjectStore } from "#shared/adapters/object-store/simulated.ts";
@@ -20,6 +21,7 @@ import type { RescuedVolume } from "#shared/ports/bucket-administration.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { RemoteBeginning } from "#shared/ports/replica-home.ts";
+import { manifestEveryMs } from "../../../services/archiver/engine/manifest-pace.ts";
 import { type BucketKeeper, openKeeper, openRescuer } from "../../../services/archiver/keeper-layer.ts";
 import { Archiver } from "../../../services/archiver/layer.ts";
 import { VolumeHost } from "../../../services/gateway/engine/volume-host.ts";
@@ -89,6 +91,8 @@ export class PastProcess {
         settleMs: mutant.settleMs ?? plan.settleMs + settleMarginMs,
         segmentRecordBytes: plan.segmentRecordBytes,
         segmentAgeMs: plan.segmentAgeMs,
+        // Worlds of both kinds: each segment with a manifest of its own, and many in one.
+        manifestEveryMs: plan.segmentAgeMs < 1000 ? 0 : manifestEveryMs,
         baseLogBytesMin: plan.baseLogBytesMin,
       },
     });

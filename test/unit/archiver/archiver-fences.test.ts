@@ -150,7 +150,7 @@ describe("who may archive", () => {
     await world.pass(1000);
     const { volume } = await world.open();
     for (let count = 0; count < 4; count += 1) world.write(0, 70_000, 3 + count);
-    await world.pass(1000);
+    await world.pass(2000);
     const archived = volume.manifest()?.archivedLsn;
     expect(archived).toBe(world.lastLsn);
     late.open();

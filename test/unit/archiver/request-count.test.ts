@@ -30,7 +30,7 @@ function since(store: WatchedStore, from: number): Requests {
 }
 
 describe("requests of an archiver", () => {
-  test("a busy volume: one PUT a segment, at most one manifest a segment, each read back; no list", async () => {
+  test("a busy volume: one PUT a segment, one manifest a second or for eight segments, each read back; no list", async () => {
     const world = new ArchiveWorld(50, 9 * MiB);
     const { store, volume } = await world.open();
     await world.pass(1000);
@@ -47,11 +47,39 @@ describe("requests of an archiver", () => {
     const most = Math.ceil((200 * 17 * 1024) / (64 * 1024)) + 1;
     expect(segments).toBeGreaterThan(20);
     expect(segments).toBeLessThanOrEqual(most);
-    expect(manifests).toBeLessThanOrEqual(segments);
+    // Four seconds of writes; the first at once, and one for who asks at the end.
+    expect(manifests).toBeLessThanOrEqual(4 + Math.ceil(segments / 8) + 2);
     expect(others).toEqual([]);
     // Each manifest and each segment is looked at when it is read back and when it is held.
     expect(store.log.length - from).toBeLessThanOrEqual(2 * segments + 4 * manifests);
     expect(store.counters.list).toBe(list);
+  });
+
+  test("an uploaded segment waits a second for its manifest at most, and not where somebody waits for it", async () => {
+    const world = new ArchiveWorld(52, 9 * MiB);
+    const { volume } = await world.open();
+    const archived = (): number => volume.manifest()?.archivedLsn ?? 0;
+    const first = world.write(0, 70_000, 1);
+    await world.pass(100);
+    expect(archived()).toBe(first);
+    const second = world.write(MiB, 70_000, 2);
+    await world.pass(800);
+    expect(archived()).toBe(first);
+    await world.pass(200);
+    expect(archived()).toBe(second);
+    const third = world.write(2 * MiB, 70_000, 3);
+    await world.pass(300); // uploaded, and nobody asked
+    expect(archived()).toBe(second);
+    const askedAtMs = world.clock.monotonicMs();
+    await world.clock.until(volume.archive(third));
+    expect(world.clock.monotonicMs() - askedAtMs).toBeLessThan(100);
+    const last = world.write(3 * MiB, 70_000, 4);
+    await world.pass(300);
+    expect(archived()).toBe(third);
+    const closedAtMs = world.clock.monotonicMs();
+    await world.clock.until(volume.close());
+    expect(world.clock.monotonicMs() - closedAtMs).toBeLessThan(100);
+    expect(archived()).toBe(last);
   });
 
   test("a write each second for ten minutes: a segment and a manifest a minute, no list", async () => {

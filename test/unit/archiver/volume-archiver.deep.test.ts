@@ -185,7 +185,7 @@ describe("held", () => {
     world.releases = true;
     const { volume } = await world.open({}, (store) => (store.capabilities = notDurable));
     for (let count = 0; count < 6; count += 1) world.write(0, 70_000, count);
-    await world.pass(1000);
+    await world.pass(2000);
     const { segments } = volume.manifest() as VolumeManifest;
     await world.bucket.remove(segments[1]?.key ?? "");
     const damaged = (await world.bucket.get(segments[3]?.key ?? "")) as Buffer;
@@ -228,7 +228,7 @@ describe("held", () => {
       expect(held).toBe(world.lastLsn);
       for (let count = 0; count < 3; count += 1) {
         world.write(0, 70_000, count + 50);
-        await world.pass(500);
+        await world.pass(1500);
       }
       before.store.left = 0;
       const puts = before.store.log.filter((one) => one.startsWith("put volumes")).slice(-lost);
