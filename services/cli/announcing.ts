@@ -30,6 +30,7 @@ export const announced = (
         Announcer.start({
           onAddress,
           announcement: () => ({ name, address, port, version, exports: exports() }),
+          onNote: printNote,
         }),
       async (announcer) => announcer.close(),
     );

@@ -24,45 +24,96 @@ const shortTtlSeconds = 10;
 const answersPerSecondMax = 20;
 const gatewaysMax = 256;
 const goodbyeMs = 500;
+const againMs = 1000;
+const againMsMax = 60_000;
 
 export interface AnnouncerOptions {
   /** IPv4 address of this machine: the network that hears of it. */
   readonly onAddress: string;
   /** Asked for each answer. */
   readonly announcement: () => Omit<Announcement, "more">;
+  /** A line for the operator. */
+  readonly onNote: (text: string) => void;
+  /** For tests, which break it. */
+  readonly makeSocket?: () => Socket;
 }
 
 export class Announcer {
   readonly #options: AnnouncerOptions;
-  readonly #dns: MulticastDNS;
+  /** Null while there is none: it broke, and is opened again. */
+  #dns: MulticastDNS | null = null;
+  #again: NodeJS.Timeout | null = null;
+  #waitMs = againMs;
+  #closed = false;
   #secondMs = 0;
   #answers = 0;
 
-  private constructor(options: AnnouncerOptions, dns: MulticastDNS) {
+  private constructor(options: AnnouncerOptions) {
     this.#options = options;
-    this.#dns = dns;
-    dns.on("query", (query, from) => this.#answer(query, from));
-    dns.on("warning", () => undefined); // packets of others that can't be read
   }
 
   /** Rejects Invalid where the address is none of this machine's, Retry where the port can't be had. */
   static async start(options: AnnouncerOptions): Promise<Announcer> {
     requireOwn(options.onAddress);
-    const dns = multicastDns({ interface: options.onAddress, bind: group, port });
-    const announcer = new Announcer(options, dns);
+    const announcer = new Announcer(options);
+    await announcer.#open();
+    return announcer;
+  }
+
+  async #open(): Promise<void> {
+    const { onAddress, makeSocket = () => createSocket({ type: "udp4", reuseAddr: true }) } = this.#options;
+    const socket = makeSocket();
+    const dns = multicastDns({ socket, interface: onAddress, bind: group, port });
+    dns.on("query", (query, from) => this.#answer(query, from));
+    dns.on("warning", () => undefined); // packets of others that can't be read, and what the socket says itself
     await new Promise<void>((resolve, reject) => {
       dns.once("ready", resolve);
-      dns.on("error", (cause: Error) => {
-        dns.destroy();
-        reject(notHad(options.onAddress, cause));
-      });
+      const broken = (cause: Error): void => {
+        reject(notHad(onAddress, cause));
+        this.#broke(dns, cause);
+      };
+      dns.on("error", broken);
+      socket.on("error", broken);
     });
-    announcer.#say(ttlSeconds);
-    return announcer;
+    this.#dns = dns;
+    this.#waitMs = againMs;
+    this.#say(ttlSeconds);
+  }
+
+  /** Told once for each time that it breaks; opened again for as long as the process lives. */
+  #broke(dns: MulticastDNS, cause: Error): void {
+    dns.destroy();
+    if (this.#dns !== dns || this.#closed) return;
+    this.#dns = null;
+    const { onAddress, onNote } = this.#options;
+    onNote(
+      `warning: mDNS on ${onAddress} broke: ${cause.message}; varve discover finds this one again when it is back`,
+    );
+    this.#openLater();
+  }
+
+  #openLater(): void {
+    this.#again = setTimeout(() => {
+      this.#open().then(
+        () => {
+          if (this.#closed) this.#dns?.destroy();
+          else this.#options.onNote(`mDNS on ${this.#options.onAddress} is back`);
+        },
+        () => {
+          this.#waitMs = Math.min(2 * this.#waitMs, againMsMax);
+          if (!this.#closed) this.#openLater();
+        },
+      );
+    }, this.#waitMs);
+    this.#again.unref();
   }
 
   /** Tells that the gateway goes, as far as somebody hears it. */
   async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#again ?? undefined);
+    const dns = this.#dns;
+    if (dns === null) return;
     await new Promise<void>((resolve) => {
       const late = setTimeout(resolve, goodbyeMs);
       this.#say(0, () => {
@@ -71,12 +122,12 @@ export class Announcer {
       });
     });
     await new Promise<void>((resolve) => {
-      this.#dns.destroy(resolve);
+      dns.destroy(resolve);
     });
   }
 
   #say(ttl: number, done: () => void = () => undefined): void {
-    this.#dns.respond({ answers: answersOf(announcementRecords(this.#options.announcement(), ttl)) }, done);
+    this.#dns?.respond({ answers: answersOf(announcementRecords(this.#options.announcement(), ttl)) }, done);
   }
 
   #answer(query: QueryPacket, from: RemoteInfo): void {
@@ -89,8 +140,8 @@ export class Announcer {
     const ttl = plain ? shortTtlSeconds : ttlSeconds;
     const all = asked.some(({ name }) => name.startsWith("_services.")) ? [serviceRecord(ttl)] : [];
     const answers = answersOf([...all, ...announcementRecords(announcement, ttl)]);
-    if (plain) this.#dns.respond({ id: query.id ?? 0, questions: asked, answers }, from);
-    else this.#dns.respond({ answers });
+    if (plain) this.#dns?.respond({ id: query.id ?? 0, questions: asked, answers }, from);
+    else this.#dns?.respond({ answers });
   }
 
   #mayAnswer(): boolean {
