@@ -1,8 +1,9 @@
 // Runs the FileStore contract on every adapter: the native one in a temporary directory (twice, once with every unsynced
 // write held back), the memory one, and the simulated disk with inline reads that are cold or short half of the time.
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { expect, it } from "vitest";
 import { DroppingUnsyncedStore } from "#shared/adapters/decorators/dropping-unsynced.ts";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
@@ -21,6 +22,17 @@ fileStoreContract("native", async () => {
       await rm(directory, { recursive: true });
     },
   };
+});
+
+it("a directory that can't be made is an error, not an endless attempt", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "varve-file-store-"));
+  const store = new NativeFileStore();
+  await symlink(join(directory, "unmounted"), join(directory, "link"));
+  for (const path of ["/proc/varve/data", join(directory, "link"), join(directory, "link/data")]) {
+    await expect(store.makeDirectory(path)).rejects.toMatchObject({ code: "ENOENT" });
+  }
+  await store.close();
+  await rm(directory, { recursive: true });
 });
 
 fileStoreContract("native, unsynced writes held back", async () => {

@@ -84,6 +84,7 @@ async function namesIn(store: FileStore, path: string, create: boolean): Promise
 
 const unusable: Readonly<Record<string, string>> = {
   EEXIST: "is a file",
+  ENOENT: "can't be made: a link on the way to it leads nowhere, or it is no place for directories",
   ENOTDIR: "is a file, or below one",
   EACCES: "may not be used by this user",
   EPERM: "may not be used by this user",

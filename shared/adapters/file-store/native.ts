@@ -41,7 +41,7 @@ export class NativeFileStore implements FileStore {
   }
 
   async makeDirectory(path: string): Promise<void> {
-    const first = await attempt("make directory", path, () => fs.mkdir(path, { recursive: true }));
+    const first = await attempt("make directory", path, () => makeWithParents(path));
     if (first === undefined) return;
     // Every new name is made durable in its parent, from the deepest up.
     for (let made = path; ; made = dirname(made)) {
@@ -149,6 +149,25 @@ async function openFor(
     }
   }
   return { fd: await openDescriptor(path, flags, 0o600), direct: false };
+}
+
+/**
+ * The first directory that had to be made, or undefined. Not Node's own recursion: where a parent is there and takes no directories
+ * (/proc, a file system of keys), that one tries for ever.
+ */
+async function makeWithParents(path: string): Promise<string | undefined> {
+  try {
+    await fs.mkdir(path);
+    return path;
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "EEXIST" && (await fs.stat(path)).isDirectory()) return undefined;
+    if (code !== "ENOENT") throw error;
+    const first = await makeWithParents(dirname(path));
+    if (first === undefined) throw error;
+    await makeWithParents(path);
+    return first;
+  }
 }
 
 function codeOf(error: unknown): string {
