@@ -59,12 +59,22 @@ export class FileStoreError extends VarveError {
   }
 }
 
+/** Where the errno says what is to be done, whatever was attempted. */
+const hintsOfErrno: Readonly<Record<string, string>> = {
+  EFBIG:
+    "Its file system holds no file of that size. Take a smaller volume, or a file system for larger files, as XFS.",
+  EIO: "The disk may be failing: the kernel's log (dmesg) says more.",
+  EMFILE:
+    "This process has too many files open: raise its limit (ulimit -n; LimitNOFILE= of a systemd unit).",
+  EROFS: "Its file system is read-only. The kernel makes it so after an error of the disk: dmesg says more.",
+};
+
 function hintOfErrno(code: string, path: string): string {
   if (code === "ENOSPC")
     return `The file system of ${path} is full: make room on it (df shows how much is left), then try again.`;
   if (code === "EDQUOT")
     return `The quota of this user on the file system of ${path} is used up: raise it or make room, then try again.`;
-  return "";
+  return hintsOfErrno[code] ?? "";
 }
 
 function kindOfErrno(code: string): ErrorKind {

@@ -4,6 +4,7 @@
  */
 import type { ApiConnection, ApiVolume } from "#shared/api/http-api.ts";
 import { byteSizeFrom, exactByteSize, readableByteSize } from "#shared/domain/byte-size.ts";
+import { limits } from "#shared/domain/limits.ts";
 import {
   durabilities,
   isDurability,
@@ -40,7 +41,10 @@ function replicasOf(line: CommandLine): number | null {
   const text = line.values.get("replicas")?.[0];
   if (text === undefined) return null;
   if (/^[1-9]$/.test(text)) return Number(text);
-  throw new UsageError([`--replicas: "${text}" is not a number from 1 to 9`], "For example: --replicas 2.");
+  throw new UsageError(
+    [`--replicas: "${text}" is no number of replicas; a volume has 1 to ${limits.replicasMax}`],
+    "For example: --replicas 2.",
+  );
 }
 
 /** Clone or restore: by a server only, because it needs the parent's past. */

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { ImageThread } from "#shared/adapters/file-store/image-thread.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
+import { FileStoreError } from "#shared/domain/errors.ts";
 
 let directory = "";
 let store: NativeFileStore;
@@ -47,6 +48,11 @@ test("qemu's tools refuse an image that is held, and take it again after close",
   expect(qemuIo(path).status).toBe(1);
   await file.close();
   expect(qemuIo(path).status).toBe(0);
+});
+
+test("an errno that says what is to be done has a hint, unless whoever failed knows better", () => {
+  expect(new FileStoreError("truncate", "/d/disk.raw", "EFBIG").hint).toMatch(/smaller volume/);
+  expect(new FileStoreError("open", "/d/disk.raw", "EROFS", { hint: "Own." }).hint).toBe("Own.");
 });
 
 test("an image that qemu holds is refused, and a refused attempt leaves no lock behind", async () => {
