@@ -7,7 +7,7 @@ import { replicaReadSubject, replicaStateSubject } from "#shared/domain/cluster-
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
-import type { ReplicaReport } from "#shared/domain/replica-report.ts";
+import { type ReplicaReport, roomOfReplicas } from "#shared/domain/replica-report.ts";
 import {
   decodeMessage,
   encodeMessage,
@@ -158,10 +158,10 @@ export class RemoteReplica implements ReplicaImage {
     return condition === "filling" && this.#options.logShare() >= limits.replicaFillLogShare;
   }
 
-  /** What entries may still take in the fullest of the images that go on. */
+  /** What entries may still take. */
   roomBytes(): number {
-    const going = this.reports().filter(({ condition }) => condition !== "halted");
-    return going.length === 0 ? 0 : Math.min(...going.map(({ roomBytes }) => roomBytes));
+    const nowMs = this.#options.clock.monotonicMs();
+    return roomOfReplicas([...this.#heard.values()].map((one) => ({ ...one, silentMs: nowMs - one.atMs })));
   }
 
   async follow(lastLsn: number, epoch: number): Promise<void> {

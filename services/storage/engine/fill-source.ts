@@ -64,3 +64,9 @@ export function noRoom(wantedBytes: number, roomBytes: number): VarveError {
     },
   );
 }
+
+/** A full disk has another figure at each attempt, and is still the same full disk. */
+export function isToldAlready(error: VarveError, before: VarveError | null): boolean {
+  if (before === null) return false;
+  return error._tag === "FillNoRoom" ? before._tag === error._tag : error.message === before.message;
+}

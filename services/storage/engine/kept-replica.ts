@@ -22,7 +22,7 @@ import type { LocalReplica } from "#shared/ports/replica-image.ts";
 import { CloneTending, cloneBeginning, originSources } from "./clone-tending.ts";
 import { FillFromBucket } from "./fill-from-bucket.ts";
 import { FillFromPeers } from "./fill-from-peers.ts";
-import type { FillSource } from "./fill-source.ts";
+import { type FillSource, isToldAlready } from "./fill-source.ts";
 import type { OpenPool } from "./open-pool.ts";
 import type { ReadGrant } from "./read-grant.ts";
 import { answerCopy } from "./replica-copies.ts";
@@ -155,7 +155,7 @@ export class KeptReplica {
       else await this.#open(0);
     } catch (cause) {
       const error = toVarveError(cause, `open the replica of ${record.name}`);
-      if (error.message !== this.#failure?.message) {
+      if (!isToldAlready(error, this.#failure)) {
         onNote(`warning: the replica of ${record.name} is not open: ${error.message}`);
       }
       this.#failed(error);
@@ -271,7 +271,7 @@ export class KeptReplica {
     );
     this.#fill = fill;
     const from = sources.map(({ name }) => name).join(", else from ");
-    if (this.#failure === null) onNote(`the replica of ${record.name} is filled from ${from}`);
+    if (this.#failure === null && from !== "") onNote(`the replica of ${record.name} is filled from ${from}`);
     const running = fill.run();
     // Not part of this step: whoever waits for opened() does not wait for the copy.
     void this.#afterFill(fill, running);
@@ -304,7 +304,7 @@ export class KeptReplica {
         return;
       }
       if ("error" in end) {
-        if (end.error.message !== this.#failure?.message && !this.#stop.signal.aborted) {
+        if (!isToldAlready(end.error, this.#failure) && !this.#stop.signal.aborted) {
           onNote(`warning: the replica of ${record.name} is not filled: ${end.error.message}`);
         }
         if (fill.copiedBytes > 0) this.#failedCopies += 1;

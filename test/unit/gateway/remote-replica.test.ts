@@ -79,7 +79,19 @@ class PlayedNode {
   }
 }
 
-function world(names: readonly string[]): {
+/** A clock that tests put ahead. */
+class AheadClock extends SystemClock {
+  aheadMs = 0;
+
+  override monotonicMs(): number {
+    return super.monotonicMs() + this.aheadMs;
+  }
+}
+
+function world(
+  names: readonly string[],
+  clock = new SystemClock(),
+): {
   readonly bus: MemoryMessageBus;
   readonly nodes: readonly PlayedNode[];
   readonly replica: RemoteReplica;
@@ -90,7 +102,7 @@ function world(names: readonly string[]): {
   const fenced: VarveError[] = [];
   const replica = new RemoteReplica({
     bus,
-    clock: new SystemClock(),
+    clock,
     volumeId,
     nodes: names,
     host: "b",
@@ -350,6 +362,27 @@ describe("the feed", () => {
     await feed.close();
     expect(applied).toEqual([1]);
   });
+});
+
+test("a full node that is gone, and a copy on its way to a full disk, stop nobody's writes", async () => {
+  const clock = new AheadClock();
+  const { nodes, replica } = world(["a", "b", "c"], clock);
+  const [a, b, c] = nodes as [PlayedNode, PlayedNode, PlayedNode];
+  await replica.heard();
+  const room = async (node: PlayedNode, change: Partial<ReplicaReport>): Promise<number> => {
+    node.tell(change);
+    await settled();
+    return replica.roomBytes();
+  };
+  expect(await room(c, { condition: "filling", roomBytes: 0 })).toBe(2 ** 20);
+  expect(await room(b, { roomBytes: 0 })).toBe(0);
+  clock.aheadMs = 61_000;
+  expect(await room(a, {})).toBe(2 ** 20);
+  expect(await room(b, {})).toBe(0);
+  // Somebody must have room for what is acknowledged.
+  expect(await room(b, { condition: "halted" })).toBe(2 ** 20);
+  expect(await room(a, { condition: "halted" })).toBe(0);
+  await replica.detach();
 });
 
 test("writes are admitted by the room of the fullest node, minus what is under way", () => {

@@ -17,6 +17,7 @@ import {
   type ReplicaMessage,
 } from "#shared/formats/replica-message.ts";
 import type { ArchivedImages } from "#shared/ports/archived-images.ts";
+import { noRoom } from "../../../services/storage/engine/fill-source.ts";
 import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
 import { RawReplicas } from "../../../services/storage/layer.ts";
 import { FastClock } from "../../tools/fast-clock.ts";
@@ -229,6 +230,19 @@ describe("replicas of a node", () => {
     await expect.poll(async () => ask("a", read(7))).toMatchObject({ fill: 6 });
     expect(notes).toContainEqual("the replica of a is filled from the bucket memory://bucket");
     expect(made.begun.at(-1)).toMatchObject({ line, appliedLsn: 4, sequence: 0 });
+  });
+
+  test("a full disk is told once, whatever the figures of later attempts are", async () => {
+    const made = new PlayedLog(sizeBytes);
+    for (const value of [1, 2, 3, 4]) made.write(0, value);
+    const archive = await MemoryArchive.at(made.batches, 4, sizeBytes);
+    archive.beforeRead = async () => Promise.reject(noRoom(4096, archive.reads));
+    const { set, map, notes } = await node(null, archive);
+    logs.set(record("a").id, Object.assign(made, { oldestLsn: 5 }));
+    await place(map, "a");
+    await set.reconcile();
+    await expect.poll(() => archive.reads).toBeGreaterThan(3);
+    expect(notes.filter((text) => text.includes("is not filled"))).toHaveLength(1);
   });
 
   test("only one volume is touched where the node was started for one", async () => {
