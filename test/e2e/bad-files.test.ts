@@ -128,9 +128,9 @@ const damages: readonly Damage[] = [
   },
   {
     id: "file-catalog-version",
-    do: (data) => forgeCatalog(data, (body) => body.replace('"version": 1', '"version": 5')),
+    do: (data) => forgeCatalog(data, (body) => body.replace('"version": 1', '"version": 6')),
     code: 2,
-    says: "DATA/catalog.json: catalogue version 5 is not known",
+    says: "DATA/catalog.json: catalogue version 6 is not known",
     hint: "It was written by a newer Varve: use that version. Nothing was changed.",
   },
   {
