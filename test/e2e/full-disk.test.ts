@@ -13,14 +13,15 @@ import { VarveProcess } from "../tools/varve-process.ts";
 const MiB = 1024 * 1024;
 const pause = async (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** A tmpfs of 224 MiB, gone at the end. */
+/** A tmpfs, gone at the end. */
 async function onSmallDisk(
+  sizeMiB: number,
   work: (directory: string, socketDirectory: string) => Promise<void>,
 ): Promise<void> {
   await inTemporaryDirectory(async (directory) => {
     const mountPoint = join(directory, "small");
     mkdirSync(mountPoint);
-    const mounted = await run("mount", ["-t", "tmpfs", "-o", "size=224M", "none", mountPoint]);
+    const mounted = await run("mount", ["-t", "tmpfs", "-o", `size=${sizeMiB}M`, "none", mountPoint]);
     expect(mounted.code, mounted.stderr).toBe(0);
     try {
       await work(mountPoint, directory);
@@ -99,7 +100,7 @@ function fillWith(path: string): void {
 }
 
 test("a full disk costs writes an ENOSPC and nothing else", { timeout: 120_000 }, async () => {
-  await onSmallDisk(async (directory, socketDirectory) => {
+  await onSmallDisk(224, async (directory, socketDirectory) => {
     const dataDir = join(directory, "data");
     const nbd = `unix:${join(socketDirectory, "nbd.sock")}`;
     // History on the same disk would take what is left, and its log could not go before it is archived.
@@ -159,13 +160,14 @@ async function waitsOrIsWhole(show: () => Promise<string>): Promise<boolean> {
 test("a full disk with the bucket on it, too: history waits, and is whole when there is room", {
   timeout: 180_000,
 }, async () => {
-  await onSmallDisk(async (directory, socketDirectory) => {
+  await onSmallDisk(320, async (directory, socketDirectory) => {
     const dataDir = join(directory, "data");
     const nbd = `unix:${join(socketDirectory, "nbd.sock")}`;
     const http = `127.0.0.1:${await freePort()}`;
     const cli = async (...words: readonly string[]) => varve([...words, "--api", `http://${http}`]);
     const foreign = join(directory, "foreign");
-    writeFileSync(foreign, Buffer.alloc(96 * MiB));
+    // What is left is too little for image, log, reserve and past; without it there is room for all of them, and some over.
+    writeFileSync(foreign, Buffer.alloc(192 * MiB));
     const server = await VarveProcess.start({ dataDir, nbd: [nbd], http, volumes: ["disk0:64M"] });
     const disk = new Disk(await NbdClient.connect(nbd, "disk0"));
     for (let block = 0; block < 4; block += 1) expect(await disk.write(block)).toBe(true);

@@ -91,11 +91,10 @@ export class VolumeArchiver implements VolumeArchive {
   /** Finds where to go on. Pending while the bucket is away; on rejection everything has stopped. */
   async begin(probe: () => Promise<StoreCapabilities>): Promise<void> {
     const { parts, subject, patience } = this;
-    const isUnwanted = (): boolean => subject.abandoned();
     try {
-      const found = await patience.run("ask the bucket", probe, isUnwanted);
+      const found = await patience.run("ask the bucket", probe, () => subject.abandoned());
       const start = await openStart(parts.store, subject, found, patience);
-      if (isUnwanted()) throw archiveClosed(subject.record.name);
+      if (subject.abandoned()) throw archiveClosed(subject.record.name);
       this.run(found, start);
     } catch (cause) {
       const error = toVarveError(cause, "opening the archive");
@@ -391,6 +390,7 @@ export class VolumeArchiver implements VolumeArchive {
     if (this.stopped === null && this.publisher !== null) {
       const rest = this.archive(this.subject.log.state().durableLsn).then(() => this.ledger?.settled());
       const ended = rest.catch(() => undefined);
+      this.patience.wake(); // a bucket that was away may be back, and there is no time for its next turn
       await boundedWait(ended, clock, options.closeMs);
     }
     this.stop(archiveClosed(this.subject.record.name));
