@@ -114,12 +114,15 @@ export function deletedVolume(life: PastLife): VolumeLedger | null {
 export async function undelete(life: PastLife, ledger: VolumeLedger): Promise<void> {
   const { world, opened } = life;
   const expected = ledger.lastLsn;
-  if (opened.host.settling.has(ledger.id)) world.count("undeletes of volumes that settle");
+  const isSettling = opened.host.settling.has(ledger.id);
+  if (isSettling) world.count("undeletes of volumes that settle");
   // A process that ends in the middle leaves it deleted, or brought back.
   ledger.unsure = true;
   try {
     const { lsn } = await opened.keeper.undelete(ledger.id);
-    if (lsn !== expected) life.fail(`${ledger.name} came back up to LSN ${lsn} of ${expected}`);
+    // One that settles may just be opened, which is an entry, too.
+    if (lsn !== (isSettling ? ledger.lastLsn : expected))
+      life.fail(`${ledger.name} came back up to LSN ${lsn} of ${expected}`);
     ledger.deleted = false;
     ledger.made = true;
     ledger.unsure = false;
