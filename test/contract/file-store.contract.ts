@@ -74,6 +74,11 @@ export function fileStoreContract(name: string, setUp: () => Promise<FileStoreBe
       await (await openNew("a")).close();
       await store.makeDirectory(path("c/d/e"));
       await store.makeDirectory(path("c/d/e"));
+      // Several that lack the same parents, at once.
+      const beside = ["g", "h", "i", "j"].map((name) => path(`c/x/y/${name}`));
+      await Promise.all(beside.map((directory) => store.makeDirectory(directory)));
+      expect(await store.list(path("c/x/y"))).toEqual(["g", "h", "i", "j"]);
+      await store.removeTree(path("c/x"));
       expect(await store.list(bench.directory)).toEqual(["a", "b", "c"]);
       expect(await store.list(path("c/d"))).toEqual(["e"]);
       await store.rename(path("b"), path("c/d/e/f"));

@@ -156,17 +156,18 @@ async function openFor(
  * (/proc, a file system of keys), that one tries for ever.
  */
 async function makeWithParents(path: string): Promise<string | undefined> {
-  try {
-    await fs.mkdir(path);
-    return path;
-  } catch (error) {
-    const code = codeOf(error);
-    if (code === "EEXIST" && (await fs.stat(path)).isDirectory()) return undefined;
-    if (code !== "ENOENT") throw error;
-    const first = await makeWithParents(dirname(path));
-    if (first === undefined) throw error;
-    await makeWithParents(path);
-    return first;
+  let first: string | undefined;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await fs.mkdir(path);
+      return first ?? path;
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === "EEXIST" && (await fs.stat(path)).isDirectory()) return first;
+      // Once more where the parent is there now, whoever made it; twice without one is no place for directories.
+      if (code !== "ENOENT" || attempt === 2) throw error;
+      first = await makeWithParents(dirname(path));
+    }
   }
 }
 
