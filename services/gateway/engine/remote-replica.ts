@@ -7,6 +7,7 @@ import { replicaReadSubject, replicaStateSubject } from "#shared/domain/cluster-
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { Patience } from "#shared/domain/patience.ts";
 import { type ReplicaReport, roomOfReplicas } from "#shared/domain/replica-report.ts";
 import {
   decodeMessage,
@@ -272,11 +273,11 @@ export class RemoteReplica implements ReplicaImage {
   }
 
   async #readPiece(slab: Slab, start: number, length: number, offset: number): Promise<void> {
-    const { clock } = this.#options;
     if (await this.#gathered.read(slab, start, length, offset)) return this.#requireUnfenced();
-    const endMs = clock.monotonicMs() + limits.replicaPatienceMs;
+    const { clock } = this.#options;
+    const patience = new Patience(clock, limits.replicaPatienceMs);
     let failure: VarveError | null = null;
-    while (!this.#closed && clock.monotonicMs() < endMs) {
+    while (!this.#closed && !patience.isOver()) {
       this.#requireUnfenced();
       const leastLsn = this.#leastLsn;
       const result = await this.#askInTurn({ type: "read", offset, length, leastLsn });
@@ -287,9 +288,7 @@ export class RemoteReplica implements ReplicaImage {
       }
       failure = result;
       if (failure !== null && failure.kind !== "Retry") throw failure;
-      await new Promise<void>((resolve) => {
-        clock.after(againMs, resolve);
-      });
+      await new Promise<void>((resolve) => void clock.after(againMs, resolve));
     }
     throw noReplica(this.#options.volumeId, failure);
   }
@@ -390,7 +389,7 @@ export class RemoteReplica implements ReplicaImage {
         if (this.#closed) reject(noReplica(volumeId, null));
         else resolve();
       };
-      const timer = clock.after(limits.replicaPatienceMs, () => {
+      const timer = new Patience(clock, limits.replicaPatienceMs).wait(() => {
         end();
         reject(noReplica(volumeId, null, this.reports()));
       });

@@ -5,6 +5,7 @@
  */
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { Patience } from "#shared/domain/patience.ts";
 import type { Completion } from "#shared/ports/block-export.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { Lease } from "#shared/ports/lease.ts";
@@ -20,7 +21,7 @@ export interface StrictReadsOptions {
 
 interface Waiting {
   readonly done: Completion;
-  readonly untilMs: number;
+  readonly patience: Patience;
 }
 
 /** A renewal takes as long as an append: looking more often finds nothing. Nobody looks while nothing waits. */
@@ -80,7 +81,7 @@ export class StrictReads {
 
   #wait(done: Completion): void {
     this.counters.unprovenReads += 1;
-    this.#waiting.push({ done, untilMs: this.#options.clock.monotonicMs() + limits.strictReadPatienceMs });
+    this.#waiting.push({ done, patience: new Patience(this.#options.clock, limits.strictReadPatienceMs) });
     this.#lookSoon();
   }
 
@@ -94,14 +95,13 @@ export class StrictReads {
   }
 
   #look(): void {
-    const nowMs = this.#options.clock.monotonicMs();
     const proven = this.#isProven();
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const one of waiting) {
       if (proven) one.done.complete(null);
       else if (this.#failure !== null) one.done.complete(this.#failure);
-      else if (nowMs >= one.untilMs) one.done.complete(unproven());
+      else if (one.patience.isOver()) one.done.complete(unproven());
       else this.#waiting.push(one);
     }
     if (this.#waiting.length > 0) this.#lookSoon();

@@ -7,6 +7,7 @@
  */
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { Patience } from "#shared/domain/patience.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 
 export class WritePatience {
@@ -30,7 +31,7 @@ export class WritePatience {
       return;
     }
     if (this.#timer !== null || this.refusal !== null) return;
-    this.#timer = this.#clock.after(this.#limitMs, () => {
+    this.#timer = new Patience(this.#clock, this.#limitMs).wait(() => {
       this.#timer = null;
       this.refusal = late(error, this.#limitMs);
       answerWaiting(this.refusal);

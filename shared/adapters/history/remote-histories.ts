@@ -16,7 +16,7 @@ export interface RemoteHistoriesOptions {
   readonly store: ObjectStore;
   readonly past: Pick<PastRecords, "historyOf">;
   readonly logOf: (volumeId: string) => LogFollower;
-  readonly clock: Pick<Clock, "after">;
+  readonly clock: Pick<Clock, "after" | "monotonicMs">;
 }
 
 interface Known {

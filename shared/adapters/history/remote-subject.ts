@@ -6,6 +6,7 @@
 import type { SnapshotRecord, VolumeManifest } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { Patience } from "#shared/domain/patience.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { HistorySubject, HotLog, LoggedBatch } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
@@ -19,7 +20,7 @@ export interface RemoteSubjectOptions {
   readonly store: ObjectStore;
   readonly past: Pick<PastRecords, "historyOf">;
   readonly log: LogFollower;
-  readonly clock: Pick<Clock, "after">;
+  readonly clock: Pick<Clock, "after" | "monotonicMs">;
   /** Where the volume has no history record (any more). */
   readonly beginBytes: number;
 }
@@ -58,12 +59,12 @@ export class RemoteSubject implements HistorySubject {
 class RemoteHotLog implements HotLog {
   line = "";
   readonly #log: LogFollower;
-  readonly #clock: Pick<Clock, "after">;
+  readonly #clock: Pick<Clock, "after" | "monotonicMs">;
   /** As of the last look; before the first, and without a log: nothing. */
   #oldestLsn = 1;
   #durableLsn = 0;
 
-  constructor(log: LogFollower, clock: Pick<Clock, "after">) {
+  constructor(log: LogFollower, clock: Pick<Clock, "after" | "monotonicMs">) {
     this.#log = log;
     this.#clock = clock;
   }
@@ -82,7 +83,7 @@ class RemoteHotLog implements HotLog {
   /** Servers that are busy or away are waited for, as the bucket is. */
   async *read(fromLsn: number): AsyncGenerator<LoggedBatch, void, undefined> {
     const stop = new AbortController();
-    const wait = (): Timer => this.#clock.after(limits.bucketWaitMs, () => stop.abort());
+    const wait = (): Timer => new Patience(this.#clock, limits.bucketWaitMs).wait(() => stop.abort());
     let patience = wait();
     try {
       for await (const batch of this.#log.read(fromLsn, this.#durableLsn, stop.signal)) {

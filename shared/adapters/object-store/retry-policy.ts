@@ -5,6 +5,7 @@
  */
 import { ObjectStoreError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { Patience } from "#shared/domain/patience.ts";
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
 
 export class RetryPolicy {
@@ -20,15 +21,27 @@ export class RetryPolicy {
 
   /** `onRetry` is told each failure that is tried again. Rejects with the last failure. */
   async run<T>(work: () => Promise<T>, onRetry: (failure: ObjectStoreError) => void): Promise<T> {
-    const beganMs = this.clock.monotonicMs();
+    const patience = new Patience(this.clock, limits.bucketRetryMs);
+    const watch = patience.wait(() => undefined); // an attempt takes longer than patience may go without a look
+    try {
+      return await this.attempts(work, onRetry, patience);
+    } finally {
+      watch.cancel();
+    }
+  }
+
+  private async attempts<T>(
+    work: () => Promise<T>,
+    onRetry: (failure: ObjectStoreError) => void,
+    patience: Patience,
+  ): Promise<T> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await work();
       } catch (error) {
         if (!(error instanceof ObjectStoreError) || error.kind !== "Retry") throw error;
         const waitMs = this.random.next() * waitBoundMs(attempt);
-        const spentMs = this.clock.monotonicMs() - beganMs;
-        const enough = attempt >= limits.bucketAttemptsMax || spentMs + waitMs > limits.bucketRetryMs;
+        const enough = attempt >= limits.bucketAttemptsMax || waitMs > patience.leftMs();
         if (enough || this.stopped) throw error;
         await this.wait(waitMs);
         if (this.stopped) throw error;

@@ -6,6 +6,7 @@
  */
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { Patience } from "#shared/domain/patience.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { PointSource } from "#shared/ports/history.ts";
@@ -61,16 +62,15 @@ export class RemoteReader {
   async fetch(point: RemotePoint, offset: number, length: number): Promise<Fetched> {
     const memory = length <= limits.archiveFrameBytes ? this.#frames : this.#extents;
     const { clock } = this.#parts;
-    const startedMs = clock?.monotonicMs() ?? 0;
+    const patience = clock === null ? null : new Patience(clock, limits.bucketWaitMs);
     const work: Work = { gaveUp: false, lastError: null };
     try {
-      const slab = await this.#limited(memory.take(), limits.bucketWaitMs, work, (late) => memory.give(late));
-      const leftMs = limits.bucketWaitMs - ((clock?.monotonicMs() ?? 0) - startedMs);
+      const slab = await this.#limited(memory.take(), patience, work, (late) => memory.give(late));
       const done = this.#readWithRetries(point, slab, offset, length, work);
       // A read that was given up goes on writing into its memory until it settles.
       const giveBack = (): void => memory.give(slab);
       try {
-        await this.#limited(done, leftMs, work, () => undefined);
+        await this.#limited(done, patience, work, () => undefined);
       } catch (cause) {
         done.then(giveBack, giveBack);
         throw cause;
@@ -159,7 +159,12 @@ export class RemoteReader {
   }
 
   /** The promise's result, or a refusal when the time is over or the image closes. `late`: what then becomes of a result. */
-  #limited<T>(promise: Promise<T>, waitMs: number, work: Work, late: (result: T) => void): Promise<T> {
+  #limited<T>(
+    promise: Promise<T>,
+    patience: Patience | null,
+    work: Work,
+    late: (result: T) => void,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       let timer: Timer | null = null;
       let over = false;
@@ -188,7 +193,7 @@ export class RemoteReader {
       if (this.#closed) stop(closing());
       else {
         this.#stops.add(stop);
-        timer = this.#parts.clock?.after(waitMs, () => stop(waitedTooLong(work.lastError))) ?? null;
+        timer = patience?.wait(() => stop(waitedTooLong(work.lastError))) ?? null;
       }
     });
   }

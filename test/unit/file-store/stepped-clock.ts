@@ -78,6 +78,11 @@ export class SteppedClock implements Clock {
     this.#tasks = [];
   }
 
+  /** The machine is paused: tasks that were due meanwhile run late. */
+  standStill(ms: number): void {
+    this.#nowMs += ms;
+  }
+
   /** Runs the next task, if there is one. */
   async step(): Promise<boolean> {
     await settled();

@@ -7,7 +7,7 @@ import { RemoteSubject } from "#shared/adapters/history/remote-subject.ts";
 import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { FoldedDisk } from "#shared/domain/fold.ts";
-import type { HistorySubject, HotLog } from "#shared/ports/history.ts";
+import type { HistorySubject, HotLog, LoggedBatch } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import { MadeVolume } from "../../tools/made-bucket.ts";
 import { SeededRandom } from "../../tools/seeded-random.ts";
@@ -119,6 +119,35 @@ describe("a log that is released under its readers", () => {
     });
     expect(clock.monotonicMs() - beganMs).toBe(30_000);
     expect(ended).toEqual(["read"]);
+  });
+
+  it("a process that stood still for minutes does not count them: the log answers when it goes on", async () => {
+    const { clock, volume } = await makeWorld();
+    const batch = volume.hotLog.batches[0] as LoggedBatch;
+    const answer = Promise.withResolvers<void>();
+    const log: LogFollower = {
+      end: async () => ({ ...logEnd, lastLsn: 9 }),
+      follow: () => expect.unreachable(),
+      read: async function* (_fromLsn, _untilLsn, signal) {
+        await answer.promise;
+        if (!signal.aborted) yield batch;
+      },
+    };
+    const subject = new RemoteSubject({
+      volumeId: "00000000000000a1",
+      store: new MemoryObjectStore(clock),
+      past: { historyOf: () => null },
+      log,
+      clock,
+      beginBytes: 256 * 1024,
+    });
+    await subject.manifest();
+    const first = subject.hotLog().read(1)[Symbol.asyncIterator]().next();
+    await clock.run(1);
+    clock.standStill(120_000);
+    await clock.run(3);
+    answer.resolve();
+    await expect(clock.until(Promise.resolve(first))).resolves.toMatchObject({ done: false });
   });
 
   it("what neither has is an error, not other bytes", async () => {
