@@ -8,11 +8,13 @@ import { limits } from "#shared/domain/limits.ts";
 import { bad, isZero } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
 import {
+  discardFrame,
   type FrameCoding,
   frameCoding,
   frameMistake,
   type ObjectFrame,
   openFrame,
+  type PackedFrame,
   packFrame,
 } from "./object-frame.ts";
 import {
@@ -59,6 +61,7 @@ export function chunkName(hash: string, generation: number): string {
 export function buildChunk(raw: Buffer, hash: string, level: number): Buffer {
   const content = padded(raw);
   const parts: Buffer[] = [Buffer.alloc(chunkHeadBytes)];
+  const packed: PackedFrame[] = [];
   const frames: ObjectFrame[] = [];
   let at = chunkHeadBytes;
   for (let number = 0; number < chunkFrames; number += 1) {
@@ -77,14 +80,17 @@ export function buildChunk(raw: Buffer, hash: string, level: number): Buffer {
       });
       continue;
     }
-    const { bytes, coding, checksum } = packFrame(piece, level);
+    const frame = packFrame(piece, level);
+    const { bytes, coding, checksum } = frame;
     frames.push({ number, place, rawBytes, coding, objectOffset: at, storedBytes: bytes.length, checksum });
+    packed.push(frame);
     parts.push(bytes);
     at += bytes.length;
   }
   invariant(at > chunkHeadBytes, "an extent of zeroes has no chunk");
   parts.push(Buffer.alloc(digestBytes));
   const object = Buffer.concat(parts);
+  packed.forEach(discardFrame);
   writeHead(object, hash, frames);
   writeDigest(object);
   return object;

@@ -50,6 +50,8 @@ export const digestBytes = 32;
 /** Flag bit 0: encrypted on the client's side. Nothing writes it yet; readers refuse it with a sentence of its own. */
 export const flagEncrypted = 1;
 const zstdLevelDefault = 3;
+/** Far above the size of Node's pool. */
+const discardedBytesMin = 131_072;
 
 /** The object's bytes. The content is one that the kind takes: everything else is our own mistake. */
 export function sealObject<T>(kind: ObjectKind<T>, content: T, level = zstdLevelDefault): Buffer {
@@ -128,6 +130,15 @@ export function sha256Hex(bytes: Uint8Array): string {
 export function compress(raw: Uint8Array, level: number): Buffer {
   const params = { [constants.ZSTD_c_compressionLevel]: level };
   return zstdCompressSync(raw, { chunkSize: wholeOutput(raw.length), params });
+}
+
+/**
+ * Frees what compress() gave, which nobody may read from now on. Its room is that of the raw bytes, and freed only by a collection of the
+ * whole heap otherwise: twice a second at 100 MB/s, whose marking threads hold up writes (ADR 008). Small results stay, as they may share
+ * Node's pool with others.
+ */
+export function discard({ buffer }: Buffer): void {
+  if (buffer instanceof ArrayBuffer && buffer.byteLength >= discardedBytesMin) buffer.transfer(0);
 }
 
 /** Exactly `rawBytes` bytes, or null. Never allocates more, whatever the frame says of itself. */

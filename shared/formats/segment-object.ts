@@ -11,7 +11,14 @@ import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { bad, readInteger, writeInteger } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
-import { frameCoding, type ObjectFrame, openFrame, packFrame } from "./object-frame.ts";
+import {
+  discardFrame,
+  frameCoding,
+  type ObjectFrame,
+  openFrame,
+  type PackedFrame,
+  packFrame,
+} from "./object-frame.ts";
 import {
   type BadObject,
   compress,
@@ -161,11 +168,13 @@ export function sealSegment(stream: SegmentStream, level: number): SealedSegment
   );
   invariant(read.lastLsn === stream.lastLsn, "a stream is as long as its owner says");
   const parts: Buffer[] = [Buffer.alloc(segmentHeadBytes)];
+  const packedFrames: PackedFrame[] = [];
   const frames: ObjectFrame[] = [];
   let at = segmentHeadBytes;
   for (let place = 0; place < records.length; place += limits.archiveFrameBytes) {
     const raw = records.subarray(place, place + limits.archiveFrameBytes);
-    const { bytes, coding, checksum } = packFrame(raw, level);
+    const frame = packFrame(raw, level);
+    const { bytes, coding, checksum } = frame;
     frames.push({
       number: frames.length,
       place,
@@ -175,6 +184,7 @@ export function sealSegment(stream: SegmentStream, level: number): SealedSegment
       storedBytes: bytes.length,
       checksum,
     });
+    packedFrames.push(frame);
     parts.push(bytes);
     at += bytes.length;
   }
@@ -186,6 +196,7 @@ export function sealSegment(stream: SegmentStream, level: number): SealedSegment
   const trailer = Buffer.alloc(segmentTrailerBytes);
   parts.push(isShorter ? packed : footer, trailer);
   const object = Buffer.concat(parts);
+  packedFrames.forEach(discardFrame);
   writeTrailer(object, at, footer.length, isShorter ? frameCoding.zstd : frameCoding.stored);
   invariant(object.length <= limits.objectBytesMax, `a segment fits: ${object.length} bytes`);
   const index = new SegmentIndex(columns);

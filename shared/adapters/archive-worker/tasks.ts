@@ -7,7 +7,7 @@ import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { buildChunk, chunkHashOf } from "#shared/formats/chunk-object.ts";
 import { decodeIndexPage, encodeIndexPage, indexPageRefOf } from "#shared/formats/index-page.ts";
-import { isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
+import { discard, isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
 import { summaryOf, touchedExtents } from "#shared/formats/segment-index.ts";
 import { readSegmentFooter, sealSegment } from "#shared/formats/segment-object.ts";
 import type {
@@ -32,13 +32,15 @@ export function seal(records: SegmentRecords, level: number): SealedSegment {
 }
 
 /**
- * The object in the memory of what it was made of, which nobody needs any more: both threads see it there. Memory of its own would be
- * handed over for each, and count there until V8 has collected the whole heap (measured: six times a second at 100 MB/s).
+ * The object in the memory of what it was made of, which nobody needs any more: both threads see it there, and `object` is empty then.
+ * Memory of its own would be handed over for each, and count there until V8 has collected the whole heap (measured: six times a second
+ * at 100 MB/s).
  */
 function over(memory: SharedArrayBuffer, object: Buffer): Uint8Array {
   if (object.length > memory.byteLength) return ownBytes(object);
   const bytes = new Uint8Array(memory, 0, object.length);
   bytes.set(object);
+  discard(object);
   return bytes;
 }
 
@@ -71,7 +73,8 @@ export function hashOf(memory: SharedArrayBuffer): string | null {
 
 export function chunkOf(memory: SharedArrayBuffer, hash: string, level: number): BuiltChunk {
   const object = buildChunk(Buffer.from(memory, 0, limits.extentBytes), hash, level);
-  return { object: over(memory, object), sha256: sha256Hex(object) };
+  const sha256 = sha256Hex(object);
+  return { object: over(memory, object), sha256 };
 }
 
 function indexOf({ ref, tail }: SegmentTail) {

@@ -1,5 +1,5 @@
 // Chunks from random extents: content, hash and single frames come back; zeroes are free; damage of every kind is refused.
-import { createHash } from "node:crypto";
+import { createHash, randomFillSync } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { limits } from "#shared/domain/limits.ts";
 import { checksumOf } from "#shared/formats/checksum.ts";
@@ -55,6 +55,17 @@ describe("a chunk", () => {
       expect(good(openFrame(stored, frame)).equals(piece)).toBe(true);
       expect(frame.coding === frameCoding.zero).toBe(piece.every((byte) => byte === 0));
     }
+  });
+
+  test("leaves nothing of what it was packed in for a collection of the heap", () => {
+    const raw = Buffer.alloc(limits.extentBytes, "varve ");
+    for (let place = 0; place < raw.length; place += 2 * limits.archiveFrameBytes)
+      randomFillSync(raw, place, limits.archiveFrameBytes);
+    const before = process.memoryUsage().arrayBuffers;
+    const object = buildChunk(raw, "0".repeat(64), 3);
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(
+      object.length + limits.archiveFrameBytes,
+    );
   });
 
   test("is none where all is zero", () => {
