@@ -62,7 +62,9 @@ export class ApiClient {
             if (bytes > answerBytesMax) response.destroy(this.notVarve("an endless answer"));
             chunks.push(chunk);
           });
-          response.on("error", reject);
+          response.on("error", (cause) =>
+            reject(cause instanceof VarveError ? cause : this.unreachable(cause)),
+          );
           response.on("end", () => {
             resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString("utf8") });
           });
@@ -76,9 +78,20 @@ export class ApiClient {
 
   private unreachable(cause: Error): VarveError {
     const code = (cause as NodeJS.ErrnoException).code;
+    if (code === "ECONNRESET" || code === "EPIPE") return this.answerLost(cause);
     const what = code === "ECONNREFUSED" ? "nothing listens there" : cause.message;
     return new VarveError("ServerUnreachableError", "Retry", `no Varve server at ${this.address}: ${what}`, {
       hint: "Start one (varve up), say where it is (--api URL or VARVE_API), or work on the files (--data DIR).",
+      fields: { api: this.address },
+      cause,
+    });
+  }
+
+  /** It was there: it may have done what it was asked for. */
+  private answerLost(cause: Error): VarveError {
+    const what = `the Varve server at ${this.address} ended without an answer: ${cause.message}`;
+    return new VarveError("AnswerLostError", "Retry", what, {
+      hint: "It may have been stopped or killed, and may have done what it was asked for: look (varve volume list, varve job list) before you try again.",
       fields: { api: this.address },
       cause,
     });

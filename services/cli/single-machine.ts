@@ -132,7 +132,9 @@ function tendingOf(past: PastLimits | undefined): TendingLimits {
 function eventsOf(note: (text: string) => void): GatewayEvents {
   return {
     halted: (volume, error) =>
-      note(`warning: volume ${volume} halted: ${error.message}\nhint: ${error.hint}`),
+      note(
+        `warning: volume ${volume} halted: ${error.message}${error.hint === "" ? "" : `\nhint: ${error.hint}`}`,
+      ),
     replaying: (volume, applied, last) => note(`${volume}: applying its log, entry ${applied} of ${last}`),
   };
 }

@@ -49,7 +49,7 @@ export class FileStoreError extends VarveError {
     options: { hint?: string; cause?: unknown } = {},
   ) {
     super("FileStoreError", kindOfErrno(code), `${operation} ${path}: ${code}`, {
-      hint: hintOfErrno(code, path),
+      hint: hintOfErrno(operation, path, code),
       ...options,
       fields: { operation, path, code },
     });
@@ -69,7 +69,9 @@ const hintsOfErrno: Readonly<Record<string, string>> = {
   EROFS: "Its file system is read-only. The kernel makes it so after an error of the disk: dmesg says more.",
 };
 
-function hintOfErrno(code: string, path: string): string {
+function hintOfErrno(operation: string, path: string, code: string): string {
+  if (operation === "replace" && code === "ENOENT")
+    return "Its directory is gone: was it moved or deleted under a running server? Put it back, then start the server again.";
   if (code === "ENOSPC")
     return `The file system of ${path} is full: make room on it (df shows how much is left), then try again.`;
   if (code === "EDQUOT")

@@ -3,7 +3,7 @@
  * reaches the export, so that a refused request has no effect. Errno values as docs/formats/nbd.md lists them; the order of
  * the checks is part of the rule. Next on a good request's way: the block export.
  */
-import { errorTable, type VarveError } from "#shared/domain/errors.ts";
+import { errorTable, FileStoreError, type VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { type NbdReplyStyle, nbdCommand, nbdCommandFlag, nbdErrno } from "#shared/formats/nbd-numbers.ts";
 import type { RequestHeader } from "#shared/formats/nbd-transmission.ts";
@@ -91,5 +91,7 @@ export function refuse(header: Readonly<RequestHeader>, facts: SessionFacts): Re
 
 /** What an error of the volume is on the wire. */
 export function errnoOf(error: VarveError): number {
+  // Of a file that is not there the client can't know: its request was in order.
+  if (error instanceof FileStoreError && error.kind === "Invalid") return nbdErrno.EIO;
   return errorTable[error.kind].nbdErrno;
 }

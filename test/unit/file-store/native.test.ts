@@ -53,6 +53,7 @@ test("qemu's tools refuse an image that is held, and take it again after close",
 test("an errno that says what is to be done has a hint, unless whoever failed knows better", () => {
   expect(new FileStoreError("truncate", "/d/disk.raw", "EFBIG").hint).toMatch(/smaller volume/);
   expect(new FileStoreError("open", "/d/disk.raw", "EROFS", { hint: "Own." }).hint).toBe("Own.");
+  expect(new FileStoreError("replace", "/d/disk.raw.checkpoint", "ENOENT").hint).toMatch(/directory is gone/);
 });
 
 test("an image that qemu holds is refused, and a refused attempt leaves no lock behind", async () => {

@@ -3,6 +3,7 @@
 // session must go on. Late answers and failures of the volume are switched on in the export.
 
 import { afterEach, describe, expect, test } from "vitest";
+import { errnoOf } from "../../../services/gateway/engine/nbd-request-rules.ts";
 import { FileStoreError, VarveError } from "../../../shared/domain/errors.ts";
 import { MemoryExport } from "../../tools/memory-export.ts";
 import { chunkType, command, commandFlag } from "../../tools/nbd-wire.ts";
@@ -444,4 +445,9 @@ describe("extended headers", () => {
     expect(await client.errnoOf(command.read, 0, 2n ** 40n)).toBe(EINVAL);
     expect(await client.errnoOf(command.read, 0, 512)).toBe(0);
   });
+});
+
+test("a file of the server's that is gone is EIO for the client: its request was in order", () => {
+  expect(errnoOf(new FileStoreError("replace", "/d/disk.raw.checkpoint", "ENOENT"))).toBe(5);
+  expect(errnoOf(new FileStoreError("write", "/d/disk.raw", "ENOSPC"))).toBe(28);
 });
