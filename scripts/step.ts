@@ -1,7 +1,7 @@
 // Runs one step of a check or test run as a child process and says how it ended: time, tests passed and failed, output.
-// scripts/check.ts and scripts/test.ts call it. A step's figures come from the program that ran: vitest's JSON report,
-// or the line `N passed, N failed` that Varve's own test programs print last. A step that ran nothing has failed.
-import { spawn } from "node:child_process";
+// scripts/check.ts and scripts/test.ts call it, for steps one after another or in lanes side by side. A step's figures come from the program that
+// ran: vitest's JSON report, or the line `N passed, N failed` that Varve's own test programs print last. A step that ran nothing has failed.
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -55,6 +55,23 @@ export async function runStep(step: Step): Promise<StepResult> {
   return { name: step.name, elapsedMs, output, ...counted(step, code, output) };
 }
 
+/** Runs each lane's steps in order and the lanes side by side. Steps tell of themselves when they end, results come lane by lane. */
+export async function runLanes(
+  lanes: readonly (readonly Step[])[],
+  ended: (result: StepResult) => void,
+): Promise<StepResult[]> {
+  const run = async (steps: readonly Step[]): Promise<StepResult[]> => {
+    const results: StepResult[] = [];
+    for (const step of steps) {
+      const result = await runStep(step);
+      ended(result);
+      results.push(result);
+    }
+    return results;
+  };
+  return (await Promise.all(lanes.map(run))).flat();
+}
+
 /** Own process group, so that a step that outlives its time takes its servers and virtual machines along. */
 async function runChild(step: Step): Promise<{ code: number; output: string }> {
   const [program, ...args] = step.command;
@@ -73,23 +90,12 @@ async function runChild(step: Step): Promise<{ code: number; output: string }> {
   };
   child.stdout.on("data", keep);
   child.stderr.on("data", keep);
-  const kill = (signal: NodeJS.Signals): void => {
-    if (child.pid === undefined || child.exitCode !== null) return;
-    try {
-      process.kill(-child.pid, signal);
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== "ESRCH") throw cause;
-    }
-  };
-  const interrupt = (): void => {
-    kill("SIGTERM");
-    process.exit(130);
-  };
+  running.add(child);
   process.once("SIGINT", interrupt);
   process.once("SIGTERM", interrupt);
   const timer = setTimeout(() => {
     output += `\n${step.name}: stopped after ${step.timeoutMs / 1000} s, its limit\n`;
-    kill("SIGKILL");
+    kill(child, "SIGKILL");
   }, step.timeoutMs);
   const code = await new Promise<number>((resolve) => {
     child.once("error", (error) => {
@@ -99,9 +105,27 @@ async function runChild(step: Step): Promise<{ code: number; output: string }> {
     child.once("close", (exitCode) => resolve(exitCode ?? 137));
   });
   clearTimeout(timer);
+  running.delete(child);
   process.removeListener("SIGINT", interrupt);
   process.removeListener("SIGTERM", interrupt);
   return { code, output };
+}
+
+const running = new Set<ChildProcess>();
+
+/** Of every lane: the first one that hears of it ends the run. */
+function interrupt(): void {
+  for (const child of running) kill(child, "SIGTERM");
+  process.exit(130);
+}
+
+function kill(child: ChildProcess, signal: NodeJS.Signals): void {
+  if (child.pid === undefined || child.exitCode !== null) return;
+  try {
+    process.kill(-child.pid, signal);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ESRCH") throw cause;
+  }
 }
 
 function counted(step: Step, code: number, output: string): { passed: number; failed: number } {

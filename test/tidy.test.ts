@@ -55,6 +55,12 @@ function headerLines(text: string): number {
 }
 
 describe("code files", () => {
+  test("have Effect only where its diagnostics look (tsconfig.effect.json)", () => {
+    const elsewhere = code.filter((file) => !/^(shared|services)\//.test(file));
+    expect(elsewhere.length).toBeGreaterThan(0);
+    expect(lines(elsewhere, /\b(?:from|import)[ (]+["'](?:effect|@effect\/(?!vitest))/)).toEqual([]);
+  });
+
   test("open with 1 to 8 lines that say what they own", () => {
     const bad = code.flatMap((file) => {
       const count = headerLines(read(file));

@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { finish, resultLine, root, runStep, type Step } from "../../scripts/step.ts";
+import { finish, resultLine, root, runLanes, runStep, type Step } from "../../scripts/step.ts";
 
 const node = (count: Step["count"], script: string, timeoutMs = 10_000): Step => ({
   name: `step test ${process.pid} ${count}`,
@@ -93,6 +93,29 @@ function stateOf(pid: number): string {
     return "gone";
   }
 }
+
+test("lanes run side by side, a lane's steps one after another", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "varve-lanes-"));
+  const path = (name: string): string => JSON.stringify(join(folder, name));
+  // Each lane's first step ends only when the other's has begun; the second finds what the first has left.
+  const waits = (mine: string, other: string): string => `
+    const fs = require("fs");
+    fs.writeFileSync(${path(mine)}, "");
+    setInterval(() => { if (fs.existsSync(${path(other)})) { fs.writeFileSync(${path(`${mine}-done`)}, ""); process.exit(0); } }, 5);`;
+  const finds = (mine: string): string =>
+    `process.exit(require("fs").existsSync(${path(`${mine}-done`)}) ? 0 : 1)`;
+  const lane = (mine: string, other: string): Step[] => [
+    { ...node("exit-code", waits(mine, other)), name: `${mine} 1` },
+    { ...node("exit-code", finds(mine)), name: `${mine} 2` },
+  ];
+  const told: string[] = [];
+  const results = await runLanes([lane("a", "b"), lane("b", "a")], (result) => told.push(result.name));
+  rmSync(folder, { recursive: true, force: true });
+  expect(results.map(({ name, passed, failed }) => [name, passed, failed])).toEqual(
+    ["a 1", "a 2", "b 1", "b 2"].map((name) => [name, 1, 0]),
+  );
+  expect(told.toSorted()).toEqual(["a 1", "a 2", "b 1", "b 2"]);
+});
 
 test("the sum is the last word, and nothing run is a failure", () => {
   const step = { name: "a", elapsedMs: 1234, output: "" };

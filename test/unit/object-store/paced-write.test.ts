@@ -36,8 +36,8 @@ test("files of any length, several at once", async () => {
 test("one slice of all files at a time", async () => {
   const writes = new PacedWrites();
   const order: string[] = [];
-  const watched = async (name: string): Promise<void> => {
-    const file = await open(join(directory, name), "wx");
+  const [a, b] = [await open(join(directory, "a"), "wx"), await open(join(directory, "b"), "wx")];
+  const watched = async (name: string, file: FileHandle): Promise<void> => {
     const seen = new Proxy(file, {
       get: (target, key) => {
         if (key !== "write") return Reflect.get(target, key, target) as unknown;
@@ -50,7 +50,7 @@ test("one slice of all files at a time", async () => {
     await writes.write(seen, bytesOf(3 * slice, 1));
     await file.close();
   };
-  await Promise.all([watched("a"), watched("b")]);
+  await Promise.all([watched("a", a), watched("b", b)]);
   expect(order).toEqual(["a", "b", "a", "b", "a", "b"]);
 });
 

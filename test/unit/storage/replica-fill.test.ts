@@ -1,16 +1,15 @@
-// A replica that is copied from others while they go on applying: whatever the order, a crash or a kill anywhere, at the end it is the
-// fold of the log, and the image that was there before stays usable until the copy is whole. Peers are real images on a memory store;
+// A replica that is copied from others while they go on applying: at the end it is the fold of the log, and the image that was there
+// before stays usable until the copy is whole; killed or crashed anywhere: replica-fill.deep.test.ts. Peers are real images on a memory store;
 // the filled one is on the simulated disk (fill-world.ts). From the bucket: bucket-fill.test.ts.
 import { describe, expect, test } from "vitest";
 import type { Batch } from "#shared/domain/batch.ts";
 import { lastLsnOf } from "#shared/domain/batch.ts";
 import { replicaCopySubject } from "#shared/domain/cluster-subjects.ts";
-import { checkpointPathOf, fillPathOf } from "#shared/domain/data-layout.ts";
+import { fillPathOf } from "#shared/domain/data-layout.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import {
-  contentOf,
   expectSame,
   fillOf,
   makeOld,
@@ -67,42 +66,6 @@ describe("a fill", () => {
     await made.clock.until(fill.run());
     expect(fill.copiedBytes).toBe(0);
     expect((await made.clock.until(store.facts(paths.image)))?.allocatedBytes).toBe(0);
-  });
-
-  test("killed or crashed anywhere: the old image stays until the copy is whole, and the next attempt ends well", async () => {
-    const found = { old: 0, none: 0, filled: 0 };
-    for (let seed = 0; seed < 60; seed += 1) {
-      const made = await world(seed, ["a", "b"]);
-      const { clock, disk } = made;
-      const first = disk.store();
-      const old = await makeOld(made, first);
-      void fillOf(made, first)
-        .run()
-        .catch(() => undefined);
-      await clock.run(clock.random.integer(1, 90));
-      if (seed % 2 === 0) disk.kill();
-      else disk.crash();
-      clock.reset();
-      const store = disk.store();
-      const bytes = await clock.until(store.readWhole(checkpointPathOf(paths.image)));
-      const wanted = (await clock.until(store.facts(fillPathOf(paths.image)))) !== null;
-      if (bytes !== null) {
-        const image = await clock.until(made.attach(store));
-        if (image.state().appliedLsn === old.lsn) {
-          found.old += 1;
-          expect((await contentOf(image, clock)).equals(old.bytes)).toBe(true);
-        } else {
-          found.filled += 1;
-          expect(wanted).toBe(false);
-          await expectSame(made, image);
-        }
-        await clock.until(image.abandon());
-      } else found.none += 1;
-      // Begun again, from the start.
-      await clock.until(fillOf(made, store).run());
-      await expectSame(made, await clock.until(made.attach(store)));
-    }
-    expect(Math.min(...Object.values(found))).toBeGreaterThan(0);
   });
 
   test("a peer that falls silent is done without; with none at all nothing is begun and nothing lost", async () => {
