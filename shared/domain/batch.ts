@@ -26,3 +26,9 @@ export interface Batch {
 export function lastLsnOf(batch: { readonly firstLsn: number; readonly entries: readonly Entry[] }): number {
   return batch.firstLsn + (batch.entries.length - 1);
 }
+
+/** The batch with a payload of the caller's own, and nothing else that its reader has along with it. */
+export function batchWith(batch: Batch, payload: Uint8Array): Batch {
+  const { line, epoch, firstLsn, wallTimeMs, durableLsn, previousChecksum, checksum, entries } = batch;
+  return { line, epoch, firstLsn, wallTimeMs, durableLsn, previousChecksum, checksum, entries, payload };
+}

@@ -8,7 +8,13 @@ import type { BatchDraft } from "#shared/domain/batch-draft.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { bad, roundUp } from "./binary-fields.ts";
-import { type BadRecord, isBadRecord, readRecord, recordPayloadStart } from "./log-record.ts";
+import {
+  type BadRecord,
+  checkedBatch,
+  isBadRecord,
+  readRecordHeader,
+  recordPayloadStart,
+} from "./log-record.ts";
 
 /** Of a record with header `headerBytes`, without padding. */
 function packedBytes(headerBytes: number, payloadBytes: number): number {
@@ -36,15 +42,25 @@ export function packRecord(
   return end;
 }
 
-/** A record and the batch it holds; both are valid until the next one is read. */
-export interface MessageRecord {
+/** A record and the batch it holds; both are valid until the next one is read. The payload stays where the message is. */
+export class MessageRecord {
   readonly batch: Batch;
-  readonly record: Buffer;
+  readonly #whole: () => Buffer;
+
+  constructor(batch: Batch, whole: () => Buffer) {
+    this.batch = batch;
+    this.#whole = whole;
+  }
+
+  /** As it stands in log files. Made when it is asked for: who applies a batch has no need of it. */
+  get record(): Buffer {
+    return this.#whole();
+  }
 }
 
 /** Reads the records of messages, one after the other. Owns the memory that they are padded in. */
 export class MessageReader {
-  #padded = Buffer.alloc(0);
+  #padded = Buffer.alloc(recordPayloadStart);
 
   /** Stops after the first that is not whole: what follows can't be told apart from garbage. */
   *read(message: Uint8Array): Generator<MessageRecord | BadRecord, void, undefined> {
@@ -59,15 +75,14 @@ export class MessageReader {
         yield fault;
         return;
       }
-      const end = at + packedBytes(headerBytes, payloadBytes);
-      const record = this.#pad(bytes, at, headerBytes, payloadBytes);
-      const batch = readRecord(record);
-      if (isBadRecord(batch)) {
-        yield batch;
-        return;
-      }
-      yield { batch, record };
-      at = end;
+      const payloadAt = at + limits.recordFixedBytes + headerBytes;
+      const found = this.#record(
+        bytes.subarray(at, payloadAt),
+        bytes.subarray(payloadAt, payloadAt + payloadBytes),
+      );
+      yield found;
+      if ("fault" in found) return;
+      at = payloadAt + payloadBytes;
     }
   }
 
@@ -83,17 +98,29 @@ export class MessageReader {
     return needed > available ? bad("truncated", `${available} of ${needed} record bytes`) : null;
   }
 
-  /** The record as it stands in log files: header and payload in whole blocks. */
-  #pad(bytes: Buffer, at: number, headerBytes: number, payloadBytes: number): Buffer {
-    const headEnd = limits.recordFixedBytes + headerBytes;
-    const payloadEnd = recordPayloadStart + payloadBytes;
-    const recordBytes = roundUp(payloadEnd, limits.blockBytes);
-    if (this.#padded.length < recordBytes) this.#padded = Buffer.allocUnsafeSlow(recordBytes);
-    const record = this.#padded.subarray(0, recordBytes);
-    bytes.copy(record, 0, at, at + headEnd);
-    record.fill(0, headEnd, recordPayloadStart);
-    bytes.copy(record, recordPayloadStart, at + headEnd, at + headEnd + payloadBytes);
-    record.fill(0, payloadEnd, recordBytes);
+  /** Whole blocks of payload are checked where they are; only what log files pad is put together. */
+  #record(head: Buffer, payload: Buffer): MessageRecord | BadRecord {
+    const header = readRecordHeader(this.#withHead(head, recordPayloadStart));
+    if (isBadRecord(header)) return header;
+    const isWhole = payload.length % limits.blockBytes === 0;
+    const blocks = isWhole ? payload : this.#withPayload(head, payload).subarray(recordPayloadStart);
+    const batch = checkedBatch(header, blocks);
+    if (isBadRecord(batch)) return batch;
+    return new MessageRecord({ ...batch, payload }, () => this.#withPayload(head, payload));
+  }
+
+  #withPayload(head: Buffer, payload: Buffer): Buffer {
+    const payloadEnd = recordPayloadStart + payload.length;
+    const record = this.#withHead(head, roundUp(payloadEnd, limits.blockBytes));
+    payload.copy(record, recordPayloadStart);
+    record.fill(0, payloadEnd);
     return record;
+  }
+
+  #withHead(head: Buffer, recordBytes: number): Buffer {
+    if (this.#padded.length < recordBytes) this.#padded = Buffer.allocUnsafeSlow(recordBytes);
+    head.copy(this.#padded);
+    this.#padded.fill(0, head.length, recordPayloadStart);
+    return this.#padded.subarray(0, recordBytes);
   }
 }

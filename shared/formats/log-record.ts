@@ -288,16 +288,22 @@ function readValue(reader: PackedReader, kind: number, lsn: number): Entry | nul
  * a view of `bytes`.
  */
 export function readRecordPayload(header: RecordHeader, bytes: Buffer, at = 0): Batch | BadRecord {
-  const { recordBytes, payloadStart, payloadBytes, payloadChecksum, lastLsn: _lastLsn, ...batch } = header;
+  const { recordBytes, payloadStart } = header;
   if (bytes.length - at < recordBytes) {
     return bad("truncated", `${bytes.length - at} of ${recordBytes} record bytes`);
   }
-  if (checksumOf(bytes.subarray(at + payloadStart, at + recordBytes)) !== payloadChecksum) {
+  return checkedBatch(header, bytes.subarray(at + payloadStart, at + recordBytes));
+}
+
+/** The same for a payload that lies elsewhere than behind its header: `blocks` is all of it and its padding. */
+export function checkedBatch(header: RecordHeader, blocks: Buffer): Batch | BadRecord {
+  const { recordBytes: _bytes, payloadStart: _start, lastLsn: _lastLsn, ...rest } = header;
+  const { payloadBytes, payloadChecksum, ...batch } = rest;
+  if (checksumOf(blocks) !== payloadChecksum) {
     return bad("payloadChecksum", "the payload's checksum does not match its bytes");
   }
-  const payloadEnd = at + payloadStart + payloadBytes;
-  if (!isZero(bytes, payloadEnd, at + recordBytes)) return bad("padding", "payload padding is not zero");
-  return { ...batch, payload: bytes.subarray(at + payloadStart, payloadEnd) };
+  if (!isZero(blocks, payloadBytes, blocks.length)) return bad("padding", "payload padding is not zero");
+  return { ...batch, payload: blocks.subarray(0, payloadBytes) };
 }
 
 /** Header and payload in one step, for bytes that hold the whole record. */

@@ -73,6 +73,24 @@ describe("log message", () => {
     expect(index).toBe(2);
   });
 
+  test("a payload of whole blocks stays where the message is; its record is the log file's, and a changed byte is found", () => {
+    const draft = new BatchDraft({ bytes: Buffer.alloc(16384, 0xaa), address: 0 });
+    draft.addWrite(0, 8192);
+    draft.firstLsn = 1;
+    frameRecord(draft, { ...frame, durableLsn: 0, previousChecksum: 0n });
+    const memory = Buffer.alloc(16384);
+    const message = memory.subarray(0, packRecord(draft, memory, 0));
+    const [item] = new MessageReader().read(message);
+    if (item === undefined || "fault" in item) throw new Error("no record");
+    expect(item.batch.payload.buffer).toBe(memory.buffer);
+    expect(item.record.equals(draft.slab.bytes.subarray(0, draft.recordBytes))).toBe(true);
+    for (const at of [message.length - 8192, message.length - 1]) {
+      const changed = Buffer.from(message);
+      changed[at] = 0xab;
+      expect([...new MessageReader().read(changed)]).toMatchObject([{ fault: "payloadChecksum" }]);
+    }
+  });
+
   test("every flipped bit is found", () => {
     expect(undetectedFlips(bytes, accepts)).toEqual([]);
   });

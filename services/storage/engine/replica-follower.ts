@@ -6,8 +6,7 @@
  *   filling ─caught up once─► following ◄─► lagging      any ─log or image can't go on─► halted
  */
 
-import type { Batch } from "#shared/domain/batch.ts";
-import { lastLsnOf } from "#shared/domain/batch.ts";
+import { type Batch, batchWith, lastLsnOf } from "#shared/domain/batch.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import type { ReplicaCondition, ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
@@ -237,11 +236,10 @@ export class ReplicaFollower {
       this.#newestEpoch = batch.epoch;
     }
     const payload = this.#memory.copyOf(batch.payload);
-    const { record: _record, ...plain } = batch;
     this.#queuedBytes += payload.byteLength;
     this.#knownLsn = Math.max(this.#knownLsn, lastLsn);
     this.#enqueuedLsn = lastLsn;
-    this.#feed.enqueue({ ...plain, payload, payloadBytes: payload.byteLength, sequence });
+    this.#feed.enqueue({ ...batchWith(batch, payload), payloadBytes: payload.byteLength, sequence });
     if (this.#waiters.size > 0) this.#feed.hurry();
     if (this.#queuedBytes > queuedBytesMax) await this.#feed.drain();
   }

@@ -7,7 +7,7 @@ import { lastLsnOf } from "#shared/domain/batch.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { type FilterPosition, isMismatch, TenureFilter } from "#shared/domain/tenure-filter.ts";
-import { MessageReader } from "#shared/formats/log-message.ts";
+import { MessageReader, type MessageRecord } from "#shared/formats/log-message.ts";
 import type { LoggedBatch } from "#shared/ports/history.ts";
 import type { FollowedBatch, FollowFrom, LogEnd, LogFollower } from "#shared/ports/log-follower.ts";
 import { damagedMessage, missingStream } from "./jetstream-errors.ts";
@@ -159,7 +159,7 @@ export async function* followBatches(
     expected = message.sequence + 1;
     for (const item of reader.read(message.body)) {
       if ("fault" in item) throw damagedMessage(name, message.sequence, item.detail);
-      const { batch, record } = item;
+      const { batch } = item;
       if (batch.epoch !== message.epoch) {
         throw damagedMessage(
           name,
@@ -173,7 +173,17 @@ export async function* followBatches(
         if (verdict.what === "gap" && skipped) throw notRetained(filter.nextLsn, batch.firstLsn);
         throw damagedMessage(name, message.sequence, verdict.detail);
       }
-      if (verdict === "next") yield { batch: { ...batch, record }, sequence: message.sequence };
+      if (verdict === "next") yield { batch: withRecord(item), sequence: message.sequence };
     }
   }
+}
+
+/** The record is made when somebody asks for it. */
+function withRecord(item: MessageRecord): LoggedBatch {
+  return {
+    ...item.batch,
+    get record() {
+      return item.record;
+    },
+  };
 }
