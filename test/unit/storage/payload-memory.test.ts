@@ -25,3 +25,10 @@ test("what was not lent here is not taken, nor are small ones and those beyond a
     expect(memory.copyOf(bytes(2)).buffer).not.toBe(one.buffer);
   }
 });
+
+test("what is given back beyond what is kept is freed at once", () => {
+  const memory = new PayloadMemory();
+  const lent = Array.from({ length: 20 }, (_, index) => memory.copyOf(bytes(index)));
+  for (const one of lent) memory.giveBack(one);
+  expect(lent.map(({ buffer }) => buffer.byteLength > 0)).toEqual(lent.map((_, index) => index < 16));
+});
