@@ -19,6 +19,7 @@ import { Arrivals } from "./engine/arrivals.ts";
 import { type ApiJobs, ClusterBucket, type ClusterBucketOptions } from "./engine/cluster-bucket.ts";
 import { ClusterClones, type ClusterClonesOptions } from "./engine/cluster-clones.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
+import { ClusterTiering, type ClusterTieringOptions } from "./engine/cluster-tiering.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
 import { runSharedSchedules, scheduleLeasePrefix } from "./schedule-layer.ts";
@@ -63,8 +64,10 @@ export async function openClusterApi(
     onNote,
   });
   const clones = clonesOf(volumes, reading, { catalog, map, past, clock, random, jobs: home.jobs });
+  const tiering = tieringOf(volumes, { past, bus, clock, random, jobs: home.jobs });
   const pasts = new ClusterPast({
     clones,
+    tiering,
     past,
     leases,
     bus,
@@ -101,6 +104,7 @@ export async function openClusterApi(
     close: async () => {
       for (const stop of stops) stop();
       clones.close();
+      tiering.close();
       await schedules.stop();
       await close();
     },
@@ -125,6 +129,17 @@ function repeat(
   return () => {
     stopped = true;
   };
+}
+
+function tieringOf(
+  volumes: ClusterVolumes,
+  parts: Omit<ClusterTieringOptions, "require" | "replicasOf">,
+): ClusterTiering {
+  return new ClusterTiering({
+    ...parts,
+    require: (name) => volumes.require(name),
+    replicasOf: (record) => volumes.replicasOf(record),
+  });
 }
 
 function clonesOf(

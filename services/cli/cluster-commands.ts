@@ -101,6 +101,11 @@ export const clusterCommands: readonly Command[] = [
         "SIZE",
         "bytes a second that filling one replica takes at most (default no limit)",
       ),
+      setting(
+        "image-max",
+        "SIZE",
+        "room of a tiered volume's image: beyond it the coldest extents leave before their time (default no limit)",
+      ),
       {
         ...bucket,
         summary: "the archivers' bucket: replicas are filled from it first (default from other nodes)",

@@ -17,6 +17,7 @@ import type { Clock } from "#shared/ports/clock.ts";
 import type { DirectoryLock, FileStore } from "#shared/ports/file-store.ts";
 import type { PoolConfig, StorageConfig } from "#shared/shell/cluster-config.ts";
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
+import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { type OpenPool, ReplicaSet } from "./engine/replica-set.ts";
 import { RawReplicas } from "./layer.ts";
@@ -64,6 +65,7 @@ class Pool implements OpenPool {
       clock,
       dataDirectory: directory,
       onNote: (text) => onNote(`warning: ${text}`),
+      failpoint: failpointOf(process.env["VARVE_TEST_FAILPOINT"]),
     });
     try {
       await store.makeDirectory(`${directory}/${dataLayout.volumes}`);
@@ -169,7 +171,9 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
       new JetStreamLogFollower({ connection, clock, random, volumeId, replicas, servers: { monitors } }),
     archived,
     only: config.only,
+    past: cluster.past,
     fillBytesPerSecond: config.fillBytesPerSecond,
+    imageBytesMax: config.imageBytesMax,
     onNote,
   });
   const reconcile = (): void => {

@@ -22,6 +22,9 @@ const Comparison = Schema.Struct({
       sums: Schema.Array(Schema.Struct({ node: Schema.String, sum: Schema.String })),
     }),
   ),
+  notCompared: Schema.Int.annotate({
+    description: "extents of this look that some replica has in the bucket only",
+  }),
 });
 
 const fillFrom = Schema.optionalKey(Schema.Literals(fillOrigins)).annotate({

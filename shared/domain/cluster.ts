@@ -109,6 +109,14 @@ export interface ArchiveRecord {
   readonly state: ArchiveState;
   /** What keeps it from archiving; empty: nothing. */
   readonly error: string;
+  /** Of a tiered volume: the newest base that the bucket holds; replicas evict behind it. Absent: none. */
+  readonly heldBase?: HeldBase;
+}
+
+/** `s` and `e` of a base whose objects, and the log up to `e`, are held. */
+export interface HeldBase {
+  readonly s: number;
+  readonly e: number;
 }
 
 export const archiveStates = ["running", "waiting for the bucket", "stopped"] as const;

@@ -91,6 +91,16 @@ export function checkSnapshotName(name: string): void {
   });
 }
 
+/** Who pins the point that a node's replica reads its evicted extents from; no volume's id has this form. */
+export function replicaPinHolder(node: string): string {
+  return `replica:${node}`;
+}
+
+/** The node of such a pin; null: somebody else's. */
+export function replicaPinNode(holder: string): string | null {
+  return holder.startsWith("replica:") ? holder.slice("replica:".length) : null;
+}
+
 export function bySnapshot(one: SnapshotRecord, other: SnapshotRecord): number {
   return one.lsn - other.lsn || (one.name < other.name ? -1 : 1);
 }

@@ -7,6 +7,7 @@ import {
   type ArchiveRecord,
   archiveStates,
   type DrainRecord,
+  type HeldBase,
   type LeaseRecord,
   leaseStates,
   machineNameMistake,
@@ -27,7 +28,7 @@ import { fields, integer, list, nullable, oneOf, type Shape, text } from "./json
 
 /** 16 pools of 16 tags each stay far below it. */
 export const clusterRecordBytesMax = 64 * 1024;
-/** 2: a placement with a replica that leaves. 3: that of a clone. Everything else is 1. */
+/** 2: a placement with a replica that leaves, an archive with a held base. 3: the placement of a clone. Everything else is 1. */
 const versions = [1, 2, 3] as const;
 type RecordVersion = (typeof versions)[number];
 
@@ -71,6 +72,17 @@ const placementOf = (replicas: Shape): Shape =>
     replicas,
   });
 
+const archiveFields = {
+  archiver: name,
+  archiverEpoch: integer(1),
+  line: text(idPattern),
+  archivedLsn: integer(),
+  heldLsn: integer(),
+  lastBaseLsn: integer(),
+  state: oneOf(archiveStates),
+  error: plain,
+};
+
 const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
   node: fields<NodeRecord>({
     name,
@@ -91,17 +103,13 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
     leaseMs: integer(100, 600_000),
     state: oneOf(leaseStates),
   }),
-  archive: fields<ArchiveRecord>({
-    archiver: name,
-    archiverEpoch: integer(1),
-    line: text(idPattern),
-    archivedLsn: integer(),
-    heldLsn: integer(),
-    lastBaseLsn: integer(),
-    state: oneOf(archiveStates),
-    error: plain,
-  }),
+  archive: fields<Omit<ArchiveRecord, "heldBase">>(archiveFields),
 };
+
+const tieredArchive: Shape = fields<Required<ArchiveRecord>>({
+  ...archiveFields,
+  heldBase: fields<HeldBase>({ s: integer(), e: integer() }),
+});
 
 /** One place more than replicas: the one that takes over from the one that leaves. */
 const leavingPlacement = placementOf(list(placeOrLeaving, limits.replicasMax + 1, 1));
@@ -115,11 +123,13 @@ const clonePlacement: Shape = fields<Required<PlacementRecord>>({
 
 function shapeOf(kind: keyof ClusterRecords, version: RecordVersion): Shape | null {
   if (version === 1) return shapes[kind];
+  if (kind === "archive") return version === 2 ? tieredArchive : null;
   if (kind !== "placement") return null;
   return version === 2 ? leavingPlacement : clonePlacement;
 }
 
 function versionOf(record: ClusterRecords[keyof ClusterRecords]): RecordVersion {
+  if ("heldBase" in record && record.heldBase !== undefined) return 2;
   if (!("replicas" in record)) return 1;
   if (record.origin !== undefined) return 3;
   return record.replicas.some(({ leaving }) => leaving === true) ? 2 : 1;

@@ -159,6 +159,24 @@ export interface RepairRequest {
   readonly from: FillOrigin | null;
 }
 
+/** The api has a replica fetch everything that is in the bucket only; a state message answers at once. */
+export interface FillRequest {
+  readonly type: "fill";
+}
+
+/** The api has a replica give back what was not used for so long, under this name; evicted answers at once, and is asked for again until it is done. */
+export interface EvictColdRequest {
+  readonly type: "evict";
+  readonly run: string;
+  readonly coldAfterMs: number;
+}
+
+export interface EvictedAnswer {
+  readonly type: "evicted";
+  readonly extents: number;
+  readonly isDone: boolean;
+}
+
 /** The gateway that serves the volume gives it a new size; resized answers when the log has it and a replica applied it. */
 export interface ResizeRequest {
   readonly type: "resize";
@@ -223,4 +241,7 @@ export type ReplicaMessage =
   | HeldAnswer
   | HashRequest
   | HashAnswer
+  | FillRequest
+  | EvictColdRequest
+  | EvictedAnswer
   | RepairRequest;

@@ -25,7 +25,10 @@ export type {
   CollectRequest,
   CopyAnswer,
   CopyRequest,
+  EvictColdRequest,
+  EvictedAnswer,
   ExtentRequest,
+  FillRequest,
   GrantAnswer,
   GrantRequest,
   HashAnswer,
@@ -185,9 +188,14 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
       return [type, Number(message.isDone)];
     case "repair":
       return message.from === null ? [type] : [type, message.from];
+    case "evict":
+      return [type, message.run, message.coldAfterMs];
+    case "evicted":
+      return [type, message.extents, Number(message.isDone)];
     case "ask":
     case "grant":
     case "where":
+    case "fill":
       break;
   }
   return [type];
@@ -239,6 +247,9 @@ const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   survey: 5,
   extentBytes: 3,
   surveyed: 3,
+  fill: 1,
+  evict: 3,
+  evicted: 3,
 };
 
 function messageOf(reader: PackedReader): ReplicaMessage | null {
@@ -250,11 +261,7 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   if (type === "state") return stateOf(reader, count);
   if (elements[type] !== count) return null;
   if (type === "place") return placeOf(reader);
-  if (type === "mark") return { type, name: reader.text() };
-  if (type === "collect") {
-    const [run, dryRun, acceptClock] = [reader.text(), reader.number(), reader.number()];
-    return { type, run, dryRun: dryRun !== 0, acceptClock: acceptClock !== 0 };
-  }
+  if (type === "mark" || type === "evict" || type === "collect") return namedOf(type, reader);
   if (type === "granted") {
     const answer = { imagePath: reader.text(), token: reader.text(), epoch: reader.number() };
     return readTokenPattern.test(answer.token) ? { type, ...answer } : null;
@@ -301,12 +308,23 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
       return { type, lsn: a };
     case "collected":
       return { type, isDone: a !== 0 };
+    case "evicted":
+      return { type, extents: a, isDone: b !== 0 };
     case "ask":
     case "grant":
     case "where":
+    case "fill":
       break;
   }
   return { type };
+}
+
+function namedOf(type: "mark" | "evict" | "collect", reader: PackedReader): ReplicaMessage {
+  const name = reader.text();
+  if (type === "mark") return { type, name };
+  if (type === "evict") return { type, run: name, coldAfterMs: reader.number() };
+  const [dryRun, acceptClock] = [reader.number(), reader.number()];
+  return { type, run: name, dryRun: dryRun !== 0, acceptClock: acceptClock !== 0 };
 }
 
 function repairOf(reader: PackedReader, count: number): RepairRequest | null {

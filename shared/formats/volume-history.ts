@@ -9,12 +9,14 @@ import {
   type SnapshotRecord,
   type VolumeOrigin,
 } from "#shared/domain/archive.ts";
+import { machineNameMistake } from "#shared/domain/cluster.ts";
 import { isVolumeSize } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import {
   byPin,
   bySnapshot,
   type HistoryRecord,
+  replicaPinNode,
   spanMsMax,
   type TakenLine,
 } from "#shared/domain/history-record.ts";
@@ -23,9 +25,12 @@ import { isVolumeId, volumeNameMistake } from "#shared/domain/volume.ts";
 import { checksumOf } from "./checksum.ts";
 
 const formatName = "varve-volume-history";
-/** Of a history with a line that was taken; without one nothing is in it that version 1 has not. */
-export const volumeHistoryVersion = 2;
-const versionOf = (line: unknown): number => (line === undefined ? 1 : volumeHistoryVersion);
+/** 2: with a line that was taken. 3: with a pin of a replica. Without both nothing is in it that version 1 has not. */
+export const volumeHistoryVersion = 3;
+const versionOf = ({ line, pins }: Pick<HistoryRecord, "line" | "pins">): number => {
+  if (pins.some(({ holder }) => replicaPinNode(holder) !== null)) return volumeHistoryVersion;
+  return line === undefined ? 1 : 2;
+};
 /** 4096 snapshots and as many pins of at most 110 bytes each; more is refused unread. */
 export const volumeHistoryBytesMax = 1024 * 1024;
 const closingLines = (sum: string): string => `  "checksum": "xxh64:${sum}"\n}\n`;
@@ -44,7 +49,7 @@ export function encodeVolumeHistory(record: HistoryRecord): Buffer {
   const lines = Object.entries(ordered).map(
     ([name, value]) => `  "${name}": ${Array.isArray(value) ? listText(value) : JSON.stringify(value)},\n`,
   );
-  const covered = `{\n  "format": "${formatName}",\n  "version": ${versionOf(record.line)},\n${lines.join("")}`;
+  const covered = `{\n  "format": "${formatName}",\n  "version": ${versionOf(record)},\n${lines.join("")}`;
   return Buffer.from(covered + closingLines(sumOf(Buffer.from(covered))));
 }
 
@@ -63,7 +68,7 @@ export function decodeVolumeHistory(bytes: Buffer, place: string, volumeId: stri
   }
   const document = parse(text, place);
   if (document["format"] !== formatName) throw damaged(place, `its format is not "${formatName}"`);
-  if (document["version"] !== 1 && document["version"] !== volumeHistoryVersion) {
+  if (![1, 2, volumeHistoryVersion].includes(document["version"] as number)) {
     const found = JSON.stringify(document["version"]);
     throw new VarveError("VolumeHistoryVersionError", "Invalid", `${place}: version ${found} is not known`, {
       hint: "It was written by a newer Varve: use that version. Nothing was changed.",
@@ -164,8 +169,11 @@ const lineRules: Readonly<Record<keyof TakenLine, Rule>> = {
 const originRules: Readonly<Record<keyof VolumeOrigin, Rule>> = { volumeId: id, name, lsn };
 const pinRules: Readonly<Record<keyof PointPin, Rule>> = {
   lsn,
-  holder: (value) =>
-    value === "rebase" ? null : id(value) === null ? null : 'is neither a volume id nor "rebase"',
+  holder: (value) => {
+    const node = typeof value === "string" ? replicaPinNode(value) : null;
+    if (node !== null) return machineNameMistake(node);
+    return value === "rebase" || id(value) === null ? null : 'is neither a volume id nor "rebase"';
+  },
 };
 const snapshotRules: Readonly<Record<keyof SnapshotRecord, Rule>> = { name, lsn, wallTimeMs: time };
 

@@ -61,6 +61,8 @@ export interface ReplicaComparison {
   /** Where the next look begins; null: everything was compared. */
   readonly nextOffset: number | null;
   readonly differing: readonly DifferingExtent[];
+  /** Extents of this look that not every node has in its file: compared between those that have. */
+  readonly notCompared: number;
 }
 
 /** Changes of where replicas are (docs/specs/replica-fill.md). Implemented by services/api/engine/replica-placing.ts. */

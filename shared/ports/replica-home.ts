@@ -44,6 +44,12 @@ export interface TendingOptions {
   readonly policy: TendingPolicy;
   /** The newest held base and a point that it serves (its own volume, lsn ≥ base e); null: nothing may be evicted now. */
   heldBase(): { readonly baseLsn: number; readonly point: RemotePoint } | null;
+  /**
+   * Resolves when what that point is read from stays for as long as the replica reads from it; rejects where it can't be seen to: then
+   * nothing is evicted. The function is called when the eviction has ended, but where it failed, so that nobody knows how. Absent:
+   * whoever keeps the bucket asks residency().points itself.
+   */
+  keep?(point: RemotePoint): Promise<() => void>;
   /** The last remote extent became local, and the checkpoint says so. */
   onWhole?(): void;
   /** A line for the operator: filling waits for the bucket or for room, goes on, is done. */
@@ -66,6 +72,8 @@ export interface ReplicaTending {
   status(): TendingStatus;
   /** Fetches everything, also of a tiered replica; resolves when the checkpoint says that all is local, rejects at close(). */
   fill(): Promise<void>;
+  /** Gives back what was not used since `beforeMs`, now; resolves with how many extents went. */
+  evictCold(beforeMs: number): Promise<number>;
   setPolicy(policy: TendingPolicy): void;
   pause(): void;
   resume(): void;

@@ -61,6 +61,8 @@ export interface StorageConfig extends ServiceConfig {
   readonly bucket: string | null;
   /** Bytes a second that filling one replica takes at most; null: no limit. */
   readonly fillBytesPerSecond: number | null;
+  /** Of one tiered image. */
+  readonly imageBytesMax: number | null;
 }
 
 export interface ArchiverConfig extends ServiceConfig {
@@ -102,6 +104,7 @@ export function readStorageConfig(filed: FiledConfig): StorageConfig {
     bucket: reader.sharedBucket(),
     only: reader.onlyVolume(),
     fillBytesPerSecond: reader.sizeOrNone("fill-rate", limits.bandwidthBytesPerSecondMin, 2 ** 50),
+    imageBytesMax: reader.sizeOrNone("image-max", limits.imageBytesMaxLeast, 2 ** 50),
   };
   reader.finish();
   return config;

@@ -1,14 +1,15 @@
 // The past of a cluster's volume as its users see it, by the real commands and NBD: snapshots, points by name, LSN and time at a gateway that
-// does not serve the volume, first from the log alone and then from the bucket, timeline and changes; a clone that outlives its parent; and a
+// does not serve the volume, first from the log alone and then from the bucket, timeline and changes; a clone that outlives its parent; cold extents that leave a node; and a
 // deletion that the bucket is told.
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { attach, type GatewayPlace } from "../tools/cluster-process.ts";
+import { attach, type ClusterProcess, type GatewayPlace } from "../tools/cluster-process.ts";
 import { freePort } from "../tools/free-port.ts";
 import { NbdClient } from "../tools/nbd-client.ts";
 import { run, varve } from "../tools/varve-command.ts";
 import { repositoryDir } from "../tools/varve-process.ts";
-import { MiB, PastLab, readWhole, until } from "./past-lab.ts";
+import { type ArchiverPlace, MiB, PastLab, readWhole, until } from "./past-lab.ts";
 
 const sizeBytes = 16 * MiB;
 let past: PastLab;
@@ -71,6 +72,41 @@ async function cloneOf(
     expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
   };
   return { isWhole };
+}
+
+/**
+ * Cold extents leave the node's file behind a base that the bucket holds; the node is killed between the checkpoint that says so and the
+ * punch. The gateway on its host, which read that file directly, reads the disk as it was, and all comes back.
+ */
+async function tiered(
+  shelf: ClusterProcess,
+  archiver: ArchiverPlace,
+  client: NbdClient,
+  disk: Buffer,
+): Promise<void> {
+  await json("volume", "set", "disk0", "--residency", "tiered");
+  await shelf.stop();
+  const failing = { VARVE_TEST_FAILPOINT: "evict:1" };
+  const second = await past.lab.storage("shelf", { bucket: past.bucketUrl }, failing);
+  const before = (await past.report(archiver))?.lastBaseLsn ?? 0;
+  for (let at = 0; at < 25; at += 1) await client.write(0, disk.subarray(0, MiB));
+  // What it held when it was started again may leave behind the next base only.
+  await until(
+    async () => ((await past.report(archiver))?.heldBase?.s ?? 0) > before,
+    30_000,
+    "a base is held",
+  );
+  await json("volume", "tier", "disk0", "--cold-after", "0s", "--detach");
+  expect(await second.exited).toMatchObject({ signal: "SIGKILL" });
+  const third = await past.lab.storage("shelf", { bucket: past.bucketUrl });
+  const resident = async () =>
+    ((await json("volume", "show", "disk0")) as { past: { extents: unknown } }).past.extents;
+  await expect.poll(resident, { timeout: 15_000 }).toMatchObject({ total: 4, remote: 3 });
+  expect((await readWhole(client, sizeBytes)).equals(disk)).toBe(true);
+  expect(await json("volume", "fill", "disk0")).toMatchObject({ kind: "fill", state: "done" });
+  expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
+  await third.stop();
+  expect(readFileSync(past.lab.imageOf("shelf", "disk0")).equals(disk)).toBe(true);
 }
 
 describe("the past of a cluster's volume", () => {
@@ -137,7 +173,7 @@ describe("the past of a cluster's volume", () => {
   }, 240_000);
 
   test("ends with its window: an archiver collects, killed while it deletes, and snapshots stay as they were", async () => {
-    await past.lab.storage("shelf");
+    const shelf = await past.lab.storage("shelf", { bucket: past.bucketUrl });
     await expect.poll(async () => json("node", "list"), { timeout: 15_000 }).toHaveLength(1);
     await json("volume", "create", "disk0", "--size", "16M", "--history", "1s");
     const gate = await past.lab.gateway("gate-1", { bucket: past.bucketUrl });
@@ -176,6 +212,7 @@ describe("the past of a cluster's volume", () => {
       const refused = await varve([...words, ...api]);
       expect([words[0], refused.code, refused.stderr.includes("NotInCluster")]).toEqual([words[0], 2, true]);
     }
+    await tiered(shelf, second, client, model);
     await client.disconnect();
   }, 240_000);
 });

@@ -82,6 +82,25 @@ describe("cluster records", () => {
     expect(decodeClusterRecord("drain", encodeClusterRecord("drain", drain), "drain.shelf")).toEqual(drain);
   });
 
+  test("an archive is of version 2 where it has a held base", () => {
+    const plain = {
+      archiver: "keeper",
+      archiverEpoch: 2,
+      line: "0f1e2d3c4b5a6978",
+      archivedLsn: 90,
+      heldLsn: 80,
+      ...({ lastBaseLsn: 70, state: "running", error: "" } as const),
+    };
+    for (const [version, record] of [
+      [1, plain],
+      [2, { ...plain, heldBase: { s: 70, e: 75 } }],
+    ] as const) {
+      const written = encodeClusterRecord("archive", record);
+      expect(written.toString()).toContain(`"version":${version},`);
+      expect(decodeClusterRecord("archive", written, "a")).toEqual(record);
+    }
+  });
+
   test("a placement is of version 2 while a replica leaves, and only then", () => {
     const written = encodeClusterRecord("placement", moving);
     expect(written.toString()).toContain('"version":2');

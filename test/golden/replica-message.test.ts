@@ -34,6 +34,9 @@ const messages: readonly ReplicaMessage[] = [
   { type: "marked", lsn: 2 ** 40 },
   { type: "collect", run: "0f1e2d3c4b5a6978", dryRun: false, acceptClock: true },
   { type: "collected", isDone: true },
+  { type: "fill" },
+  { type: "evict", run: "0f1e2d3c4b5a6978", coldAfterMs: 2_592_000_000 },
+  { type: "evicted", extents: 2 ** 20, isDone: false },
   { type: "refused", kind: "Retry", tag: "ReplicaBehind", message: "at LSN 12", epoch: 3 },
   {
     type: "state",

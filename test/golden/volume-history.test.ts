@@ -82,11 +82,23 @@ describe("volume history", () => {
     expect(accepts(Buffer.concat([bytes, Buffer.from("\n")]))).toBe(false);
   });
 
+  test("a replica's pin makes it version 3, with and without a line, and names a node", () => {
+    const pinned = { ...record, pins: [...record.pins, { lsn: 91, holder: "replica:shelf-2" }] };
+    for (const one of [pinned, { ...pinned, line: { number: 2, id: "00000000000000bb" } }]) {
+      const written = encodeVolumeHistory(one);
+      expect(written.toString()).toContain('"version": 3,\n');
+      expect(read(written)).toEqual(one);
+    }
+    const nobody = { ...record, pins: [{ lsn: 91, holder: "replica:No Node" }] };
+    expect(() => encodeVolumeHistory(nobody)).toThrow("must be made of a-z");
+  });
+
   test("another version and another volume are told from damage", () => {
-    expect(() => read(edited('"version": 1', '"version": 3'))).toThrow(
-      "history.json: version 3 is not known",
+    expect(() => read(edited('"version": 1', '"version": 4'))).toThrow(
+      "history.json: version 4 is not known",
     );
-    // The version of a line that was taken, with none.
+    // The version of a line that was taken, with none; that of a replica's pin, with none.
+    expect(() => read(edited('"version": 1', '"version": 3'))).toThrow("the form that Varve writes");
     expect(() => read(edited('"version": 1', '"version": 2'))).toThrow("the form that Varve writes");
     expect(() => decodeVolumeHistory(bytes, "history.json", "aaaaaaaaaaaaaaaa")).toThrow(
       "history.json belongs to volume 5ca1ab1e00c0ffee",

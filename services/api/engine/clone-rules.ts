@@ -51,7 +51,7 @@ function stillNeeded(name: string, clones: string): VarveError {
   return new VarveError("VolumeNeededError", "Invalid", `volume ${name} is still read from by ${clones}`, {
     hint:
       "Wait until all of its replicas are whole and something that was written to it is archived: varve volume show, " +
-      "varve replica list. Nothing was changed.",
+      "varve replica list; a tiered clone is made whole by varve volume fill. Nothing was changed.",
     fields: { name, clones },
   });
 }

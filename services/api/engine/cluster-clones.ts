@@ -1,13 +1,19 @@
 /*
  * Clones of a cluster's volumes: a volume that begins as another one was at a point. Makes the record, the history with its origin, the
  * pin in the parent and the placement, in an order that a crash anywhere leaves deletable, and drops pins of clones that are gone. Called
- * by cluster-past.ts; the replicas begin in services/storage/engine/clone-tending.ts. Rules: docs/specs/cluster.md#clones.
+ * by cluster-past.ts; the replicas begin in services/storage/engine/kept-extents.ts. Rules: docs/specs/cluster.md#clones.
  *
  *   creating ─history with origin─pin in the parent─bucket has point and pin─the point opens─placed─► active
  */
 import { cloneSize } from "#shared/domain/clone-size.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
-import { type HistoryRecord, newHistoryRecord, withoutPin, withPin } from "#shared/domain/history-record.ts";
+import {
+  type HistoryRecord,
+  newHistoryRecord,
+  replicaPinNode,
+  withoutPin,
+  withPin,
+} from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { type PlacementGround, placeReplicas } from "#shared/domain/placement.ts";
 import { parsePoint } from "#shared/domain/point.ts";
@@ -25,7 +31,7 @@ import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { madeOf, replicaCount } from "./arrivals.ts";
 import { missingExtents } from "./clone-rules.ts";
 import type { ApiJob, ApiJobs } from "./cluster-bucket.ts";
-import { noHistory, notYet, writeOnly } from "./cluster-errors.ts";
+import { noHistory, writeOnly } from "./cluster-errors.ts";
 
 export interface ClusterClonesOptions {
   readonly require: (name: string) => VolumeRecord;
@@ -94,16 +100,24 @@ export class ClusterClones {
     return { volume: this.#options.show(record.name), point, job: job.view(), disconnected: 0 };
   }
 
-  /** Drops pins whose clone is gone: its own manifest names its origin for as long as it may come back. Called now and then. */
+  /**
+   * Drops pins whose clone is gone, as its own manifest names its origin for as long as it may come back, and those of replicas that are
+   * placed no more. Called now and then.
+   */
   async tend(): Promise<void> {
     const { catalog, past, clock } = this.#options;
     const known = new Set(catalog.list().map(({ id }) => id));
+    const isKept = (id: string, holder: string): boolean => {
+      const node = replicaPinNode(holder);
+      if (node === null) return !volumeIdPattern.test(holder) || known.has(holder);
+      return this.#options.map.placementOf(id)?.replicas.some((one) => one.node === node) !== false;
+    };
     const nowMs = clock.monotonicMs();
     const orphans = new Set<string>();
     for (const { id, state } of catalog.list()) {
       if (state !== "active") continue;
       for (const { holder } of past.historyOf(id)?.pins ?? []) {
-        if (!volumeIdPattern.test(holder) || known.has(holder)) continue;
+        if (isKept(id, holder)) continue;
         const key = `${id}.${holder}`;
         orphans.add(key);
         const sinceMs = this.#orphans.get(key) ?? nowMs;
@@ -125,7 +139,6 @@ export class ClusterClones {
     if (wanted.sizeBytes !== null) checkVolumeSize(wanted.sizeBytes);
     if (wanted.durability === "flush") throw writeOnly(wanted.name);
     if (images === null) throw noHistory(wanted.name);
-    if (wanted.policy.residency === "tiered") throw notYet(wanted.name, "tiered");
     const parent = require(wanted.parent);
     const placed = (map.placementOf(parent.id)?.replicas ?? []).filter(({ leaving }) => leaving !== true);
     const replicas = wanted.replicas ?? Math.max(1, placed.length);

@@ -35,7 +35,10 @@ export function clusterPastView(
     retainedFromLsn: null,
     fillBytesPerSecond: null,
     archiveError: error === null ? null : new VarveError("ArchiverError", "Retry", error),
-    extents: origin === null ? null : { total, local: total - remote, remote, partial: 0 },
+    extents:
+      origin === null && residency === "full" && remote === 0
+        ? null
+        : { total, local: total - remote, remote, partial: 0 },
     job: null,
   };
 }

@@ -38,7 +38,7 @@ import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import type { ApiJobs } from "./cluster-bucket.ts";
 import type { ClusterClones } from "./cluster-clones.ts";
-import { notYet } from "./cluster-errors.ts";
+import type { ClusterTiering } from "./cluster-tiering.ts";
 
 export interface ClusterPastOptions {
   readonly require: (name: string) => VolumeRecord;
@@ -52,6 +52,7 @@ export interface ClusterPastOptions {
   readonly logOf: (volumeId: string) => LogFollower;
   readonly jobs: Pick<ApiJobs, "list" | "show">;
   readonly clones: Pick<ClusterClones, "createFrom">;
+  readonly tiering: Pick<ClusterTiering, "fill" | "tier">;
   readonly allocateSlab: (bytes: number) => Slab;
 }
 
@@ -138,7 +139,6 @@ export class ClusterPast implements PastAdministration {
   }
 
   async setPolicy(volume: string, change: Partial<HistoryPolicy>): Promise<VolumeView> {
-    if (change.residency === "tiered") throw notYet(volume, "tiered");
     await this.#change(volume, (record) => ({ ...record, ...change }));
     return this.#options.show(volume);
   }
@@ -148,12 +148,9 @@ export class ClusterPast implements PastAdministration {
   rollback = async (volume: string): Promise<never> => {
     throw cloneIt(this.#options.require(volume).name);
   };
-  fill = async (volume: string): Promise<never> => {
-    throw notYet(this.#options.require(volume).name, "filled");
-  };
-  tier = async (volume: string): Promise<never> => {
-    throw notYet(this.#options.require(volume).name, "tiered");
-  };
+  fill = async (volume: string): Promise<JobView> => this.#options.tiering.fill(volume);
+  tier = async (volume: string, coldAfterMs: number | null): Promise<JobView> =>
+    this.#options.tiering.tier(volume, coldAfterMs);
   jobs = (): readonly JobView[] => this.#options.jobs.list();
   job = (id: string): JobView => this.#options.jobs.show(id);
 

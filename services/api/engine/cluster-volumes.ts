@@ -100,7 +100,6 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     const replicas = volume.replicas ?? 1;
     const policy = Object.keys(volume.policy ?? {});
     if (!archived && policy.length > 0) throw noHistory(volume.name);
-    if (volume.policy?.residency === "tiered") throw notYet(volume.name, "tiered");
     if (!(replicas >= 1 && replicas <= limits.replicasMax)) throw replicaCount(replicas);
     const record: VolumeRecord = {
       ...newVolumeRecord(volume, random.hex(8), clock.wallTimeMs()),

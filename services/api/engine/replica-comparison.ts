@@ -30,6 +30,7 @@ const lookMs = 3000;
 /** A hold ends by itself after this. */
 const holdMs = 2000;
 const answerMs = 5000;
+const noSum = "0".repeat(16);
 
 export async function compareReplicas(
   setting: ComparisonSetting,
@@ -40,25 +41,27 @@ export async function compareReplicas(
   const differing: DifferingExtent[] = [];
   let at = Math.floor(offset / limits.extentBytes) * limits.extentBytes;
   let lsn = 0;
+  let notCompared = 0;
   while (at < sizeBytes && clock.monotonicMs() - startMs < lookMs) {
     const beginMs = clock.monotonicMs();
     const extents = Math.min(limits.replicaHashExtentsMax, Math.ceil((sizeBytes - at) / limits.extentBytes));
     const found = await compareExtents(setting, at, extents);
     lsn = found.lsn;
     differing.push(...found.differing);
+    notCompared += found.notCompared;
     at += extents * limits.extentBytes;
     const tookMs = clock.monotonicMs() - beginMs;
     const wantedMs = bytesPerSecond === null ? 0 : (1000 * extents * limits.extentBytes) / bytesPerSecond;
     await pause(clock, Math.max(tookMs, wantedMs - tookMs));
   }
-  return { lsn, sizeBytes, nextOffset: at < sizeBytes ? at : null, differing };
+  return { lsn, sizeBytes, nextOffset: at < sizeBytes ? at : null, differing, notCompared };
 }
 
 async function compareExtents(
   setting: ComparisonSetting,
   offset: number,
   extents: number,
-): Promise<{ readonly lsn: number; readonly differing: readonly DifferingExtent[] }> {
+): Promise<Pick<ReplicaComparison, "lsn" | "differing" | "notCompared">> {
   try {
     const lsn = await holdAll(setting);
     const payloads = await Promise.all(
@@ -71,6 +74,7 @@ async function compareExtents(
       }),
     );
     const differing: DifferingExtent[] = [];
+    let notCompared = 0;
     for (let index = 0; index < extents; index += 1) {
       const sums = payloads.map(({ node, payload }) => ({
         node,
@@ -79,10 +83,13 @@ async function compareExtents(
           .toString(16)
           .padStart(16, "0"),
       }));
-      if (sums.every(({ sum }) => sum === sums[0]?.sum)) continue;
-      differing.push({ offset: offset + index * limits.extentBytes, sums });
+      // In the bucket only, as far as that node is concerned.
+      const here = sums.filter(({ sum }) => sum !== noSum);
+      if (here.length < sums.length) notCompared += 1;
+      if (here.every(({ sum }) => sum === here[0]?.sum)) continue;
+      differing.push({ offset: offset + index * limits.extentBytes, sums: here });
     }
-    return { lsn, differing };
+    return { lsn, differing, notCompared };
   } finally {
     await Promise.all(
       setting.nodes.map(async (node) =>

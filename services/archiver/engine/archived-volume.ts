@@ -287,7 +287,16 @@ export class ArchivedVolume {
       state,
       heldLsn: this.#heldLsn,
       error: plainText(error?.message ?? ""),
+      ...this.#heldBase(archive),
     };
+  }
+
+  /** What replicas of a tiered volume may evict behind. A rollback after it makes other extents of it the disk's. */
+  #heldBase(archive: VolumeArchive | null): Pick<ArchiveRecord, "heldBase"> {
+    if (this.#setting.past.historyOf(this.record.id)?.residency !== "tiered") return {};
+    const base = archive?.heldBase() ?? null;
+    const lastRebase = archive?.manifest()?.rebases.at(-1)?.lsn ?? 0;
+    return base === null || base.s < lastRebase ? {} : { heldBase: { s: base.s, e: base.e } };
   }
 
   #presentFacts(): ManifestFacts {

@@ -84,10 +84,12 @@ async function verify(line: CommandLine): Promise<number> {
   const differing: ApiComparison["differing"][number][] = [];
   let offset: number | null = 0;
   let lsn = 0;
+  let notCompared = 0;
   while (offset !== null) {
     const body: { offset: number; rate?: string } = rate === undefined ? { offset } : { offset, rate };
     const found: ApiComparison = await client.call("POST", `${volumePath(line)}/verify`, body);
     differing.push(...found.differing);
+    notCompared += found.notCompared;
     ({ lsn, nextOffset: offset } = found);
     if (asJson) continue;
     for (const { offset: at, sums } of found.differing) {
@@ -95,12 +97,15 @@ async function verify(line: CommandLine): Promise<number> {
     }
     if (offset !== null) printLine(`${Math.floor((100 * offset) / found.sizeBytes)} % compared`);
   }
-  if (asJson) printJson({ lsn, differing });
+  if (asJson) printJson({ lsn, differing, notCompared });
   else if (differing.length === 0) printLine(`the replicas of ${line.args[0]} are the same (LSN ${lsn})`);
   else
     printLine(
       `${differing.length} extents differ. Look at the disks of these nodes, then fill the wrong one again: varve replica repair`,
     );
+  if (!asJson && notCompared > 0) {
+    printLine(`${notCompared} extents are in the bucket only on some node, and were not compared there`);
+  }
   return differing.length === 0 ? 0 : 1;
 }
 

@@ -85,6 +85,14 @@ export class ExtentTending implements ReplicaTending {
     await whole;
   }
 
+  async evictCold(beforeMs: number): Promise<number> {
+    for (let evicted = 0; ; ) {
+      const gone = await this.#evict(beforeMs, evictedAtOnceMax);
+      evicted += gone;
+      if (gone === 0) return evicted;
+    }
+  }
+
   setPolicy(policy: TendingPolicy): void {
     this.#policy = policy;
     this.#extents.trackReads(policy.residency === "tiered");
@@ -131,7 +139,7 @@ export class ExtentTending implements ReplicaTending {
     if (this.#closed || this.#timer !== null || this.#policy.residency !== "tiered") return;
     this.#timer = this.#parts.clock.after(passMs, () => {
       this.#timer = null;
-      this.#pass = this.#evictCold()
+      this.#pass = this.#lookForCold()
         .catch((cause: unknown) => {
           const error = toVarveError(cause, "evict cold extents");
           if (!this.#closed) this.#options.onNote?.(`cold extents stay for now: ${error.message}`);
@@ -143,7 +151,7 @@ export class ExtentTending implements ReplicaTending {
     });
   }
 
-  async #evictCold(): Promise<void> {
+  async #lookForCold(): Promise<void> {
     const { clock } = this.#parts;
     const nowMs = clock.monotonicMs();
     if (nowMs >= this.#saveDueMs) {
@@ -164,12 +172,15 @@ export class ExtentTending implements ReplicaTending {
     await this.#evict(clock.wallTimeMs(), Math.min(surplus, evictedAtOnceMax));
   }
 
-  async #evict(beforeMs: number, most: number): Promise<void> {
+  async #evict(beforeMs: number, most: number): Promise<number> {
     const base = this.#options.heldBase();
-    if (base === null || this.#closed) return;
+    if (base === null || this.#closed) return 0;
     const extents = await this.#extents.coldExtents(base.baseLsn, beforeMs, most);
-    if (extents.length === 0 || this.#closed) return;
-    await this.#extents.evict({ ...base, extents });
+    if (extents.length === 0 || this.#closed) return 0;
+    const release = await this.#options.keep?.(base.point);
+    const gone = this.#closed ? 0 : await this.#extents.evict({ ...base, extents });
+    release?.();
+    return gone;
   }
 }
 
@@ -188,6 +199,11 @@ export class NothingToTend implements ReplicaTending {
   }
 
   async fill(): Promise<void> {}
+
+  async evictCold(): Promise<number> {
+    return 0;
+  }
+
   setPolicy(): void {}
   pause(): void {}
   resume(): void {}

@@ -8,27 +8,27 @@
 import type { PlacementOrigin, ReplicaPlace } from "#shared/domain/cluster.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
 import { checkpointPathOf, fillPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
-import { type ErrorKind, toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { FillOrigin, ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
-import { decodeMessage, encodeMessage, isBadMessage } from "#shared/formats/replica-message.ts";
 import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
+import type { TendingLimits } from "#shared/ports/replica-home.ts";
 import type { LocalReplica } from "#shared/ports/replica-image.ts";
-import { CloneTending, cloneBeginning, originSources } from "./clone-tending.ts";
 import { FillFromBucket } from "./fill-from-bucket.ts";
 import { FillFromPeers } from "./fill-from-peers.ts";
 import { type FillSource, isToldAlready } from "./fill-source.ts";
+import { bucketSources, cloneBeginning, KeptExtents, type SharedPast } from "./kept-extents.ts";
 import type { OpenPool } from "./open-pool.ts";
 import type { ReadGrant } from "./read-grant.ts";
-import { answerCopy } from "./replica-copies.ts";
+import { type AnsweringReplica, answerCopyRequest, answerReadRequest } from "./replica-answers.ts";
 import { keepFillOrigin, keptFillOrigin, orderFill, ReplicaFill } from "./replica-fill.ts";
 import { ReplicaFollower } from "./replica-follower.ts";
-import { answerRead, type ReadSlots } from "./replica-reads.ts";
+import type { ReadSlots } from "./replica-reads.ts";
 
 export interface KeptReplicaOptions {
   readonly node: string;
@@ -47,8 +47,10 @@ export interface KeptReplicaOptions {
   readonly readSlots: ReadSlots;
   readonly copySlots: ReadSlots;
   /** For reads that may wait for the bucket. */
-  readonly cloneSlots: ReadSlots;
-  readonly fillBytesPerSecond: number | null;
+  readonly remoteSlots: ReadSlots;
+  readonly tending: TendingLimits;
+  /** Policy, held base and pins of the volume. */
+  readonly past: SharedPast;
   /** What the bucket has; null: this node was given none. */
   readonly archived: ArchivedImages | null;
   /** Other nodes that keep a replica now. */
@@ -62,13 +64,13 @@ export interface KeptReplicaOptions {
 
 const retryMs = 2000;
 
-export class KeptReplica {
+export class KeptReplica implements AnsweringReplica {
   readonly #options: KeptReplicaOptions;
   readonly #served: readonly Subscription[];
   readonly #stop = new AbortController();
   #follower: ReplicaFollower | null = null;
-  /** Fetches what of a clone is in the bucket only. */
-  #tending: CloneTending | null = null;
+  /** Fetches and evicts; null: all of it is here, and stays. */
+  #extents: KeptExtents | null = null;
   #fill: ReplicaFill | null = null;
   /** Why neither of them runs. */
   #failure: VarveError | null = null;
@@ -83,10 +85,13 @@ export class KeptReplica {
 
   constructor(options: KeptReplicaOptions) {
     this.#options = options;
-    const { bus, node, record } = options;
+    const { bus, node, record, readSlots: slots, copySlots, remoteSlots } = options;
+    const bring = async (offset: number, length: number): Promise<void> =>
+      this.#extents?.bring(offset, length);
+    const means = { slots, copySlots, remoteSlots, bring };
     this.#served = [
-      bus.serve(replicaReadSubject(record.id, node), (data) => this.#answerRead(data)),
-      bus.serve(replicaCopySubject(record.id, node), async (data) => this.#answerCopy(data)),
+      bus.serve(replicaReadSubject(record.id, node), (data) => answerReadRequest(data, this, means)),
+      bus.serve(replicaCopySubject(record.id, node), async (data) => answerCopyRequest(data, this, means)),
     ];
     this.#turn = this.#begin();
   }
@@ -109,8 +114,20 @@ export class KeptReplica {
     return this.#failure;
   }
 
+  get follower(): ReplicaFollower | null {
+    return this.#follower;
+  }
+
+  get extents(): KeptExtents | null {
+    return this.#extents;
+  }
+
+  get isFilling(): boolean {
+    return this.#fill !== null;
+  }
+
   report(): ReplicaReport {
-    if (this.#follower !== null) return { ...this.#follower.report(), ...this.#tending?.report() };
+    if (this.#follower !== null) return { ...this.#follower.report(), ...this.#extents?.report() };
     const { node, host, pool, record, origin } = this.#options;
     // What failed before is told until another attempt gets further.
     const failure = this.#fill?.isCopying === true ? null : this.#failure;
@@ -179,7 +196,7 @@ export class KeptReplica {
     }
     // Before the image changes: what was granted before a crash is void.
     const grant = await this.#options.openGrant(paths.image);
-    const sources = origin === null || archived === null ? undefined : originSources(archived);
+    const sources = archived === null ? undefined : bucketSources(archived);
     const image = await pool.replicas.attach(record, paths, sources).catch(async (cause: unknown) => {
       await grant?.close();
       throw cause;
@@ -195,21 +212,40 @@ export class KeptReplica {
       grant,
       feed: (attached, handlers) => pool.replicas.feed(attached, handlers),
       roomBytes: () => pool.roomBytes(),
+      mayGrant: () => this.#extents?.isTiered !== true,
       onChange: () => {
         this.#options.onChange();
         if (follower.failure?._tag === "LogReleased") this.#fillSoon();
       },
     });
     this.#follower = follower;
-    if (origin !== null) this.#tending = this.#tend(image);
+    if (origin !== null || archived !== null) this.#extents = this.#tend(image, follower);
     follower.start();
     this.#options.onChange();
   }
 
-  #tend(image: LocalReplica): CloneTending {
-    const { record, pool, fillBytesPerSecond, onChange, onNote } = this.#options;
-    const note = (text: string): void => onNote(`the replica of ${record.name}: ${text}`);
-    return new CloneTending({ replicas: pool.replicas, image, fillBytesPerSecond, onChange, onNote: note });
+  #tend(image: LocalReplica, follower: ReplicaFollower): KeptExtents {
+    const { node, record, pool, clock, tending, archived, past, onChange, onNote } = this.#options;
+    return new KeptExtents({
+      node,
+      volumeId: record.id,
+      replicas: pool.replicas,
+      image,
+      clock,
+      archived,
+      past,
+      onChange,
+      limits: tending,
+      isExact: () => follower.exact,
+      revokeReads: () => follower.revokeReads(),
+      onLost: () => void this.refill(null).catch(() => undefined), // looked at again in a minute
+      onNote: (text) => onNote(`the replica of ${record.name}: ${text}`),
+    });
+  }
+
+  /** The volume's history record may say something else. */
+  policyChanged(): void {
+    this.#extents?.policyChanged();
   }
 
   /** The log no longer goes on behind this replica; once there is a bucket or another one, that is copied. */
@@ -246,7 +282,7 @@ export class KeptReplica {
 
   /** Goes on by itself; close() waits for its end. */
   #startFill(): void {
-    const { record, paths, store, clock, pool, fillBytesPerSecond, onNote } = this.#options;
+    const { record, paths, store, clock, pool, tending, onNote } = this.#options;
     this.#fillStop = new AbortController();
     const signal = AbortSignal.any([this.#stop.signal, this.#fillStop.signal]);
     const sources = this.#sources(this.#fillOrigin, signal);
@@ -260,7 +296,7 @@ export class KeptReplica {
         store,
         clock,
         roomBytes: () => pool.roomBytes(),
-        bytesPerSecond: fillBytesPerSecond,
+        bytesPerSecond: tending.fillBytesPerSecond,
         onChange: () => this.#options.onChange(),
         // Told once, not with each attempt.
         onNote: (text) => {
@@ -338,50 +374,14 @@ export class KeptReplica {
   }
 
   async #closeFollower(): Promise<void> {
-    const [follower, tending] = [this.#follower, this.#tending];
+    const [follower, extents] = [this.#follower, this.#extents];
     this.#follower = null;
-    this.#tending = null;
-    await tending?.close();
+    this.#extents = null;
+    await extents?.close();
     if (follower === null) return;
     await follower.close();
     const { failure } = follower;
     if (failure !== null) this.#options.onNote(`warning: ${this.record.name}: ${failure.message}`);
-  }
-
-  #answerRead(data: Uint8Array): Promise<Uint8Array | null> | Uint8Array | null {
-    const { readSlots, cloneSlots } = this.#options;
-    const slots = this.#tending === null || this.#tending.isWhole ? readSlots : cloneSlots;
-    if (this.#follower !== null) return answerRead(data, this.#follower, slots);
-    const decoded = decodeMessage(data);
-    if (isBadMessage(decoded)) return null;
-    if (decoded.message.type === "ask") return encodeMessage({ type: "state", report: this.report() });
-    return decoded.message.type === "read" ? this.#notOpen() : null;
-  }
-
-  async #answerCopy(data: Uint8Array): Promise<Uint8Array | null> {
-    const decoded = decodeMessage(data);
-    if (isBadMessage(decoded)) return null;
-    const { message } = decoded;
-    if (message.type === "repair") return this.#answerRepair(message.from);
-    if (this.#follower === null) return this.#notOpen();
-    return answerCopy(message, this.#follower, this.#options.copySlots);
-  }
-
-  async #answerRepair(from: FillOrigin | null): Promise<Uint8Array> {
-    try {
-      await this.refill(from);
-      return encodeMessage({ type: "state", report: this.report() });
-    } catch (cause) {
-      const { kind, _tag, message } = toVarveError(cause, "repair");
-      return refusal(kind, _tag, message);
-    }
-  }
-
-  #notOpen(): Uint8Array {
-    if (this.#failure === null || this.#fill !== null) {
-      return refusal("Retry", "ReplicaFilling", "the replica is being filled");
-    }
-    return refusal("Retry", "ReplicaHalted", `the replica is not open: ${this.#failure.message}`);
   }
 }
 
@@ -390,8 +390,4 @@ function noBucket(node: string): VarveError {
     hint: "Start it with the archivers' bucket: --bucket URL.",
     fields: { node },
   });
-}
-
-function refusal(kind: ErrorKind, tag: string, message: string): Uint8Array {
-  return encodeMessage({ type: "refused", kind, tag, message, epoch: 0 });
 }

@@ -17,7 +17,7 @@ import {
 } from "#shared/formats/replica-message.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
-import type { ReadSlots } from "./replica-reads.ts";
+import { isLocal, type ReadMeans, type ReadSlots } from "./replica-reads.ts";
 
 const behindWaitMs = 1000;
 
@@ -25,7 +25,7 @@ const behindWaitMs = 1000;
 export async function answerCopy(
   request: ReplicaMessage,
   follower: ReplicaFollower,
-  slots: ReadSlots,
+  { slots, remoteSlots }: Pick<ReadMeans, "slots" | "remoteSlots">,
 ): Promise<Uint8Array | null> {
   const { image } = follower;
   const refuse = (kind: ErrorKind, tag: string, message: string): Uint8Array =>
@@ -46,7 +46,8 @@ export async function answerCopy(
       const { appliedLsn } = image.state();
       return refuse("Retry", "ReplicaBehind", `the replica is at LSN ${appliedLsn}, not ${request.leastLsn}`);
     }
-    return await withSlab(slots, async (slab) => piece(slab, request, follower));
+    const isHere = isLocal(image, request.offset, request.length);
+    return await withSlab(isHere ? slots : remoteSlots, async (slab) => piece(slab, request, follower));
   } catch (cause) {
     const error = toVarveError(cause, "copy");
     return refuse(error.kind, error._tag, error.message);
@@ -97,7 +98,10 @@ async function held({ lsn, holdMs }: HoldRequest, follower: ReplicaFollower): Pr
   return encodeMessage({ type: "held", appliedLsn });
 }
 
-/** Of each extent: the checksum of the checksums of its parts. A hole counts as the zeroes that it reads as. */
+/**
+ * Of each extent: the checksum of the checksums of its parts. A hole counts as the zeroes that it reads as; 0 stands for one whose bytes are
+ * not all in this file: it is not fetched only to be compared.
+ */
 async function hashes(
   slab: Slab,
   { offset, extents }: HashRequest,
@@ -108,6 +112,10 @@ async function hashes(
   for (let index = 0; index < extents; index += 1) {
     const start = Math.min(sizeBytes, offset + index * limits.extentBytes);
     const end = Math.min(sizeBytes, start + limits.extentBytes);
+    if (!isLocal(image, start, end - start)) {
+      bytes.writeBigUInt64LE(0n, payloadAt + index * 8);
+      continue;
+    }
     const sums = Buffer.alloc((limits.extentBytes / limits.replicaReadBytesMax) * 8);
     for (let at = start, part = 0; at < end; at += limits.replicaReadBytesMax, part += 1) {
       const length = Math.min(limits.replicaReadBytesMax, end - at);

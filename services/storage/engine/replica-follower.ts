@@ -34,6 +34,8 @@ export interface ReplicaFollowerOptions {
   readonly exactFromLsn: number;
   /** Lets gateways on this host read the image directly; null: they ask for each read. */
   readonly grant: ReadGrant | null;
+  /** False: nobody is granted reads of the image now, whatever it holds. Absent: that is never so. */
+  readonly mayGrant?: () => boolean;
   /** Something that a report shows changed. */
   readonly onChange: () => void;
 }
@@ -136,9 +138,15 @@ export class ReplicaFollower {
     const { grant, image } = this.#options;
     const { epoch, appliedLsn } = image.logPosition();
     if (grant === null || this.#closing !== null || this.#condition() !== "following") return null;
+    if (this.#options.mayGrant?.() === false) return null;
     if (!this.exact || this.#newestEpoch > epoch) return null;
     if (!(image.extents?.isRangeLocal(0, image.state().sizeBytes) ?? true)) return null;
     return { imagePath: grant.imagePath, token: grant.give(appliedLsn), epoch };
+  }
+
+  /** What gateways read directly from now on counts no more. Throws where that can't be said. */
+  revokeReads(): void {
+    this.#options.grant?.revoke();
   }
 
   /** It is applied, and so is what the image may hold bytes of. */

@@ -63,12 +63,22 @@ export class ReadSlots {
   }
 }
 
+/** By what one replica's requests are answered. */
+export interface ReadMeans {
+  readonly slots: ReadSlots;
+  /** For what may wait for the bucket, so that it holds up nobody else. */
+  readonly remoteSlots: ReadSlots;
+  /** Makes bytes local that a base is to be made of, where that may be. */
+  readonly bring: (offset: number, length: number) => Promise<void>;
+}
+
 /** Null where the message is not one: then nobody is answered. What needs no waiting is answered at once. */
 export function answerRead(
   data: Uint8Array,
   follower: ReplicaFollower,
-  slots: ReadSlots,
+  means: ReadMeans,
 ): Promise<Uint8Array | null> | Uint8Array | null {
+  const { slots } = means;
   const decoded = decodeMessage(data);
   if (isBadMessage(decoded)) return null;
   const { message, payload } = decoded;
@@ -79,13 +89,13 @@ export function answerRead(
   const read = type === "read" ? readAtOnce(slots.atOnce, message, follower) : null;
   if (read !== null) return read;
   const isPatient = type === "read" || type === "extent" || type === "survey";
-  return isPatient ? answerPatiently(message, follower, slots) : null;
+  return isPatient ? answerPatiently(message, follower, means) : null;
 }
 
 async function answerPatiently(
   request: ReadRequest | ExtentRequest | SurveyRequest,
   follower: ReplicaFollower,
-  slots: ReadSlots,
+  { slots: localSlots, remoteSlots, bring }: ReadMeans,
 ): Promise<Uint8Array> {
   const refuse = (kind: ErrorKind, tag: string, message: string): Uint8Array => {
     const { epoch } = follower;
@@ -102,10 +112,15 @@ async function answerPatiently(
     const { appliedLsn } = follower.image.state();
     return refuse("Retry", "ReplicaBehind", `the replica is at LSN ${appliedLsn}, not ${request.leastLsn}`);
   }
+  const isHere = request.type === "survey" || isLocal(follower.image, request.offset, request.length);
+  const slots = isHere ? localSlots : remoteSlots;
   const slab = await slots.take();
   try {
     if (request.type === "survey") return survey(request, follower);
-    if (request.type === "extent") return await readForBase(slab, request, follower);
+    if (request.type === "extent") {
+      if (!isHere) await bring(request.offset, request.length);
+      return await readForBase(slab, request, follower);
+    }
     return await readInto(slab, request, follower);
   } catch (cause) {
     const error = toVarveError(cause, "read");
@@ -159,6 +174,10 @@ function bytesAnswer(slab: Slab, length: number, appliedLsn: number, epoch: numb
   return bytes;
 }
 
+export function isLocal({ extents }: Pick<ReplicaImage, "extents">, offset: number, length: number): boolean {
+  return extents?.isRangeLocal(offset, length) !== false;
+}
+
 /** Bytes for a base are the file's own: what is remote is named by the base before, or not to be had here. */
 async function readForBase(
   slab: Slab,
@@ -179,7 +198,7 @@ async function readForBase(
 }
 
 function requireLocal(image: ReplicaImage, offset: number, length: number): void {
-  if (image.extents?.isRangeLocal(offset, length) !== false) return;
+  if (isLocal(image, offset, length)) return;
   throw new VarveError("ExtentNotLocal", "Retry", `bytes at ${offset} are in the bucket only`);
 }
 

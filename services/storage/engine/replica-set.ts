@@ -17,8 +17,11 @@ import type { ClusterMap } from "#shared/ports/cluster-map.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
+import type { PastRecords } from "#shared/ports/past-records.ts";
+import type { TendingLimits } from "#shared/ports/replica-home.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
+import type { SharedPast } from "./kept-extents.ts";
 import { KeptReplica } from "./kept-replica.ts";
 import type { OpenPool } from "./open-pool.ts";
 import { ReadGrant } from "./read-grant.ts";
@@ -41,6 +44,10 @@ export interface ReplicaSetOptions {
   readonly logOf: (volumeId: string) => LogFollower;
   /** What the bucket has, to fill replicas from; null or none: they are filled from other nodes. */
   readonly archived?: ArchivedImages | null;
+  /** Policy, held base and pins of volumes; absent: none is tiered. */
+  readonly past?: SharedPast & Pick<PastRecords, "onChange">;
+  /** A tiered image that takes more loses its coldest extents before their time; null or none: no such mark. */
+  readonly imageBytesMax?: number | null;
   /** Only this volume; null: all that are placed here. */
   readonly only: string | null;
   /** Bytes a second that each fill copies at most; null: as fast as it goes. */
@@ -48,6 +55,8 @@ export interface ReplicaSetOptions {
   /** A line for the operator. */
   readonly onNote: (text: string) => void;
 }
+
+const noPast: SharedPast = { historyOf: () => null, archiveOf: () => null, changeHistory: async () => null };
 
 /** States go out at most this often. */
 const stateGapMs = 2;
@@ -57,7 +66,7 @@ export class ReplicaSet {
   readonly #options: ReplicaSetOptions;
   readonly #readSlots: ReadSlots;
   readonly #copySlots: ReadSlots;
-  readonly #cloneSlots: ReadSlots;
+  readonly #remoteSlots: ReadSlots;
   readonly #noteSlab: Slab;
   readonly #kept = new Map<string, KeptReplica>();
   readonly #statesQueued = new Set<KeptReplica>();
@@ -65,6 +74,8 @@ export class ReplicaSet {
   readonly #failures = new Map<string, VarveError>();
   /** Why files stay that should go, as it was told. */
   #staying: ReadonlySet<string> = new Set();
+  readonly #past: SharedPast;
+  readonly #unfollow: (() => void) | null;
   #turn: Promise<void> = Promise.resolve();
   #closing = false;
   #stateTimer: Timer | null = null;
@@ -74,11 +85,13 @@ export class ReplicaSet {
     this.#options = options;
     this.#readSlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaReadsMax);
     this.#copySlots = new ReadSlots((bytes) => options.store.allocateSlab(bytes), limits.replicaCopiesMax);
-    this.#cloneSlots = new ReadSlots(
+    this.#remoteSlots = new ReadSlots(
       (bytes) => options.store.allocateSlab(bytes),
       limits.bucketFill.cloneReadsMax,
     );
     this.#noteSlab = options.store.allocateSlab(limits.blockBytes);
+    this.#past = options.past ?? noPast;
+    this.#unfollow = options.past?.onChange((id) => this.#kept.get(id)?.policyChanged()) ?? null;
     this.#tellAllLater();
   }
 
@@ -107,6 +120,7 @@ export class ReplicaSet {
   /** Checkpoints and detaches every image. */
   async close(): Promise<void> {
     this.#closing = true;
+    this.#unfollow?.();
     this.#stateTimer?.cancel();
     this.#retryTimer?.cancel();
     await this.#turn;
@@ -145,7 +159,7 @@ export class ReplicaSet {
   }
 
   async #keep(record: VolumeRecord): Promise<void> {
-    const { map, node, store, clock, bus, host, logOf, fillBytesPerSecond, onNote } = this.#options;
+    const { map, node, store, clock, bus, host, logOf, onNote } = this.#options;
     const placement = map.placementOf(record.id);
     const place = placeOn(placement, node);
     if (placement === null || place === null) return;
@@ -165,8 +179,9 @@ export class ReplicaSet {
         log: logOf(record.id),
         readSlots: this.#readSlots,
         copySlots: this.#copySlots,
-        cloneSlots: this.#cloneSlots,
-        fillBytesPerSecond,
+        remoteSlots: this.#remoteSlots,
+        tending: this.#tending(),
+        past: this.#past,
         archived: this.#options.archived ?? null,
         peers: () => (map.placementOf(record.id)?.replicas ?? []).filter((one) => one.node !== node),
         onChange: () => this.#changed(record.id),
@@ -180,6 +195,14 @@ export class ReplicaSet {
       this.#failures.set(record.id, error);
       onNote(`warning: the replica of ${record.name} is not open: ${error.message}`);
     }
+  }
+
+  /** One that is too large loses a tenth of the mark, so that it is not looked through each minute. */
+  #tending(): TendingLimits {
+    const { fillBytesPerSecond, imageBytesMax = null } = this.#options;
+    const capacity =
+      imageBytesMax === null ? null : { highBytes: imageBytesMax, lowBytes: imageBytesMax * 0.9 };
+    return { capacity, fillBytesPerSecond };
   }
 
   async #openGrant(imagePath: string): Promise<ReadGrant | null> {

@@ -10,7 +10,7 @@ import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts"
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
 import { replicaStateSubject } from "#shared/domain/cluster-subjects.ts";
 import { VarveError } from "#shared/domain/errors.ts";
-import { newHistoryRecord } from "#shared/domain/history-record.ts";
+import { type HistoryRecord, newHistoryRecord, withPin } from "#shared/domain/history-record.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { encodeMessage } from "#shared/formats/replica-message.ts";
 import type { ArchivedImages, ArchivedPlace } from "#shared/ports/archived-images.ts";
@@ -229,12 +229,20 @@ describe("a clone", () => {
     report(id, 0);
     await expect.poll(() => jobs.at(-1)).toBe("every extent is on its storage nodes");
     expect(volumes.show("copy").past?.extents).toMatchObject({ local: 4, remote: 0 });
-    // A pin of a volume that is there stays.
+    // A pin of a volume that is there stays, and that of a replica that is placed.
+    const [placed, gone] = ["replica:a", "replica:gone"];
+    await past.changeHistory(parentId, (one) =>
+      [placed, gone].reduce((record, holder) => withPin(record as HistoryRecord, { lsn: 1, holder }), one),
+    );
     const others = clones();
     await others.tend();
+    expect(pins()).toHaveLength(3);
     await new Promise((resolve) => setTimeout(resolve, 70));
     await others.tend();
-    expect(pins()).toHaveLength(1);
+    expect(pins()).toEqual([
+      { lsn: 1, holder: placed },
+      { lsn, holder: id },
+    ]);
   });
 
   for (const writes of [0, 1, 2, 3, 4]) {
@@ -296,7 +304,6 @@ describe("a clone", () => {
     expect(await tag({}, clones({ images: null }))).toBe("NoHistoryInCluster");
     expect(await tag({ sizeBytes: 2 ** 20 })).toBe("CloneTooSmallError");
     expect(await tag({ durability: "flush" })).toBe("FlushVolumeRefused");
-    expect(await tag({ policy: { residency: "tiered" } })).toBe("NotInCluster");
     expect(await tag({ replicas: 9 })).toBe("ReplicaCountError");
     expect(await tag({ replicas: 2 })).toBe("PlacementError");
     expect(await tag({ parent: "none" })).toBe("UnknownVolumeError");

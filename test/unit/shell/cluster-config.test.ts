@@ -104,6 +104,7 @@ describe("the configuration of cluster processes", () => {
       only: "disk1",
       bucket: file.bucket,
       fillBytesPerSecond: null,
+      imageBytesMax: null,
     });
   });
 

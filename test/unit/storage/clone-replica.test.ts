@@ -196,4 +196,17 @@ describe("a clone's replica", () => {
     expect(await ask(read(2, 4096))).toMatchObject({ type: "refused", kind: "Retry" });
     expect(await store.facts("/pool/volumes/c/disk.raw.checkpoint")).toBeNull();
   });
+
+  test("stays whole on a node that has no bucket, and says so to who wants something to leave it", async () => {
+    const first = await node(await parentAt3());
+    log.write(4096, 9);
+    await expect.poll(async () => fills(2)).toEqual([7, 9, 8, 0]);
+    await expect.poll(() => first.reports()[0]?.remoteExtents).toBeUndefined();
+    await first.close();
+    await node(null);
+    await expect.poll(async () => fills(2)).toEqual([7, 9, 8, 0]);
+    const evict = encodeMessage({ type: "evict", run: "now", coldAfterMs: 0 });
+    const answer = decodeMessage(await bus.request(replicaCopySubject(volumeId, "shelf"), evict, 1000));
+    expect(answer).toMatchObject({ message: { tag: "EvictNoBucket" } });
+  });
 });

@@ -71,7 +71,8 @@ export class Peer {
         return image.state().appliedLsn >= lsn;
       },
     };
-    return answerCopy(decoded.message, follower as unknown as ReplicaFollower, this.#slots);
+    const slots = this.#slots;
+    return answerCopy(decoded.message, follower as unknown as ReplicaFollower, { slots, remoteSlots: slots });
   }
 
   report(): Uint8Array {
