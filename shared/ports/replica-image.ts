@@ -5,6 +5,7 @@
  */
 import type { Batch } from "#shared/domain/batch.ts";
 import type { BatchDraft } from "#shared/domain/batch-draft.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
 import type { FollowFrom } from "./log-follower.ts";
 import type { ReplicaExtents } from "./replica-residency.ts";
 import type { Slab } from "./slab.ts";
@@ -45,6 +46,11 @@ export interface ReplicaImage {
   allocation(offset: number, length: number, runsMax: number): readonly AllocationRun[];
   /** Syncs the image, then replaces the checkpoint atomically; resolves with its LSN. One at a time. */
   checkpoint(): Promise<number>;
+  /**
+   * Told once where a sync failed, whoever asked for it (an eviction, a fill): nothing since the last checkpoint can be trusted, and
+   * only closing helps. Not there where that can't happen.
+   */
+  onFailed?(listener: (error: VarveError) => void): void;
   /** Checkpoint, record size, mtime and ctime as a clean detach, release the locks, close. */
   detach(): Promise<void>;
   /** Closes without a checkpoint (after a failure). */

@@ -2,7 +2,7 @@
  * The archive beside an open session: opened with a time limit, so that a bucket which is away keeps no disk from being
  * served; opened again after failures; closed with a limit. volume-past.ts owns one per attached session.
  *
- *   opening ─► open ─► closed          opening ─failure─► waiting ─30 s─► opening        Fenced at any time ─► onFenced
+ *   opening ─► open ─► closed          opening ─failure─► waiting ─30 s, 5 s for room─► opening        Fenced at any time ─► onFenced
  */
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -18,6 +18,9 @@ export interface ArchiveLinkOptions {
   /** The volume was rescued elsewhere: found after start() had resolved. */
   readonly onFenced: (error: VarveError) => void;
 }
+
+/** Where the note of the next tenure found no room, or the bucket has none. */
+const roomRetryMs = 5_000;
 
 export class ArchiveLink {
   private readonly options: ArchiveLinkOptions;
@@ -106,7 +109,9 @@ export class ArchiveLink {
       options.onNote(
         `warning: volume ${options.volume} is not archived: ${error.message}\nhint: ${error.hint}`,
       );
-    this.retry = options.clock.after(limits.archiveRetryMs, () => {
+    // Reads of what is in the bucket only wait for it; they have longer than that.
+    const waitMs = error.kind === "Full" ? roomRetryMs : limits.archiveRetryMs;
+    this.retry = options.clock.after(waitMs, () => {
       this.attempt = this.tryOpen();
     });
   }

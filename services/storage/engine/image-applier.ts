@@ -40,6 +40,10 @@ export class ImageApplier<D extends FedBatch> implements ReplicaFeed<D> {
   constructor(options: ImageApplierOptions, handlers: ReplicaFeedHandlers<D>) {
     this.options = options;
     this.handlers = handlers;
+    // Others take checkpoints, too: whoever fills or evicts.
+    options.image.onFailed?.((error) => {
+      if (!this.closing) this.halt(error);
+    });
   }
 
   get pendingBatches(): number {

@@ -358,15 +358,17 @@ export class ImageExtents implements ReplicaExtents {
         this.#table.repointOwn(point);
       }
     }
-    const unpunched = noted.unpunched.length;
+    const punched = new Set([...noted.unpunched, ...gone]);
+    // A punch that fails is made up for by the next checkpoint.
+    this.#unpunched.push(...gone);
     this.#parts.remote.keepOnly([
       ...this.#table.points(),
       ...this.#recordedPoints,
       ...this.#leaving.points.values(),
     ]);
-    if (gone.length + unpunched === 0) return;
-    await this.#punch([...gone, ...noted.unpunched]);
-    this.#unpunched.splice(0, unpunched);
+    if (punched.size === 0) return;
+    await this.#punch([...punched]);
+    this.#unpunched = this.#unpunched.filter((run) => !punched.has(run));
   }
 
   /** Gives back what the file holds of ranges that are not local. */

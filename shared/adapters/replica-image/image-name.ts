@@ -56,12 +56,21 @@ export class ImageName {
     return this.#partial;
   }
 
+  /** Whether become() has nothing to do. */
+  is(partial: boolean): boolean {
+    return this.#partial === partial && this.#durable;
+  }
+
   /** Renames where it has to. Durable when it resolves. */
   async become(partial: boolean): Promise<void> {
     if (this.#partial !== partial) {
       const from = this.path;
       this.#durable = false;
-      await this.#store.rename(from, partial ? partialImagePathOf(this.#whole) : this.#whole);
+      const to = partial ? partialImagePathOf(this.#whole) : this.#whole;
+      await this.#store.rename(from, to).catch(async (cause: unknown) => {
+        // It may have happened although the answer was an error.
+        if ((await this.#store.facts(to)) === null || (await this.#store.facts(from)) !== null) throw cause;
+      });
       this.#partial = partial;
     }
     if (this.#durable) return;

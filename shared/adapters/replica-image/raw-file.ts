@@ -72,6 +72,7 @@ export class RawFileImage implements LocalReplica {
   /** The clean checkpoint that attach() found, until something is applied: abandon() puts it back. */
   #untouched: Checkpoint | null;
   #failure: VarveError | null = null;
+  #tellFailure: (error: VarveError) => void = () => undefined;
   #closing = false;
   #closed = false;
 
@@ -252,8 +253,7 @@ export class RawFileImage implements LocalReplica {
 
   checkpoint(): Promise<number> {
     return this.#afterCheckpoints(async () => {
-      if (this.#checkpointLsn < this.#position.appliedLsn || !this.extents.recorded)
-        await this.#takeCheckpoint();
+      if (this.#checkpointLsn < this.#position.appliedLsn || !this.#recorded) await this.#takeCheckpoint();
       return this.#checkpointLsn;
     });
   }
@@ -263,6 +263,11 @@ export class RawFileImage implements LocalReplica {
       this.#requireOpen();
       await this.#takeCheckpoint();
     });
+  }
+
+  /** Extents are as the last checkpoint says, and so is the name. */
+  get #recorded(): boolean {
+    return this.extents.recorded && this.#place.name.is(!this.#table.allLocal);
   }
 
   async #takeCheckpoint(): Promise<void> {
@@ -309,7 +314,7 @@ export class RawFileImage implements LocalReplica {
       try {
         this.extents.settle();
         // Names and holes follow the record, so that nothing is left to do behind the last one.
-        if (!this.extents.recorded) await this.#takeCheckpoint();
+        if (!this.#recorded) await this.#takeCheckpoint();
         await this.extents.saveLastUse();
         await this.#sync(() => this.#file.syncWithTimes());
         const facts = await this.#file.facts();
@@ -366,8 +371,13 @@ export class RawFileImage implements LocalReplica {
           cause,
         },
       );
+      this.#tellFailure(this.#failure);
       throw this.#failure;
     }
+  }
+
+  onFailed(listener: (error: VarveError) => void): void {
+    this.#tellFailure = listener;
   }
 
   #requireGood(): void {
