@@ -57,7 +57,7 @@ const plan: readonly Lanes[] = [
       programStage("crash rounds", minutes(8), "test/crash/crash.ts", "--rounds", "6"),
     ],
   ],
-  // These wait two thirds of their time and more: for elections, time-outs, restarts, packages that unpack.
+  // e2e keeps less than one CPU busy; the others wait three quarters of their time, for elections, time-outs, packages that unpack.
   [
     [vitestStage("e2e", minutes(12))],
     [
