@@ -5,12 +5,17 @@
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
+import { missingStream } from "#shared/adapters/write-log/jetstream-errors.ts";
+import { JetStreamWriteLog } from "#shared/adapters/write-log/jetstream-log.ts";
 import { removeLogStream } from "#shared/adapters/write-log/jetstream-removal.ts";
+import { LogStream } from "#shared/adapters/write-log/jetstream-stream.ts";
+import { writerName } from "#shared/domain/entry.ts";
 import type { PlacementGround } from "#shared/domain/placement.ts";
-import type { Clock } from "#shared/ports/clock.ts";
+import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
+import type { WriteLog } from "#shared/ports/write-log.ts";
 import type { ApiConfig } from "#shared/shell/cluster-config.ts";
-import { openCluster } from "#shared/shell/cluster-connection.ts";
+import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { type ClusterPast as ClusterHistories, openClusterPast } from "#shared/shell/cluster-past.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-address.ts";
@@ -19,6 +24,7 @@ import { Arrivals } from "./engine/arrivals.ts";
 import { type ApiJobs, ClusterBucket, type ClusterBucketOptions } from "./engine/cluster-bucket.ts";
 import { ClusterClones, type ClusterClonesOptions } from "./engine/cluster-clones.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
+import { ClusterRollback, type ClusterRollbackOptions } from "./engine/cluster-rollback.ts";
 import { ClusterTiering, type ClusterTieringOptions } from "./engine/cluster-tiering.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
@@ -63,11 +69,15 @@ export async function openClusterApi(
     volumes: () => catalog.list().filter(({ state }) => state === "active"),
     onNote,
   });
-  const clones = clonesOf(volumes, reading, { catalog, map, past, clock, random, jobs: home.jobs });
-  const tiering = tieringOf(volumes, { past, bus, clock, random, jobs: home.jobs });
+  const withJobs = { ...parts, jobs: home.jobs };
+  const clones = clonesOf(volumes, reading, withJobs);
+  const tiering = tieringOf(volumes, withJobs);
+  const log = { config, clock, random, connection };
+  const rollbacks = rollbacksOf(volumes, reading, files, { parts: withJobs, log });
   const pasts = new ClusterPast({
     clones,
     tiering,
+    rollbacks,
     past,
     leases,
     bus,
@@ -86,12 +96,9 @@ export async function openClusterApi(
     config.name,
   );
   const bucket = bucketOf(home, reading.store, { bus, clock, random });
-  const tend = async (): Promise<void> => {
-    await volumes.finishDeletions();
-    await clones.tend();
-  };
+  const tended = [async () => volumes.finishDeletions(), () => clones.tend(), () => rollbacks.tend()];
   const stops = [
-    repeat(clock, deletionsMs, tend, onNote),
+    ...tended.map((tend) => repeat(clock, deletionsMs, tend, onNote)),
     repeat(clock, placingMs, async () => placing.tend(), onNote),
   ];
   return {
@@ -103,12 +110,55 @@ export async function openClusterApi(
     },
     close: async () => {
       for (const stop of stops) stop();
-      clones.close();
-      tiering.close();
+      for (const one of [clones, tiering, rollbacks]) one.close();
       await schedules.stop();
       await close();
     },
   };
+}
+
+interface RollbackParts {
+  readonly parts: Pick<
+    ClusterRollbackOptions,
+    "catalog" | "map" | "past" | "leases" | "bus" | "clock" | "jobs"
+  >;
+  readonly log: LogParts;
+}
+
+function rollbacksOf(
+  volumes: ClusterVolumes,
+  reading: ClusterHistories,
+  files: NativeFileStore,
+  { parts, log }: RollbackParts,
+): ClusterRollback {
+  return new ClusterRollback({
+    ...parts,
+    writer: writerName(`rollback by api ${log.config.name} pid ${process.pid}`),
+    require: (name) => volumes.require(name),
+    show: (name) => volumes.show(name),
+    replicasOf: (record) => volumes.replicasOf(record),
+    historyOf: (record) => reading.historyOf(record),
+    images: reading.images,
+    logOf: reading.logOf,
+    openLog: async (id) => openLog(id, log),
+    allocateSlab: (bytes) => files.allocateSlab(bytes),
+  });
+}
+
+interface LogParts {
+  readonly config: ApiConfig;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly connection: ClusterConnection["connection"];
+}
+
+/** As the gateways set it: a rollback changes neither its room nor its copies. */
+async function openLog(volumeId: string, { config, clock, random, connection }: LogParts): Promise<WriteLog> {
+  const found = await new LogStream(connection, volumeId).view();
+  if (found === null) throw missingStream(`varve-log-${volumeId}`, 0);
+  const { num_replicas: replicas, max_bytes: logBytesMax } = found.settings;
+  const servers = { monitors: config.nats.monitors };
+  return new JetStreamWriteLog({ connection, clock, random, volumeId, replicas, logBytesMax, servers });
 }
 
 /** Until it is stopped; what fails is told, and done again. */

@@ -99,7 +99,8 @@ export async function openClusterGateway(
       past: cluster.past,
       points,
       only: config.only,
-      openSession: async (record, lease, onHalted) => openSession(parts, record, lease, onHalted),
+      openSession: async (record, lease, onHalted, giveUp) =>
+        openSession(parts, record, lease, { onHalted, giveUp }),
       isStrict: (id) => cluster.catalog.get(id)?.reads === "strict",
       disconnect: (name) => server?.disconnectExport(name),
       onNote,
@@ -168,15 +169,20 @@ function readinessOf({ config, cluster }: GatewayParts, exports: ClusterExports)
   };
 }
 
+interface SessionCalls {
+  readonly onHalted: (error: VarveError) => void;
+  readonly giveUp: (isForced: boolean) => Promise<number>;
+}
+
 async function openSession(
   parts: GatewayParts,
   record: VolumeRecord,
   lease: Lease,
-  onHalted: (error: VarveError) => void,
+  sessionCalls: SessionCalls,
 ): Promise<VolumeSession> {
   for (let raises = 0; ; raises += 1) {
     try {
-      return await tryOpenSession(parts, record, lease, onHalted);
+      return await tryOpenSession(parts, record, lease, sessionCalls);
     } catch (cause) {
       const newer =
         cause instanceof VarveError && cause.kind === "Fenced" ? cause.fields["epoch"] : undefined;
@@ -190,7 +196,7 @@ async function tryOpenSession(
   { config, clock, random, files, pool, cluster, failpoint, images }: GatewayParts,
   record: VolumeRecord,
   lease: Lease,
-  onHalted: (error: VarveError) => void,
+  { onHalted, giveUp }: SessionCalls,
 ): Promise<VolumeSession> {
   const placement = cluster.map.placementOf(record.id);
   if (placement === null || placement.replicas.length === 0) throw notPlaced(record.name);
@@ -250,7 +256,8 @@ async function tryOpenSession(
     onHalted,
   });
   const opened = session;
-  calls = cluster.bus.serve(volumeHolderSubject(record.id), async (data) => answerHolderCall(data, opened));
+  const subject = volumeHolderSubject(record.id);
+  calls = cluster.bus.serve(subject, async (data) => answerHolderCall(data, opened, giveUp));
   followArchive(cluster.past, record.id, session);
   failpoint("takeover-serve");
   return session;

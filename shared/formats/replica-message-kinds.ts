@@ -199,6 +199,25 @@ export interface MarkedAnswer {
   readonly lsn: number;
 }
 
+/** The api wants to write the volume itself: who serves it closes it and lets its lease go; yielded answers. */
+export interface YieldRequest {
+  readonly type: "yield";
+  /** Clients are cut off; else it is refused while there are any. */
+  readonly isForced: boolean;
+}
+
+export interface YieldedAnswer {
+  readonly type: "yielded";
+  /** Clients that were cut off. */
+  readonly disconnected: number;
+}
+
+/** Can this node open its volume as it was at an LSN from the bucket? The same comes back where it can. */
+export interface ReachMessage {
+  readonly type: "reach" | "reached";
+  readonly lsn: number;
+}
+
 /** The archiver that collects the bucket does so now, under this name; collected answers at once, and says whether it is done. */
 export interface CollectRequest {
   readonly type: "collect";
@@ -220,6 +239,9 @@ export type ReplicaMessage =
   | MarkedAnswer
   | ResizeRequest
   | ResizedAnswer
+  | YieldRequest
+  | YieldedAnswer
+  | ReachMessage
   | ReadRequest
   | PeekRequest
   | PeekAnswer
@@ -245,3 +267,16 @@ export type ReplicaMessage =
   | EvictColdRequest
   | EvictedAnswer
   | RepairRequest;
+
+type HolderMessage = Extract<
+  ReplicaMessage,
+  { type: "resize" | "resized" | "marked" | "reach" | "reached" | "yield" | "yielded" }
+>;
+
+/** What the api asks before it changes a volume, and what is answered: each with one number. */
+export function holderMessageOf(type: HolderMessage["type"], value: number): HolderMessage {
+  if (type === "resize" || type === "resized") return { type, sizeBytes: value };
+  if (type === "yield") return { type, isForced: value !== 0 };
+  if (type === "yielded") return { type, disconnected: value };
+  return { type, lsn: value };
+}

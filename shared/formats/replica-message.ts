@@ -17,7 +17,13 @@ import { type BadBytes, bad } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
 import { PackedReader, type PackedValue, packInto } from "./packed-header.ts";
 import { readTokenPattern } from "./read-grant.ts";
-import type { PlaceAnswer, RepairRequest, ReplicaMessage, StateMessage } from "./replica-message-kinds.ts";
+import {
+  holderMessageOf,
+  type PlaceAnswer,
+  type RepairRequest,
+  type ReplicaMessage,
+  type StateMessage,
+} from "./replica-message-kinds.ts";
 
 export type {
   BaseAnswer,
@@ -160,10 +166,8 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
     case "granted":
       invariant(isHeaderText(message.imagePath), "a granted image's path fits a header");
       return [type, message.imagePath, message.token, message.epoch];
-    case "place": {
-      const { line, epoch, appliedLsn, checksum, sequence, sizeBytes } = message;
-      return [type, line, epoch, appliedLsn, checksum.toString(16).padStart(16, "0"), sequence, sizeBytes];
-    }
+    case "place":
+      return placeValues(message);
     case "copy":
       return [type, message.offset, message.length, message.leastLsn];
     case "piece":
@@ -181,7 +185,13 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
     case "mark":
       return [type, message.name];
     case "marked":
+    case "reach":
+    case "reached":
       return [type, message.lsn];
+    case "yield":
+      return [type, Number(message.isForced)];
+    case "yielded":
+      return [type, message.disconnected];
     case "collect":
       return [type, message.run, Number(message.dryRun), Number(message.acceptClock)];
     case "collected":
@@ -199,6 +209,11 @@ function valuesOf(message: ReplicaMessage): PackedValue[] {
       break;
   }
   return [type];
+}
+
+function placeValues({ type, checksum, ...place }: PlaceAnswer): PackedValue[] {
+  const { line, epoch, appliedLsn, sequence, sizeBytes } = place;
+  return [type, line, epoch, appliedLsn, checksum.toString(16).padStart(16, "0"), sequence, sizeBytes];
 }
 
 function reportValues(report: ReplicaReport): PackedValue[] {
@@ -241,6 +256,10 @@ const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   resized: 2,
   mark: 2,
   marked: 2,
+  reach: 2,
+  reached: 2,
+  yield: 2,
+  yielded: 2,
   collect: 4,
   collected: 2,
   extent: 5,
@@ -301,11 +320,6 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
     case "held":
     case "hashes":
       return { type, appliedLsn: a };
-    case "resize":
-    case "resized":
-      return { type, sizeBytes: a };
-    case "marked":
-      return { type, lsn: a };
     case "collected":
       return { type, isDone: a !== 0 };
     case "evicted":
@@ -314,9 +328,17 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
     case "grant":
     case "where":
     case "fill":
+      return { type };
+    case "marked":
+    case "reach":
+    case "reached":
+    case "resize":
+    case "resized":
+    case "yield":
+    case "yielded":
       break;
   }
-  return { type };
+  return holderMessageOf(type, a);
 }
 
 function namedOf(type: "mark" | "evict" | "collect", reader: PackedReader): ReplicaMessage {

@@ -90,6 +90,10 @@ const messages: readonly ReplicaMessage[] = [
   { type: "repair", from: "peers" },
   { type: "resize", sizeBytes: 2 ** 40 },
   { type: "resized", sizeBytes: 2 ** 40 },
+  { type: "yield", isForced: true },
+  { type: "yielded", disconnected: 2 },
+  { type: "reach", lsn: 4711 },
+  { type: "reached", lsn: 4711 },
 ];
 
 const fault = (bytes: Buffer): string | null => {

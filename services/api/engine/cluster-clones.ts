@@ -6,7 +6,7 @@
  *   creating ─history with origin─pin in the parent─bucket has point and pin─the point opens─placed─► active
  */
 import { cloneSize } from "#shared/domain/clone-size.ts";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import {
   type HistoryRecord,
   newHistoryRecord,
@@ -29,9 +29,10 @@ import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { madeOf, replicaCount } from "./arrivals.ts";
-import { missingExtents } from "./clone-rules.ts";
-import type { ApiJob, ApiJobs } from "./cluster-bucket.ts";
+import type { ApiJobs } from "./cluster-bucket.ts";
 import { noHistory, writeOnly } from "./cluster-errors.ts";
+import { untilKept } from "./kept-point.ts";
+import { followUntilWhole } from "./whole-job.ts";
 
 export interface ClusterClonesOptions {
   readonly require: (name: string) => VolumeRecord;
@@ -51,8 +52,6 @@ export interface ClusterClonesOptions {
   readonly jobs: Pick<ApiJobs, "start">;
 }
 
-const lookMs = 500;
-const followMs = 1000;
 /** The id of a volume: who holds a pin for a rollback or a reader has a word of another form. */
 const volumeIdPattern = /^[0-9a-f]{16}$/;
 
@@ -80,9 +79,7 @@ export class ClusterClones {
     await catalog.put(record);
     try {
       await this.#beginHistory(wanted, record, parent, point.lsn);
-      await this.#untilKept(images, parent, { lsn: point.lsn, holder: id });
-      // Retention may have passed it before the pin was published: that it is pinned now does not bring back what it needs.
-      await (await images.point(parent.id, point.lsn)).close();
+      await untilKept({ clock, images }, parent, { lsn: point.lsn, holder: id });
       const placement = { volumeId: id, beginBytes: sizeBytes, replicas: places, origin };
       await this.#options.map.changePlacement(id, () => placement);
       // As the catalogue is when it is stored: a parent that is deleted first has no clone, one that has a clone is not deleted.
@@ -96,7 +93,7 @@ export class ClusterClones {
       throw cause;
     }
     const job = this.#options.jobs.start("create from", record.name);
-    this.#follow(job, id);
+    followUntilWhole({ ...this.#options, isClosed: () => this.#isClosed }, job, id, 0);
     return { volume: this.#options.show(record.name), point, job: job.view(), disconnected: 0 };
   }
 
@@ -176,28 +173,6 @@ export class ClusterClones {
     });
   }
 
-  /** The pin asks the parent's archiver to archive up to it; from the manifest that names it on nothing that it needs is dropped. */
-  async #untilKept(
-    images: Pick<ArchivedImages, "newest">,
-    parent: VolumeRecord,
-    pin: { readonly lsn: number; readonly holder: string },
-  ): Promise<void> {
-    const { clock } = this.#options;
-    const endMs = clock.monotonicMs() + limits.bucketCommandMs;
-    let failure: VarveError | null = null;
-    for (;;) {
-      const found = await images.newest(parent.id).catch((cause: unknown) => {
-        failure = toVarveError(cause, "look into the bucket");
-        if (failure.kind !== "Retry") throw failure;
-        return null;
-      });
-      const isPinned = found?.pins.some(({ lsn, holder }) => lsn === pin.lsn && holder === pin.holder);
-      if (found !== null && found.lsn >= pin.lsn && isPinned === true) return;
-      if (clock.monotonicMs() >= endMs) throw notArchived(parent.name, pin.lsn, failure);
-      await this.#pause(lookMs);
-    }
-  }
-
   async #forget(id: string, parentId: string): Promise<void> {
     const { past, map, catalog } = this.#options;
     await map.changePlacement(id, () => null);
@@ -211,58 +186,11 @@ export class ClusterClones {
       present === null ? null : withoutPin(present, holder),
     );
   }
-
-  /** Ends when every replica has all of it, or the clone is gone. */
-  #follow(job: ApiJob, id: string): void {
-    const { catalog, replicasOf, clock } = this.#options;
-    const look = (): void => {
-      const record = catalog.get(id);
-      if (this.#isClosed || record?.state !== "active") {
-        if (!this.#isClosed) job.failed(cloneGone(job.view().volume));
-        return;
-      }
-      const views = replicasOf(record);
-      const total = Math.ceil(record.sizeBytes / limits.extentBytes) * views.length;
-      const missing = views.reduce((sum, view) => sum + missingExtents(view, record.sizeBytes), 0);
-      job.progress((total - missing) * limits.extentBytes, total * limits.extentBytes);
-      if (missing === 0) job.done("every extent is on its storage nodes");
-      else clock.after(followMs, look);
-    };
-    look();
-  }
-
-  async #pause(ms: number): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#options.clock.after(ms, resolve);
-    });
-  }
-}
-
-function notArchived(parent: string, lsn: number, cause: VarveError | null): VarveError {
-  const seconds = limits.bucketCommandMs / 1000;
-  const why = cause === null ? "" : `: ${cause.message}`;
-  return new VarveError(
-    "CloneNotArchived",
-    "Retry",
-    `the bucket did not get volume ${parent} up to entry ${lsn} within ${seconds} s${why}`,
-    {
-      hint: "Look whether a varve archiver runs and reaches the bucket, then try again. Nothing was changed.",
-      fields: { parent, lsn },
-      cause,
-    },
-  );
 }
 
 function parentGone(name: string): VarveError {
   return new VarveError("UnknownVolumeError", "Invalid", `volume ${name} was deleted meanwhile`, {
     hint: "Nothing was made of it.",
-    fields: { name },
-  });
-}
-
-function cloneGone(name: string): VarveError {
-  return new VarveError("UnknownVolumeError", "Invalid", `volume ${name} was deleted before it was whole`, {
-    hint: "Nothing is left to do.",
     fields: { name },
   });
 }

@@ -38,6 +38,7 @@ import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import type { ApiJobs } from "./cluster-bucket.ts";
 import type { ClusterClones } from "./cluster-clones.ts";
+import type { ClusterRollback } from "./cluster-rollback.ts";
 import type { ClusterTiering } from "./cluster-tiering.ts";
 
 export interface ClusterPastOptions {
@@ -53,6 +54,7 @@ export interface ClusterPastOptions {
   readonly jobs: Pick<ApiJobs, "list" | "show">;
   readonly clones: Pick<ClusterClones, "createFrom">;
   readonly tiering: Pick<ClusterTiering, "fill" | "tier">;
+  readonly rollbacks: Pick<ClusterRollback, "rollback">;
   readonly allocateSlab: (bytes: number) => Slab;
 }
 
@@ -145,9 +147,8 @@ export class ClusterPast implements PastAdministration {
 
   createFrom = async (wanted: NewFromPoint): Promise<StartedChange> =>
     await this.#options.clones.createFrom(wanted);
-  rollback = async (volume: string): Promise<never> => {
-    throw cloneIt(this.#options.require(volume).name);
-  };
+  rollback = async (volume: string, point: string, force: boolean): Promise<StartedChange> =>
+    await this.#options.rollbacks.rollback(volume, point, force);
   fill = async (volume: string): Promise<JobView> => this.#options.tiering.fill(volume);
   tier = async (volume: string, coldAfterMs: number | null): Promise<JobView> =>
     this.#options.tiering.tier(volume, coldAfterMs);
@@ -203,12 +204,5 @@ function noPast(name: string): VarveError {
 function noMark(name: string, detail: string): VarveError {
   return new VarveError("MarkAnswerError", "Retry", `the gateway of volume ${name} gave no mark: ${detail}`, {
     hint: "Try again in a moment.",
-  });
-}
-
-function cloneIt(name: string): VarveError {
-  return new VarveError("NotInCluster", "Invalid", `volume ${name} can't be rolled back in a cluster`, {
-    hint: `Make a volume of the point, and use that: varve volume create NEW --from ${name}@POINT. Nothing was changed.`,
-    fields: { name },
   });
 }

@@ -96,6 +96,7 @@ export class ClusterExports implements ExportDirectory {
 
   async #relay(name: string, { fields }: VarveError): Promise<BlockExport> {
     const [holder, address] = [String(fields["holder"]), String(fields["address"])];
+    if (address === "") throw beingChanged(name, holder);
     const { clock } = this.#options;
     const target = { address, exportName: `${relayPrefix}${name}` };
     const link = await RelayLink.open(target, clock, () => this.#options.disconnect(name));
@@ -122,6 +123,14 @@ export class ClusterExports implements ExportDirectory {
     const { only } = this.#options;
     return state === wanted && (only === null || only === name);
   }
+}
+
+/** Who holds the lease without an address serves nobody: a rollback, a deletion. */
+function beingChanged(name: string, holder: string): VarveError {
+  return new VarveError("VolumeBusyError", "Retry", `volume ${name} is being changed: ${holder}`, {
+    hint: "Connect again in a moment.",
+    fields: { name, holder },
+  });
 }
 
 function flushRefused(name: string): VarveError {

@@ -27,11 +27,12 @@ export interface ClusterVolumeSetting {
   readonly clock: Clock;
   readonly leases: Leases;
   readonly catalog: Pick<VolumeCatalog, "fetch">;
-  /** Opens the log with the lease's epoch and waits for a replica. `onHalted`: as VolumeSessionOptions. */
+  /** Opens the log with the lease's epoch and waits for a replica. `onHalted`: as VolumeSessionOptions. `giveUp`: as ClusterVolume's. */
   openSession(
     record: VolumeRecord,
     lease: Lease,
     onHalted: (error: VarveError) => void,
+    giveUp: (isForced: boolean) => Promise<number>,
   ): Promise<ClusterSession>;
   /** Whether reads of a volume are strict now. */
   isStrict(volumeId: string): boolean;
@@ -92,6 +93,21 @@ export class ClusterVolume {
     return { session: session.status(), leaseRemainingMs, ...strictReads.counters };
   }
 
+  /**
+   * Somebody else wants to write: closes the session and lets the lease go. Clients are cut off where it is forced, as many as it resolves
+   * with; else it is refused while there are any.
+   */
+  async giveUp(isForced: boolean): Promise<number> {
+    if (this.#serving === null) await this.#opening?.catch(() => undefined);
+    const clients = this.#serving?.session.attachedClients ?? 0;
+    if (clients > 0 && !isForced) throw stillAttached(this.#record.name, clients);
+    // Nobody new comes in from here on; what waits is cut off before it is answered, so that clients ask again and see no error.
+    const ending = this.#end(null);
+    this.#setting.disconnect(this.#record.name);
+    await ending;
+    return clients;
+  }
+
   /** Closes the session, then lets the lease go. Never rejects. */
   async close(): Promise<void> {
     await this.#opening?.catch(() => undefined);
@@ -110,7 +126,12 @@ export class ClusterVolume {
       // Whoever deletes it holds the lease while that is written (ClusterVolumes.delete), and this process may not have heard of it yet.
       const stored = await catalog.fetch(this.#record.id);
       if (stored === null || stored.state === "deleting") throw deleted(this.#record.name);
-      const session = await this.#setting.openSession(this.#record, lease, (error) => this.#halted(error));
+      const session = await this.#setting.openSession(
+        this.#record,
+        lease,
+        (error) => this.#halted(error),
+        async (isForced) => this.giveUp(isForced),
+      );
       const wanted = (): boolean => this.#setting.isStrict(this.#record.id);
       const serving = { lease, session, strictReads: new StrictReads({ clock, lease, wanted }) };
       this.#serving = serving;
@@ -195,6 +216,14 @@ function servedElsewhere(name: string, cause: unknown): unknown {
       cause,
     },
   );
+}
+
+function stillAttached(name: string, clients: number): VarveError {
+  const connections = `${clients} connection${clients === 1 ? "" : "s"}`;
+  return new VarveError("VolumeAttachedError", "Invalid", `volume ${name} has ${connections}`, {
+    hint: "Disconnect its clients first.",
+    fields: { name, attachedClients: clients },
+  });
 }
 
 function deleted(name: string): VarveError {

@@ -1,7 +1,7 @@
 /*
  * What the api asks of the gateway that serves a volume: a new size, and the mark of a snapshot, because it alone knows what it has
- * acknowledged. Served for as long as the session is open (cluster-layer.ts); the entry is appended by the session
- * (volume-session.ts). docs/specs/cluster.md, "A new size" and "Points".
+ * acknowledged; and to give the volume up, for a rollback. Served for as long as the session is open (cluster-layer.ts); entries are
+ * appended by the session (volume-session.ts), which cluster-volume.ts closes. docs/specs/cluster.md, "A new size", "Points", "Rollback".
  */
 import { readableByteSize } from "#shared/domain/byte-size.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
@@ -12,12 +12,16 @@ import type { VolumeSession } from "./volume-session.ts";
 export async function answerHolderCall(
   data: Uint8Array,
   session: Pick<VolumeSession, "sizeBytes" | "resize" | "mark">,
+  giveUp: (isForced: boolean) => Promise<number>,
 ): Promise<Uint8Array | null> {
   const decoded = decodeMessage(data);
   if (isBadMessage(decoded)) return null;
   const { message: call } = decoded;
-  if (call.type !== "resize" && call.type !== "mark") return null;
+  if (call.type !== "resize" && call.type !== "mark" && call.type !== "yield") return null;
   try {
+    if (call.type === "yield") {
+      return encodeMessage({ type: "yielded", disconnected: await giveUp(call.isForced) });
+    }
     if (call.type === "mark") return encodeMessage({ type: "marked", lsn: await session.mark(call.name) });
     const { sizeBytes } = call;
     if (sizeBytes < session.sizeBytes) throw wouldShrink(session.sizeBytes);

@@ -8,7 +8,7 @@
 import type { PlacementOrigin, ReplicaPlace } from "#shared/domain/cluster.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
 import { checkpointPathOf, fillPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { FillOrigin, ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
@@ -28,6 +28,7 @@ import type { ReadGrant } from "./read-grant.ts";
 import { type AnsweringReplica, answerCopyRequest, answerReadRequest } from "./replica-answers.ts";
 import { keepFillOrigin, keptFillOrigin, orderFill, ReplicaFill } from "./replica-fill.ts";
 import { ReplicaFollower } from "./replica-follower.ts";
+import { noBucket } from "./replica-reach.ts";
 import type { ReadSlots } from "./replica-reads.ts";
 
 export interface KeptReplicaOptions {
@@ -85,10 +86,10 @@ export class KeptReplica implements AnsweringReplica {
 
   constructor(options: KeptReplicaOptions) {
     this.#options = options;
-    const { bus, node, record, readSlots: slots, copySlots, remoteSlots } = options;
+    const { bus, node, record, readSlots: slots } = options;
     const bring = async (offset: number, length: number): Promise<void> =>
       this.#extents?.bring(offset, length);
-    const means = { slots, copySlots, remoteSlots, bring };
+    const means = { ...options, slots, bring };
     this.#served = [
       bus.serve(replicaReadSubject(record.id, node), (data) => answerReadRequest(data, this, means)),
       bus.serve(replicaCopySubject(record.id, node), async (data) => answerCopyRequest(data, this, means)),
@@ -209,13 +210,14 @@ export class KeptReplica implements AnsweringReplica {
       log,
       clock,
       exactFromLsn,
+      takesRebases: archived !== null,
       grant,
       feed: (attached, handlers) => pool.replicas.feed(attached, handlers),
       roomBytes: () => pool.roomBytes(),
       mayGrant: () => this.#extents?.isTiered !== true,
       onChange: () => {
         this.#options.onChange();
-        if (follower.failure?._tag === "LogReleased") this.#fillSoon();
+        if (isFillDue(follower)) this.#fillSoon();
       },
     });
     this.#follower = follower;
@@ -248,12 +250,12 @@ export class KeptReplica implements AnsweringReplica {
     this.#extents?.policyChanged();
   }
 
-  /** The log no longer goes on behind this replica; once there is a bucket or another one, that is copied. */
+  /** The log no longer leads on from this replica; once there is a bucket or another one, that is copied. */
   #fillSoon(): void {
     if (this.#retryTimer !== null || this.#stop.signal.aborted) return;
     const look = (): void => {
       this.#retryTimer = null;
-      if (this.#follower?.failure?._tag !== "LogReleased") return;
+      if (!isFillDue(this.#follower)) return;
       if (this.#sources(null).length === 0) this.#fillSoon();
       // What keeps it from beginning (a full disk) may pass.
       else this.refill(null).catch(() => this.#fillSoon());
@@ -385,9 +387,7 @@ export class KeptReplica implements AnsweringReplica {
   }
 }
 
-function noBucket(node: string): VarveError {
-  return new VarveError("FillNoBucket", "Invalid", `${node} was given no bucket to fill replicas from`, {
-    hint: "Start it with the archivers' bucket: --bucket URL.",
-    fields: { node },
-  });
+function isFillDue(follower: ReplicaFollower | null): boolean {
+  const tag = follower?.failure?._tag;
+  return tag === "LogReleased" || tag === "RebaseNeedsBucket";
 }

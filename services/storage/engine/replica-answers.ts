@@ -14,6 +14,7 @@ import {
 import type { KeptExtents } from "./kept-extents.ts";
 import { answerCopy } from "./replica-copies.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
+import { answerReach, type ReachParts } from "./replica-reach.ts";
 import { answerRead, type ReadMeans, type ReadSlots } from "./replica-reads.ts";
 
 /** Of a kept-replica.ts. */
@@ -28,7 +29,7 @@ export interface AnsweringReplica {
   refill(from: FillOrigin | null): Promise<void>;
 }
 
-export interface AnswerMeans extends ReadMeans {
+export interface AnswerMeans extends ReadMeans, ReachParts {
   readonly copySlots: ReadSlots;
 }
 
@@ -49,11 +50,13 @@ export function answerReadRequest(
 export async function answerCopyRequest(
   data: Uint8Array,
   replica: AnsweringReplica,
-  { copySlots, remoteSlots }: AnswerMeans,
+  means: AnswerMeans,
 ): Promise<Uint8Array | null> {
   const decoded = decodeMessage(data);
   if (isBadMessage(decoded)) return null;
   const { message } = decoded;
+  const { copySlots, remoteSlots } = means;
+  if (message.type === "reach") return await answerReach(message.lsn, means);
   if (message.type === "repair") return await answerRepair(replica, message.from);
   if (replica.follower === null) return notOpen(replica);
   if (message.type === "fill" || message.type === "evict") return answerExtents(replica, message);

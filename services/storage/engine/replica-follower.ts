@@ -32,6 +32,8 @@ export interface ReplicaFollowerOptions {
   readonly roomBytes: () => number;
   /** Before it has applied this, parts of later entries may be in the image: a copy's, while writes went on. */
   readonly exactFromLsn: number;
+  /** A rollback's entry is applied: the bytes it makes remote can be had. Else the replica stops before it, to be filled. */
+  readonly takesRebases: boolean;
   /** Lets gateways on this host read the image directly; null: they ask for each read. */
   readonly grant: ReadGrant | null;
   /** False: nobody is granted reads of the image now, whatever it holds. Absent: that is never so. */
@@ -59,6 +61,8 @@ export class ReplicaFollower {
   #caughtUpOnce = false;
   /** The newest that a batch was taken of, applied or not. */
   #newestEpoch = 0;
+  /** Of the last rollback that was handed on; until it is applied the file is not the disk. */
+  #rebaseLsn = 0;
   /** Since when it is behind; null: it is not. */
   #behindSinceMs: number | null = null;
   #failure: VarveError | null = null;
@@ -139,7 +143,7 @@ export class ReplicaFollower {
     const { epoch, appliedLsn } = image.logPosition();
     if (grant === null || this.#closing !== null || this.#condition() !== "following") return null;
     if (this.#options.mayGrant?.() === false) return null;
-    if (!this.exact || this.#newestEpoch > epoch) return null;
+    if (!this.exact || this.#newestEpoch > epoch || this.#rebaseLsn > appliedLsn) return null;
     if (!(image.extents?.isRangeLocal(0, image.state().sizeBytes) ?? true)) return null;
     return { imagePath: grant.imagePath, token: grant.give(appliedLsn), epoch };
   }
@@ -238,11 +242,14 @@ export class ReplicaFollower {
       this.#heldBatch = null;
     }
     if (this.#failure !== null) throw this.#failure;
-    if (batch.epoch > this.#newestEpoch) {
+    const isRebase = batch.entries.some(({ kind }) => kind === "rebase");
+    if (isRebase && !this.#options.takesRebases) throw rebaseNeedsBucket(this.#options.node);
+    if (batch.epoch > this.#newestEpoch || isRebase) {
       // Before its bytes come into the image: the gateway that reads it directly may be the former writer's.
       this.#options.grant?.revoke();
       this.#newestEpoch = batch.epoch;
     }
+    if (isRebase) this.#rebaseLsn = lastLsn;
     const payload = this.#memory.copyOf(batch.payload);
     this.#queuedBytes += payload.byteLength;
     this.#knownLsn = Math.max(this.#knownLsn, lastLsn);
@@ -339,6 +346,18 @@ export class ReplicaFollower {
     } else await image.abandon();
     await grant?.close().catch(() => undefined); // nothing is granted any more
   }
+}
+
+function rebaseNeedsBucket(node: string): VarveError {
+  return new VarveError(
+    "RebaseNeedsBucket",
+    "Invalid",
+    `the volume was rolled back, and ${node} has no bucket`,
+    {
+      hint: "It is filled from another replica. To read the bucket itself, start it with the archivers': --bucket URL.",
+      fields: { node },
+    },
+  );
 }
 
 function noLogYet(): VarveError {

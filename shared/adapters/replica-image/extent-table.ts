@@ -130,6 +130,7 @@ export class ExtentTable {
 
   /** The first extent at or after `from` that is not local, or -1. */
   nextRemote(from: number): number {
+    if (this.allLocal) return -1;
     const end = this.extents;
     // Windows that double, because a map's visit can't be stopped.
     for (let start = from, width = 1; start < end; start += width, width *= 2) {

@@ -278,13 +278,13 @@ describe("a clone", () => {
 
   test("whose parent is not archived in time, or is deleted meanwhile, is not made, and nothing of it stays", async () => {
     archivedLsn = lsn - 1;
-    expect(await tagOf(clones().createFrom(wanted))).toBe("CloneNotArchived");
+    expect(await tagOf(clones().createFrom(wanted))).toBe("PointNotArchived");
     archivedLsn = lsn;
     beforeLook = async () => {
       throw new VarveError("BucketAway", "Retry", "the bucket does not answer");
     };
     await expect(clones().createFrom(wanted)).rejects.toMatchObject({
-      _tag: "CloneNotArchived",
+      _tag: "PointNotArchived",
       kind: "Retry",
       message: expect.stringContaining("does not answer"),
     });

@@ -24,6 +24,11 @@ export class PlayedLog implements LogFollower {
     this.batches.push(this.maker.write(offset, Buffer.alloc(length, value)).batch);
   }
 
+  /** Back to what the disk was at that LSN. */
+  rebase(toLsn: number): void {
+    this.batches.push(this.maker.rebase(toLsn, this.maker.sizeBytes).batch);
+  }
+
   async *follow(from: FollowFrom, signal: AbortSignal): AsyncGenerator<FollowedBatch, void, undefined> {
     this.begun.push(from);
     let next = this.batches.findIndex(({ firstLsn }) => firstLsn > from.appliedLsn);
