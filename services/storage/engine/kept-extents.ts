@@ -68,6 +68,8 @@ export class KeptExtents {
   readonly #tending: ReplicaTending;
   readonly #pins: ReplicaPins | null;
   #policy: TendingPolicy;
+  /** Evictions under way. */
+  #leaving = 0;
   #isFilling = false;
   #run: EvictRun | null = null;
   #timer: Timer | null = null;
@@ -84,12 +86,7 @@ export class KeptExtents {
     this.#tending = options.replicas.tend(image, {
       policy: this.#policy,
       heldBase: () => this.#heldBase(),
-      keep: async ({ lsn }) => {
-        const release = await this.#pins?.keep(lsn);
-        // Whoever is granted reads now is none of this: a tiered replica grants none.
-        options.revokeReads();
-        return () => release?.();
-      },
+      keep: async ({ lsn }) => this.#keep(lsn),
       onWhole: () => {
         this.policyChanged();
         options.onChange();
@@ -99,9 +96,13 @@ export class KeptExtents {
     this.#tendPins(0);
   }
 
-  /** What is in the file may leave it: nobody else may read the file. */
   get isTiered(): boolean {
     return this.#policy.residency === "tiered";
+  }
+
+  /** What is in the file may leave it: nobody else may read the file. Also of an eviction that a new policy came too late for. */
+  get mayLeave(): boolean {
+    return this.isTiered || this.#leaving > 0;
   }
 
   /** The history record may say something else now. */
@@ -211,6 +212,18 @@ export class KeptExtents {
     return { baseLsn: base.s, point: { volumeId, lsn: base.e } };
   }
 
+  /** Before anything leaves; what it resolves with is called when it has left, or stays, but where nobody knows which. */
+  async #keep(lsn: number): Promise<() => void> {
+    const release = await this.#pins?.keep(lsn);
+    this.#leaving += 1;
+    // From here on nobody is granted reads any more; who was is told that they don't count.
+    this.#options.revokeReads();
+    return () => {
+      this.#leaving -= 1;
+      release?.();
+    };
+  }
+
   #points(): readonly RemotePoint[] {
     return this.#options.image.extents?.residency().points ?? [];
   }
@@ -232,6 +245,8 @@ export class KeptExtents {
   #pinsFailed(error: VarveError): void {
     if (this.#closed || error.kind === "Retry") return;
     const { onNote, onLost } = this.#options;
+    // What can't be read of the bucket now serves no fill either: the rest of the replica goes on.
+    if (error.kind !== "Invalid") return onNote(`warning: ${error.message}`);
     onNote(`warning: what its evicted extents are read from is gone, it is filled again: ${error.message}`);
     onLost();
   }

@@ -214,7 +214,7 @@ export class KeptReplica implements AnsweringReplica {
       grant,
       feed: (attached, handlers) => pool.replicas.feed(attached, handlers),
       roomBytes: () => pool.roomBytes(),
-      mayGrant: () => this.#extents?.isTiered !== true,
+      mayGrant: () => this.#extents?.mayLeave !== true,
       onChange: () => {
         this.#options.onChange();
         if (isFillDue(follower)) this.#fillSoon();

@@ -169,6 +169,23 @@ describe("a tiered replica", () => {
     expect(pins()).toEqual([pin]);
     expect(set.reports()[0]).not.toHaveProperty("remoteExtents");
     isPublished = true;
+    // A policy that comes while the file is being written for the last time stops nothing: who reads it beside the node would read holes.
+    const { promise, resolve: goOn } = Promise.withResolvers<void>();
+    const replaceWhole = store.replaceWhole.bind(store);
+    let isHeldUp = false;
+    store.replaceWhole = async (path, bytes) => {
+      if (path.endsWith(".checkpoint")) {
+        isHeldUp = true;
+        await promise;
+      }
+      return replaceWhole(path, bytes);
+    };
+    await evict("all");
+    await expect.poll(() => isHeldUp).toBe(true);
+    await setResidency("full");
+    expect(await reads({ type: "grant" })).toMatchObject({ tag: "ReadsNotGranted" });
+    await setResidency("tiered");
+    goOn();
     await evicted(set);
     expect(await note()).toMatchObject({ token: null });
     expect(set.reports()[0]).toMatchObject({ remoteExtents: 2, allocatedBytes: 0 });
