@@ -31,27 +31,42 @@ export function requireNotNeeded(
     const origin = past.historyOf(record.id)?.origin ?? null;
     return record.state === "deleting" || origin?.volumeId !== id ? [] : [{ record, lsn: origin.lsn }];
   });
-  const reading = clones.filter(
-    ({ record }) =>
-      record.state !== "active" ||
-      (past.archiveOf(record.id)?.heldLsn ?? 0) === 0 ||
-      replicasOf(record).some((view) => missingExtents(view, record.sizeBytes) > 0),
-  );
-  if (reading.length > 0) throw stillNeeded(name, namesOf(reading));
+  const reading = clones.flatMap(({ record }) => {
+    const why = stillReads(record, { past, replicasOf });
+    return why === null ? [] : [{ record, why }];
+  });
+  const [first] = reading;
+  if (first !== undefined) throw stillNeeded(name, namesOf(reading), first);
   const heldLsn = past.archiveOf(id)?.heldLsn ?? 0;
   const unheld = clones.filter(({ lsn }) => lsn > heldLsn);
   if (unheld.length > 0) throw notHeld(name, namesOf(unheld));
+}
+
+/** What a clone waits for before its parent may go, as a person is told; null: nothing. */
+function stillReads(record: VolumeRecord, { past, replicasOf }: CloneGround): string | null {
+  if (record.state !== "active") return "is not made yet";
+  const missing = replicasOf(record).map((view) => missingExtents(view, record.sizeBytes));
+  const most = Math.max(0, ...missing);
+  if (most > 0)
+    return `has a replica that misses ${most} extents (varve replica list; a tiered one is made whole by varve volume fill)`;
+  const archive = past.archiveOf(record.id);
+  if ((archive?.heldLsn ?? 0) > 0) return null;
+  if ((archive?.archivedLsn ?? 0) > 0)
+    return "is archived, which its bucket counts as safe in some minutes (varve volume show)";
+  return "has no entry of its own in the bucket: a volume that was used once has one a minute later (varve volume show)";
 }
 
 function namesOf(clones: readonly { readonly record: VolumeRecord }[]): string {
   return clones.map(({ record }) => record.name).join(", ");
 }
 
-function stillNeeded(name: string, clones: string): VarveError {
+function stillNeeded(
+  name: string,
+  clones: string,
+  { record, why }: { readonly record: VolumeRecord; readonly why: string },
+): VarveError {
   return new VarveError("VolumeNeededError", "Invalid", `volume ${name} is still read from by ${clones}`, {
-    hint:
-      "Wait until all of its replicas are whole and something that was written to it is archived: varve volume show, " +
-      "varve replica list; a tiered clone is made whole by varve volume fill. Nothing was changed.",
+    hint: `Volume ${record.name} ${why}. Try again then. Nothing was changed.`,
     fields: { name, clones },
   });
 }

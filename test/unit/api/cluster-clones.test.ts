@@ -125,12 +125,12 @@ const tagOf = async (work: Promise<unknown>): Promise<string> =>
   );
 const found = (): VolumeRecord | null => catalog.find("copy");
 const pins = (): readonly unknown[] => past.historyOf(parentId)?.pins ?? [];
-const archive = async (id: string, heldLsn: number): Promise<void> =>
+const archive = async (id: string, heldLsn: number, archivedLsn = heldLsn): Promise<void> =>
   past.putArchive(id, {
     archiver: "keeper",
     archiverEpoch: 1,
     line: "a".repeat(16),
-    archivedLsn: heldLsn,
+    archivedLsn,
     heldLsn,
     lastBaseLsn: 0,
     state: "running",
@@ -314,12 +314,19 @@ test("a parent goes when its clones are whole, have something of their own in th
   await clones().createFrom(wanted);
   const { id } = found() as VolumeRecord;
   const deletion = async (): Promise<string> => tagOf(volumes.delete("disk0"));
-  expect(await deletion()).toBe("VolumeNeededError");
+  const refused = async (why: RegExp): Promise<void> =>
+    expect(volumes.delete("disk0")).rejects.toMatchObject({
+      _tag: "VolumeNeededError",
+      hint: expect.stringMatching(why),
+    });
+  await refused(/misses \d+ extents/);
   report(id, 0);
-  expect(await deletion()).toBe("VolumeNeededError");
+  await refused(/copy has no entry of its own in the bucket/);
+  await archive(id, 0, 1);
+  await refused(/copy is archived/);
   await archive(id, 1);
   report(id, 2);
-  expect(await deletion()).toBe("VolumeNeededError");
+  await refused(/misses 2 extents/);
   report(id, 0);
   await archive(parentId, lsn - 1);
   expect(await deletion()).toBe("VolumeNotHeldError");
