@@ -1,13 +1,14 @@
 /*
  * Memory for the payload of batches that were read from the log and wait to be applied: used again, so that following a fast writer leaves
  * next to nothing to the collector. What is too much is freed at once: pieces left to the collector made V8 mark the whole heap three times
- * a second, 30 to 40 ms each. One per replica, owned by replica-follower.ts, which bounds what waits.
+ * a second, 30 to 40 ms each. One for all replicas of the process, which are seldom busy at once; replica-follower.ts bounds what waits.
  */
 
 const pieceBytes = 1024 * 1024;
 /** Smaller ones are not worth a piece. */
 const smallBytes = 32 * 1024;
-const keptMax = 16;
+/** As much as one busy replica lets wait: a piece that is not kept costs the next one a page fault for each 4 KiB. */
+const keptMax = 32;
 
 export class PayloadMemory {
   readonly #free: Buffer<ArrayBuffer>[] = [];
@@ -30,3 +31,6 @@ export class PayloadMemory {
     else buffer.transfer(0);
   }
 }
+
+/** Of this process. */
+export const payloadMemory = new PayloadMemory();

@@ -13,7 +13,7 @@ import type { Clock, Timer } from "#shared/ports/clock.ts";
 import type { FollowedBatch, LogFollower } from "#shared/ports/log-follower.ts";
 import type { FedBatch, ReplicaFeed, ReplicaFeedHandlers } from "#shared/ports/replica-feed.ts";
 import type { LocalReplica } from "#shared/ports/replica-image.ts";
-import { PayloadMemory } from "./payload-memory.ts";
+import { payloadMemory } from "./payload-memory.ts";
 import type { ReadGrant } from "./read-grant.ts";
 
 /** A batch that was read from the log, with a payload of its own. */
@@ -50,7 +50,6 @@ const retryMs = 500;
 export class ReplicaFollower {
   readonly #options: ReplicaFollowerOptions;
   readonly #feed: ReplicaFeed<OwnedBatch>;
-  readonly #memory = new PayloadMemory();
   readonly #stop = new AbortController();
   readonly #waiters = new Set<{ readonly lsn: number; readonly wake: () => void }>();
   #queuedBytes = 0;
@@ -250,7 +249,7 @@ export class ReplicaFollower {
       this.#newestEpoch = batch.epoch;
     }
     if (isRebase) this.#rebaseLsn = lastLsn;
-    const payload = this.#memory.copyOf(batch.payload);
+    const payload = payloadMemory.copyOf(batch.payload);
     this.#queuedBytes += payload.byteLength;
     this.#knownLsn = Math.max(this.#knownLsn, lastLsn);
     this.#enqueuedLsn = lastLsn;
@@ -262,7 +261,7 @@ export class ReplicaFollower {
   #applied(batches: readonly OwnedBatch[]): void {
     for (const batch of batches) {
       this.#queuedBytes -= batch.payloadBytes;
-      this.#memory.giveBack(batch.payload);
+      payloadMemory.giveBack(batch.payload);
     }
     const { appliedLsn } = this.#options.image.state();
     this.#options.grant?.applied(appliedLsn);
