@@ -7,7 +7,7 @@
  */
 import type { PlacementOrigin, ReplicaPlace } from "#shared/domain/cluster.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
-import { checkpointPathOf, fillPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
+import { checkpointPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { FillOrigin, ReplicaReport } from "#shared/domain/replica-report.ts";
@@ -26,7 +26,7 @@ import { bucketSources, cloneBeginning, KeptExtents, type SharedPast } from "./k
 import type { OpenPool } from "./open-pool.ts";
 import type { ReadGrant } from "./read-grant.ts";
 import { type AnsweringReplica, answerCopyRequest, answerReadRequest } from "./replica-answers.ts";
-import { keepFillOrigin, keptFillOrigin, orderFill, ReplicaFill } from "./replica-fill.ts";
+import { findFill, keepFillOrigin, orderFill, ReplicaFill } from "./replica-fill.ts";
 import { ReplicaFollower } from "./replica-follower.ts";
 import { noBucket } from "./replica-reach.ts";
 import type { ReadSlots } from "./replica-reads.ts";
@@ -167,9 +167,9 @@ export class KeptReplica implements AnsweringReplica {
     if (this.#stop.signal.aborted) return;
     const { store, paths, record, onNote } = this.#options;
     try {
-      const isOrdered = (await store.facts(fillPathOf(paths.image))) !== null;
-      if (isOrdered) this.#fillOrigin ??= await keptFillOrigin(store, paths);
-      if (isOrdered || (await this.#isCopiedClone())) this.#startFill();
+      const { isWanted, from } = await findFill(store, paths);
+      if (isWanted) this.#fillOrigin ??= from;
+      if (isWanted || (await this.#isCopiedClone())) this.#startFill();
       else await this.#open(0);
     } catch (cause) {
       const error = toVarveError(cause, `open the replica of ${record.name}`);

@@ -57,9 +57,16 @@ export async function keepFillOrigin(
   }
 }
 
-export async function keptFillOrigin(store: FileStore, paths: VolumePaths): Promise<FillOrigin | null> {
+/** A fill that was ordered and has not ended; also one whose copy was installed without its checkpoint when the node was killed. */
+export async function findFill(
+  store: FileStore,
+  paths: VolumePaths,
+): Promise<{ readonly isWanted: boolean; readonly from: FillOrigin | null }> {
   const text = (await store.readWhole(fillOriginPathOf(paths.image)))?.toString("utf8").trim();
-  return fillOrigins.find((origin) => origin === text) ?? null;
+  const from = fillOrigins.find((origin) => origin === text) ?? null;
+  const isOrdered = (await store.facts(fillPathOf(paths.image))) !== null;
+  const isBroken = from !== null && (await store.readWhole(checkpointPathOf(paths.image))) === null;
+  return { isWanted: isOrdered || isBroken, from };
 }
 
 export class ReplicaFill {

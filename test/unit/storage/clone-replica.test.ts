@@ -2,6 +2,7 @@
 // not, and it is never an empty disk.
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
+import { SimulatedDisk } from "#shared/adapters/file-store/simulated-disk.ts";
 import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
 import { replicaCopySubject, replicaReadSubject } from "#shared/domain/cluster-subjects.ts";
@@ -13,6 +14,7 @@ import {
   type ReplicaMessage,
 } from "#shared/formats/replica-message.ts";
 import type { ArchivedImages } from "#shared/ports/archived-images.ts";
+import type { FileStore } from "#shared/ports/file-store.ts";
 import { ReplicaSet } from "../../../services/storage/engine/replica-set.ts";
 import { RawReplicas } from "../../../services/storage/layer.ts";
 import { FastClock } from "../../tools/fast-clock.ts";
@@ -23,7 +25,8 @@ import { PlayedLog } from "./played-log.ts";
 const sizeBytes = 1024 * 1024;
 const volumeId = "c10c10c10c10c10c";
 const origin = { volumeId: "00112233aabbccdd", lsn: 3 };
-let store: MemoryFileStore;
+let store: FileStore;
+let notes: string[];
 let bus: MemoryMessageBus;
 let catalog: MemoryVolumeCatalog;
 let log: PlayedLog;
@@ -45,6 +48,7 @@ beforeEach(async () => {
     state: "active",
   });
   closers = [];
+  notes = [];
 });
 
 afterEach(async () => {
@@ -74,7 +78,7 @@ async function node(archived: ArchivedImages | null): Promise<ReplicaSet> {
     archived,
     only: null,
     fillBytesPerSecond: null,
-    onNote: () => undefined,
+    onNote: (text) => notes.push(text),
   });
   closers.push(async () => {
     await set.close();
@@ -186,6 +190,69 @@ describe("a clone's replica", () => {
     await repair("bucket");
     await expect.poll(async () => fills(2)).toEqual([7, 9, 8, 0]);
     await expect.poll(async () => store.facts("/pool/volumes/c/disk.raw.fill-from")).toBeNull();
+  });
+
+  test("is filled from where somebody chose, whichever change of a file's name is the last one before a kill", async () => {
+    const archive = await parentAt3();
+    // Its own archive has nothing.
+    archive.found = null;
+    const changes = new Set(["open", "replaceWhole", "rename", "remove", "syncDirectory"]);
+    const often = { interval: 2, timeout: 5000 };
+    let wasOrdered = 0;
+    log.write(4096, 9);
+    for (let kill = 1; ; kill += 1) {
+      const disk = new SimulatedDisk({ random: new SteppedRandom(kill), schedule: setImmediate });
+      store = disk.store();
+      await store.makeDirectory("/pool/volumes");
+      await node(archive);
+      await expect.poll(async () => fills(2), often).toEqual([7, 9, 8, 0]);
+      await Promise.all(closers.splice(0).map(async (close) => close()));
+      let left = Number.POSITIVE_INFINITY;
+      store = new Proxy(disk.store(), {
+        get: (target, name) => {
+          const value: unknown = Reflect.get(target, name, target);
+          if (typeof value !== "function") return value;
+          return (...args: unknown[]): unknown => {
+            if (changes.has(String(name)) && (left -= 1) === 0) disk.kill();
+            return value.apply(target, args);
+          };
+        },
+      });
+      await node(archive);
+      const dead = closers.splice(0);
+      await expect.poll(async () => fills(2), often).toEqual([7, 9, 8, 0]);
+      left = kill;
+      notes = [];
+      const order = encodeMessage({ type: "repair", from: "bucket" });
+      let isPromised = false;
+      const asking = bus.request(replicaCopySubject(volumeId, "shelf"), order, 1000).then(
+        () => (isPromised = true),
+        () => undefined,
+      );
+      await expect
+        .poll(() => left <= 0 || notes.some((text) => text.endsWith("is filled")), often)
+        .toBe(true);
+      const isOver = left > 0;
+      left = Number.POSITIVE_INFINITY;
+      if (isOver) await asking;
+      if (isOver) closers = dead;
+      store = disk.store();
+      const isDone = async (): Promise<boolean> =>
+        (await store.facts("/pool/volumes/c/disk.raw.fill")) === null &&
+        (await store.facts("/pool/volumes/c/disk.raw.checkpoint")) !== null;
+      const isOwed = isPromised && !isOver && !(await isDone());
+      wasOrdered += isOwed ? 1 : 0;
+      notes = [];
+      bus = new MemoryMessageBus();
+      if (!isOver) await node(archive);
+      if (isOwed)
+        await expect.poll(() => notes.filter((text) => text.endsWith("is filled")), often).toHaveLength(1);
+      if (isOwed) expect(notes.join("; "), `kill at ${kill}`).toContain("is filled from the bucket");
+      if (!isOver) await expect.poll(async () => fills(2), often).toEqual([7, 9, 8, 0]);
+      await Promise.all(closers.splice(0).map(async (close) => close()));
+      if (isOver) break;
+    }
+    expect(wasOrdered).toBeGreaterThan(4);
   });
 
   test("is never an empty disk where the node has no bucket: it waits for others that have it", async () => {
