@@ -96,6 +96,8 @@ async function tiered(
     30_000,
     "a base is held",
   );
+  // What is written after it stays.
+  await client.write(0, disk.subarray(0, 512));
   await json("volume", "tier", "disk0", "--cold-after", "0s", "--detach");
   expect(await second.exited).toMatchObject({ signal: "SIGKILL" });
   const third = await past.lab.storage("shelf", { bucket: past.bucketUrl });
