@@ -38,14 +38,19 @@ export class Patience {
     return this.#leftMs;
   }
 
+  /** Never so little that a clock with fractions stands still. */
+  #nextLookMs(): number {
+    return Math.max(1, Math.min(this.#leftMs, lookMs));
+  }
+
   /** Calls `over` when it is used up, unless that is cancelled before; what was used stays used for the next wait. */
   wait(over: () => void): { cancel(): void } {
     let timer = { cancel: (): void => undefined };
     const look = (): void => {
       if (this.isOver()) over();
-      else timer = this.#clock.after(Math.min(this.#leftMs, lookMs), look);
+      else timer = this.#clock.after(this.#nextLookMs(), look);
     };
-    timer = this.#clock.after(Math.max(0, Math.min(this.#leftMs, lookMs)), look);
+    timer = this.#clock.after(this.#nextLookMs(), look);
     return { cancel: () => timer.cancel() };
   }
 }
