@@ -49,7 +49,7 @@ export function rollbackUnknown(name: string, toLsn: number, cause: VarveError):
     "Retry",
     `whether volume ${name} went back to entry ${toLsn} is not known: ${cause.message}`,
     {
-      hint: `Look at the disk, or at varve volume show ${name}, before anybody writes to it, then ask again: a second rollback to the same point makes the same disk.`,
+      hint: `varve history ${name} names the last entry L; varve changes ${name} --from lsn:${toLsn} --to lsn:L shows nothing where it did. Look before anybody writes to the disk, then ask again: a second rollback to the same point makes the same disk.`,
       fields: { name, toLsn },
       cause,
     },

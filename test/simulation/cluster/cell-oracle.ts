@@ -8,11 +8,15 @@ interface Seen {
   readonly serial: number;
 }
 
+const freshMax = 48;
+
 export type ChangeKind = "write" | "trim";
 
 export class CellOracle {
   private readonly issued: ChangeKind[][];
   private readonly seen: Seen[][];
+  /** Where the newest changes were seen last. */
+  private readonly fresh: number[] = [];
 
   constructor(cells: number) {
     this.issued = Array.from({ length: cells }, () => []);
@@ -32,7 +36,15 @@ export class CellOracle {
 
   /** A gateway of that epoch acknowledged the change, or showed it: from now on it and newer ones show nothing older. */
   saw(epoch: number, cell: number, serial: number): void {
-    if (serial > this.floor(epoch, cell)) this.seen[cell]?.push({ epoch, serial });
+    if (serial <= this.floor(epoch, cell)) return;
+    this.seen[cell]?.push({ epoch, serial });
+    this.fresh.push(cell);
+    if (this.fresh.length > freshMax) this.fresh.shift();
+  }
+
+  /** Cells of which something new was seen a moment ago: who is behind shows it there first. */
+  freshCells(): readonly number[] {
+    return this.fresh;
   }
 
   /** The oldest serial that a gateway of that epoch may show. */

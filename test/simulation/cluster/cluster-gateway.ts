@@ -197,7 +197,7 @@ export class SimulatedGateway {
     if (placement === null) throw new VarveError("VolumeNotPlaced", "Retry", "no placement is known yet");
     let session: VolumeSession | null = null;
     const { bus, files } = this.neighbour;
-    world.takesOver(this.name);
+    world.takesOver();
     const replica = new RemoteReplica({
       bus,
       clock,

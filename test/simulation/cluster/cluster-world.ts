@@ -168,16 +168,15 @@ export class ClusterWorld {
     }
   }
 
-  /** Whoever else has clients is asked for much while that gateway takes over. */
-  takesOver(name: string): void {
-    for (const { gateway } of this.gateways)
-      if (gateway !== null && gateway.name !== name) this.hurry(gateway);
+  /** Whoever has clients is asked for much while that gateway takes over: it, too, as soon as it has some. */
+  takesOver(): void {
+    for (const { gateway } of this.gateways) if (gateway !== null) this.hurry(gateway);
   }
 
   hurry(gateway: SimulatedGateway, reads = hastyReads): void {
     const { oracle, random, scheduler } = this;
     const later = (delayMs: number, run: () => void): void => void scheduler.after(delayMs, run);
-    readHastily({ gateway, cells: oracle.cells, random: random.fork(), later }, reads);
+    readHastily({ gateway, oracle, random: random.fork(), later }, reads);
   }
 
   sharesHost(gateway: string, node: string): boolean {
