@@ -20,6 +20,8 @@ export interface PlacementWish {
 export interface PlacementGround {
   /** Nodes that may take one: alive, not drained. */
   readonly nodes: readonly NodeRecord[];
+  /** The others, by name, and why not: "is not heard for 12 s". */
+  readonly unfit?: ReadonlyMap<string, string>;
   readonly placements: readonly PlacementRecord[];
   sizeOf(volumeId: string): number;
 }
@@ -40,6 +42,9 @@ export function placeReplicas(wish: PlacementWish, ground: PlacementGround): rea
     else places.push({ node: node.name, pool: fit[0].name });
   }
   if (places.length === wish.replicas) return places;
+  for (const [name, reason] of ground.unfit ?? []) {
+    if (!wish.besides?.includes(name) && (wish.node ?? name) === name) passedOver.push(`${name} ${reason}`);
+  }
   const why = passedOver.length === 0 ? "" : `: ${passedOver.slice(0, 8).join("; ")}`;
   throw new VarveError(
     "PlacementError",

@@ -285,11 +285,10 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   ground(): Parameters<typeof placeReplicas>[1] {
     const { map, catalog } = this.#options;
     const sizes = new Map(catalog.list().map(({ id, sizeBytes }) => [id, sizeBytes]));
+    const nodes = map.nodes().map((node) => ({ ...node, reason: reasonAgainst(node) }));
     return {
-      nodes: map
-        .nodes()
-        .filter(({ ageMs, drained }) => ageMs <= limits.nodeSilentMs && !drained)
-        .map(({ record }) => record),
+      nodes: nodes.filter(({ reason }) => reason === null).map(({ record }) => record),
+      unfit: new Map(nodes.flatMap(({ record, reason }) => (reason === null ? [] : [[record.name, reason]]))),
       placements: map.placements(),
       sizeOf: (id) => sizes.get(id) ?? 0,
     };
@@ -381,4 +380,15 @@ function stillServed(name: string, { holder, address }: LeaseRecord): VarveError
     hint: `Disconnect its clients at ${address}; the gateway lets it go 30 s later. Nothing was changed.`,
     fields: { name, holder },
   });
+}
+
+function reasonAgainst({
+  ageMs,
+  drained,
+}: {
+  readonly ageMs: number;
+  readonly drained: boolean;
+}): string | null {
+  if (ageMs > limits.nodeSilentMs) return `is not heard for ${Math.round(ageMs / 1000)} s`;
+  return drained ? "is drained" : null;
 }

@@ -58,8 +58,10 @@ export function objectMissing(place: string, key: string): VarveError {
 
 /** Served here, but its archiver has not reached the bucket since the start. */
 export function historyNotKnown(volumeId: string): VarveError {
-  const message = `what the bucket has of volume ${volumeId} is not known yet, because the bucket has not answered since the start`;
-  return new VarveError("HistoryNotKnown", "Retry", message, { hint: "Try again when the bucket answers." });
+  const message = `what the bucket has of volume ${volumeId} is not known yet: since the start it has not answered, or has nothing of the volume`;
+  return new VarveError("HistoryNotKnown", "Retry", message, {
+    hint: "Try again when the bucket answers. If it does already: is it the volume's own bucket? varve volume show says what its archiver waits for.",
+  });
 }
 
 export function badQuestion(what: string): VarveError {

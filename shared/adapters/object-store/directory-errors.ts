@@ -20,6 +20,11 @@ const meanings: Readonly<Record<string, { readonly kind: ErrorKind; readonly hin
   EISDIR: { kind: "Invalid", hint: "A directory stands where the bucket has an object." },
   ENOTEMPTY: { kind: "Invalid", hint: "A directory stands where the bucket has an object." },
   ENOENT: { kind: "Retry", hint: "The bucket's directory is away: is its disk mounted?" },
+  // A put that failed is written again as a whole, from memory.
+  EIO: {
+    kind: "Retry",
+    hint: "The bucket's disk or network file system failed: the kernel's log (dmesg) says more.",
+  },
   ESTALE: { kind: "Retry", hint: "The bucket's network file system is away." },
   ENOTCONN: { kind: "Retry", hint: "The bucket's file system is away." },
   ETIMEDOUT: { kind: "Retry", hint: "The bucket's file system does not answer." },

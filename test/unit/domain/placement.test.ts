@@ -49,6 +49,18 @@ describe("placement", () => {
     expect(() => placeReplicas({ ...wish, replicas: 3 }, ground(nodes))).toThrow("and 2 can take one");
   });
 
+  test("nodes that are silent or drained are named where they are missed", () => {
+    const unfit = new Map([
+      ["b", "is not heard for 12 s"],
+      ["c", "is drained"],
+    ]);
+    const some = { ...ground([node("a")]), unfit };
+    expect(() => placeReplicas({ ...wish, replicas: 2 }, some)).toThrow(
+      "and 1 can take one: b is not heard for 12 s; c is drained",
+    );
+    expect(() => placeReplicas({ ...wish, node: "c" }, some)).toThrow("and 0 can take one: c is drained");
+  });
+
   test("quota, free space and tags pass pools over, and the refusal names each", () => {
     const nodes = [
       node("a", [pool("full", { freeBytes: 0 }), pool("quota", { quotaBytes: 15 * gib })]),
