@@ -177,13 +177,18 @@ class HandshakeWire {
 
 function refused(server: ListenAddress, name: string, type: number, text: string): VarveError {
   const unknown = type === nbdOptionReply.unknown;
+  const later = type === nbdOptionReply.shutdown;
   const why = text === "" ? `refused with 0x${type.toString(16)}` : text;
   return new VarveError(
     unknown ? "UnknownExportError" : "ExportRefusedError",
-    type === nbdOptionReply.shutdown ? "Retry" : "Invalid",
+    later ? "Retry" : "Invalid",
     `${addressText(server)} does not serve ${name}: ${why}`,
     {
-      hint: unknown ? "varve volume list shows the volumes, varve history VOLUME its points." : "",
+      hint: unknown
+        ? "varve volume list shows the volumes, varve history VOLUME its points."
+        : later
+          ? "Try again in a moment, or wait for it: --wait SECONDS."
+          : "",
       fields: { server: addressText(server), export: name },
     },
   );

@@ -38,6 +38,7 @@ import type { BlockExport, ExportDirectory } from "#shared/ports/block-export.ts
 import type { Session } from "./nbd-commands.ts";
 import type { NbdInput } from "./nbd-input.ts";
 import { type MetaContextChoice, matchContexts } from "./nbd-meta-contexts.ts";
+import { exportRefusal } from "./nbd-refusals.ts";
 
 /** more: needs input. waiting: an export is being opened. agreed: `session` is set. closed: hang up. */
 export type NegotiationProgress = "more" | "waiting" | "agreed" | "closed";
@@ -314,8 +315,8 @@ export class NbdNegotiation {
   }
 
   private refuseExport(option: number, name: string, error: VarveError | null): void {
-    const text = error === null ? `no export ${JSON.stringify(name)}` : `${error.message}. ${error.hint}`;
-    this.refuse(option, nbdOptionReply.unknown, text.trim().slice(0, 1000));
+    const { type, text } = exportRefusal(name, error);
+    this.refuse(option, type, text);
   }
 
   private refuse(option: number, type: NbdOptionReplyNumber, message: string): void {

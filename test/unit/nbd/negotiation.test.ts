@@ -3,7 +3,7 @@
 // session, the server and other clients as they were.
 
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { VarveError } from "../../../shared/domain/errors.ts";
+import { type ErrorKind, VarveError } from "../../../shared/domain/errors.ts";
 import { MemoryExport } from "../../tools/memory-export.ts";
 import {
   command,
@@ -174,15 +174,33 @@ describe("INFO and GO", () => {
     await stillServes();
   });
 
-  test("an export that can't be served now is refused with its reason", async () => {
-    gateway.directory.refusals.set(
-      "disk0",
-      new VarveError("Halted", "Retry", "the volume is halted", { hint: "Look at its status." }),
-    );
-    const answers = await client.ask(option.go, encodeGo("disk0"));
-    expect(types(answers)).toEqual([optionReply.unknown]);
-    expect(answers[0]?.data.toString()).toBe("the volume is halted. Look at its status.");
+  const refusals: readonly [string, ErrorKind, number][] = [
+    ["BucketAway", "Retry", optionReply.shutdown],
+    ["NewerWriter", "Fenced", optionReply.shutdown],
+    ["PointNotThere", "Invalid", optionReply.unknown],
+    ["UnknownSnapshotError", "Invalid", optionReply.unknown],
+    ["FlushVolumeRefused", "Invalid", optionReply.policy],
+    ["VolumeMovedError", "Invalid", optionReply.policy],
+    ["PointSyntaxError", "Invalid", optionReply.invalid],
+    ["Damaged", "Corrupt", optionReply.platform],
+    ["NoRoom", "Full", optionReply.platform],
+    ["Broken", "Internal", optionReply.platform],
+  ];
+  test("an export that does not open is refused by what its client must do", async () => {
+    await client.ask(option.structuredReply);
+    for (const [tag, kind, type] of refusals) {
+      const error = new VarveError(tag, kind, "the volume is halted", { hint: "Look at its status." });
+      gateway.directory.refusals.set("disk0", error);
+      for (const number of [option.info, option.go]) {
+        const answers = await client.ask(number, encodeGo("disk0"));
+        expect([tag, types(answers)]).toEqual([tag, [type]]);
+        expect(answers[0]?.data.toString()).toBe("the volume is halted. Look at its status.");
+      }
+      const query = encodeMetaQuery("disk0", ["base:allocation"]);
+      expect(types(await client.ask(option.setMetaContext, query))).toEqual([type]);
+    }
     gateway.directory.refusals.clear();
+    client.style = "structured";
     await stillServes();
   });
 
