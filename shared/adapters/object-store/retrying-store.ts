@@ -6,6 +6,7 @@
 import { ObjectStoreError } from "#shared/domain/errors.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { Patience } from "#shared/domain/patience.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ObjectFacts, ObjectStore, PutOptions, StoreCapabilities } from "#shared/ports/object-store.ts";
 import { BandwidthLimit } from "./bandwidth-limit.ts";
@@ -170,7 +171,10 @@ export class RetryingObjectStore implements ObjectStore {
     );
   }
 
-  /** One attempt, ended when its time is up or the store closes, whether or not the attempt itself obeys. */
+  /**
+   * One attempt, ended when its time is up or the store closes, whether or not the attempt itself obeys. A machine that was paused
+   * finds answers in its sockets: only time in which this process ran counts.
+   */
   private attempt<T>(request: Request<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const stop = new AbortController();
@@ -181,16 +185,17 @@ export class RetryingObjectStore implements ObjectStore {
         stop.abort();
       };
       const onClose = (): void => end("the store was closed");
-      let allowedMs = limits.bucketAnswerMs + transferMs((request.putBytes ?? 0) + (request.getBytes ?? 0));
-      let timer = this.clock.after(allowedMs, () => end(`no answer in ${Math.round(allowedMs / 1000)} s`));
+      const allowed = (leftMs: number, what: string): { cancel(): void } => {
+        const seconds = Math.round((this.clock.monotonicMs() - beganMs + leftMs) / 1000);
+        return new Patience(this.clock, leftMs).wait(() => end(`${what} in ${seconds} s`));
+      };
       const beganMs = this.clock.monotonicMs();
+      const answerMs = limits.bucketAnswerMs + transferMs((request.putBytes ?? 0) + (request.getBytes ?? 0));
+      let timer = allowed(answerMs, "no answer");
       const expect = (bytes: number): void => {
         if (stop.signal.aborted) return;
-        allowedMs = this.clock.monotonicMs() - beganMs + limits.bucketAnswerMs + transferMs(bytes);
         timer.cancel();
-        timer = this.clock.after(allowedMs - (this.clock.monotonicMs() - beganMs), () =>
-          end(`no whole answer in ${Math.round(allowedMs / 1000)} s`),
-        );
+        timer = allowed(limits.bucketAnswerMs + transferMs(bytes), "no whole answer");
       };
       this.closing.signal.addEventListener("abort", onClose, { once: true });
       const done = (): void => {

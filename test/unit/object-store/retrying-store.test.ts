@@ -105,6 +105,19 @@ describe("faults that stay", () => {
     expect(tookMs).toBeLessThan(limits.bucketRetryMs + limits.bucketAnswerMs + 10_000);
   });
 
+  test("an answer that comes while the machine is paused counts when it goes on", async () => {
+    await clock.until(store.put("a", Buffer.from("here")));
+    bucket.faults.hang = 1;
+    const waiting = store.get("a");
+    await pass(5000);
+    clock.standStill(10 * limits.bucketAnswerMs);
+    await pass(limits.bucketAnswerMs / 4);
+    expect(store.counters.retries).toBe(0);
+    bucket.faults.hang = 0;
+    expect(String(await clock.until(waiting))).toBe("here");
+    expect(store.counters.retries).toBe(1);
+  });
+
   test("a hung DELETE may land after the caller put the object again", async () => {
     let landed = 0;
     for (let seed = 1; seed <= 30; seed += 1) {
