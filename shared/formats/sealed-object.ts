@@ -129,7 +129,7 @@ export function sha256Hex(bytes: Uint8Array): string {
 /** A zstd frame. Two calls with the same bytes give the same frame only with the same version of the library. */
 export function compress(raw: Uint8Array, level: number): Buffer {
   const params = { [constants.ZSTD_c_compressionLevel]: level };
-  return zstdCompressSync(raw, { chunkSize: wholeOutput(raw.length), params });
+  return zstdCompressSync(raw, { chunkSize: frameBytesMax(raw.length), params });
 }
 
 /**
@@ -174,6 +174,14 @@ function decompressOptions(rawBytes: number) {
  */
 function wholeOutput(rawBytes: number): number {
   return rawBytes + 64;
+}
+
+/**
+ * What zstd may need for bytes that do not compress (ZSTD_compressBound, and 64). With less room it copies its input into buffers of its own
+ * first, which are new memory each time: 560 instead of 380 µs for 256 KiB, half of it in the kernel.
+ */
+function frameBytesMax(rawBytes: number): number {
+  return wholeOutput(rawBytes + (rawBytes >>> 8) + Math.max(0, (128 * 1024 - rawBytes) >> 11));
 }
 
 /** 32 MiB: what a frame may ask for as window; every level up to 19 stays below for objects of our sizes. */
