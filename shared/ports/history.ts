@@ -5,6 +5,7 @@
  */
 import type { SnapshotRecord, VolumeManifest, VolumeOrigin } from "#shared/domain/archive.ts";
 import type { Batch } from "#shared/domain/batch.ts";
+import type { VarveError } from "#shared/domain/errors.ts";
 import type { Point } from "#shared/domain/point.ts";
 import type { AllocationRun } from "./replica-image.ts";
 import type { Slab } from "./slab.ts";
@@ -91,6 +92,8 @@ export interface HistorySubject {
   readonly volumeId: string;
   /** The present manifest; null before anything was published. */
   manifest(): Promise<VolumeManifest | null>;
+  /** Why there is no manifest yet, where that is known: no room for the archive's note, wrong credentials, an answer that does not come. */
+  trouble?(): VarveError | null;
   /** Null for a volume that is not served here. */
   hotLog(): HotLog | null;
   snapshots(): readonly SnapshotRecord[];

@@ -75,10 +75,18 @@ export function hostClosing(): VarveError {
   });
 }
 
-export function bucketAway(): VarveError {
+/** `trouble`: what its archiver says that it waits for; null: an answer. */
+export function bucketAway(trouble: VarveError | null): VarveError {
   const seconds = limits.bucketCommandMs / 1000;
-  return new VarveError("BucketAwayError", "Retry", `the bucket did not answer within ${seconds} s`, {
+  if (trouble !== null && trouble.kind !== "Retry") {
+    const what = `the bucket did not get what it needs within ${seconds} s: ${trouble.message}`;
+    const hint = `${trouble.hint} Nothing was changed.`.trim();
+    return new VarveError("BucketBehindError", trouble.kind, what, { hint, cause: trouble });
+  }
+  const why = trouble === null ? "" : `: ${trouble.message}`;
+  return new VarveError("BucketAwayError", "Retry", `the bucket did not answer within ${seconds} s${why}`, {
     hint: "Nothing was changed. Try again when it answers.",
+    ...(trouble === null ? {} : { cause: trouble }),
   });
 }
 

@@ -2,6 +2,8 @@
  * What changes of a volume host wait for beside files: the bucket, and clients that were cut off. Both waits are bounded, and
  * end with the host, so that nobody else's change waits behind one for long. Part of volume-host.ts.
  */
+
+import type { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import { bucketAway, hostClosing } from "./host-errors.ts";
@@ -42,11 +44,19 @@ export class HostWaits {
     return attached - volume.attachedClients;
   }
 
-  /** Rejects Retry after limits.bucketCommandMs, and when the host closes; the work itself may go on. */
-  async forBucket<T>(work: Promise<T>): Promise<T> {
+  /**
+   * Rejects after limits.bucketCommandMs, Retry or as what keeps the volume from its bucket, and Retry when the host closes; the work
+   * itself may go on.
+   */
+  async forBucket<T>(
+    work: Promise<T>,
+    past: { readonly archiveError: VarveError | null } | null = null,
+  ): Promise<T> {
     work.catch(() => undefined); // told below, unless the wait ended first
     return await new Promise<T>((resolve, reject) => {
-      const timer = this.clock.after(limits.bucketCommandMs, () => reject(bucketAway()));
+      const timer = this.clock.after(limits.bucketCommandMs, () =>
+        reject(bucketAway(past?.archiveError ?? null)),
+      );
       const stop = (): void => reject(hostClosing());
       this.waiting.add(stop);
       const end = (): void => {

@@ -38,7 +38,7 @@ export interface PastHost {
   /** One change after the other. */
   change<T>(work: () => Promise<T>): Promise<T>;
   /** Waits for the bucket: rejects Retry after limits.bucketCommandMs, and when the host closes. */
-  waitForBucket<T>(work: Promise<T>): Promise<T>;
+  waitForBucket<T>(volume: HostedVolume, work: Promise<T>): Promise<T>;
   /** Within a change: makes and opens a volume, or leaves nothing. */
   make(record: VolumeRecord, history: HistoryRecord, begin?: RemoteBeginning): Promise<HostedVolume>;
   /** Within a change: the catalogue learns of a new size. */
@@ -198,10 +198,10 @@ export class PastChanges implements PastAdministration {
         const disconnected = force ? await host.disconnect(volume) : 0;
         volume.requireDetached("rolled back", toForce);
         // Everything up to now first, so that rolling forward again works; also what was written while the clients left.
-        const lastLsn = await host.waitForBucket(volume.past.archiveAll());
+        const lastLsn = await host.waitForBucket(volume, volume.past.archiveAll());
         const reading = await volume.past.reading();
         const sizeBytes = await reading.sizeAt(wanted.lsn);
-        const runs = extentRuns(await host.waitForBucket(reading.changes(wanted.lsn, lastLsn)));
+        const runs = extentRuns(await host.waitForBucket(volume, reading.changes(wanted.lsn, lastLsn)));
         await this.pinned(volume, wanted, "rebase");
         try {
           await volume.rollback(wanted.lsn, sizeBytes, runs);
@@ -267,7 +267,7 @@ export class PastChanges implements PastAdministration {
     if (!this.host.historyOn()) throw historyOff(volume.name);
     const point = await volume.past.resolve(text);
     const archived = volume.past.archiveStatus?.archivedLsn ?? 0;
-    if (archived < point.lsn) await this.host.waitForBucket(volume.past.archiveAll());
+    if (archived < point.lsn) await this.host.waitForBucket(volume, volume.past.archiveAll());
     return point;
   }
 
@@ -276,8 +276,8 @@ export class PastChanges implements PastAdministration {
    * does not bring back what it needs.
    */
   private async pinned(volume: HostedVolume, point: ResolvedPoint, holder: string): Promise<void> {
-    await this.host.waitForBucket(volume.past.pin({ lsn: point.lsn, holder }));
-    const source = await this.host.waitForBucket(volume.past.open(point.lsn));
+    await this.host.waitForBucket(volume, volume.past.pin({ lsn: point.lsn, holder }));
+    const source = await this.host.waitForBucket(volume, volume.past.open(point.lsn));
     await source.close();
   }
 

@@ -98,8 +98,8 @@ export class SettlingVolumes {
     const { catalog, here, waits } = this.#options;
     const isArchived = this.#options.mode() === "archiving" && volume.failure === null;
     try {
-      if (isArchived) await waits.forBucket(volume.past.archiveAll());
-      if (isArchived) await waits.forBucket(volume.past.publishDeleted());
+      if (isArchived) await waits.forBucket(volume.past.archiveAll(), volume.past);
+      if (isArchived) await waits.forBucket(volume.past.publishDeleted(), volume.past);
       await catalog.put({ ...volume.record, state: isArchived ? "settling" : "deleting" });
     } catch (cause) {
       volume.past.notDeleted().catch(() => undefined); // told by a later manifest

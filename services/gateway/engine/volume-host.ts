@@ -96,7 +96,7 @@ export class VolumeHost implements VolumeAdministration {
         require: (name) => this.require(name),
         requireFreeName: async (name) => this.requireFreeName(name),
         change: async (work) => this.change(work),
-        waitForBucket: async (work) => this.waits.forBucket(work),
+        waitForBucket: async (volume, work) => this.waits.forBucket(work, volume.past),
         make: async (record, history, begin) =>
           this.make(record, history, async (made, paths) => options.parts.createImage(made, paths, begin)),
         sizeIs: async (volume, sizeBytes) => this.record(volume, { sizeBytes }),

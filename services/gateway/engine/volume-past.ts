@@ -320,6 +320,7 @@ export class VolumePast {
         const archive = this.link?.current ?? null;
         return archive === null ? null : archive.manifest();
       },
+      trouble: () => this.archiveError,
       hotLog: () => this.session?.hotLog() ?? null,
       snapshots: () => this.snapshots(),
       begin: { sizeBytes: record.beginBytes, origin: record.origin },

@@ -57,10 +57,15 @@ export function objectMissing(place: string, key: string): VarveError {
 }
 
 /** Served here, but its archiver has not reached the bucket since the start. */
-export function historyNotKnown(volumeId: string): VarveError {
-  const message = `what the bucket has of volume ${volumeId} is not known yet: since the start it has not answered, or has nothing of the volume`;
+export function historyNotKnown(volumeId: string, trouble: VarveError | null): VarveError {
+  const why = trouble?.message ?? "since the start it has not answered, or has nothing of the volume";
+  const message = `what the bucket has of volume ${volumeId} is not known yet: ${why}`;
   return new VarveError("HistoryNotKnown", "Retry", message, {
-    hint: "Try again when the bucket answers. If it does already: is it the volume's own bucket? varve volume show says what its archiver waits for.",
+    ...(trouble === null ? {} : { cause: trouble }),
+    hint:
+      trouble !== null && trouble.kind !== "Retry" && trouble.hint !== ""
+        ? trouble.hint
+        : "Try again when the bucket answers. If it does already: is it the volume's own bucket? varve volume show says what its archiver waits for.",
   });
 }
 

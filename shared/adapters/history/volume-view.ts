@@ -47,7 +47,7 @@ export async function viewOf(
       if (isLogReleased(error) && attempt < attemptsMax) continue;
       throw error;
     }
-    if (manifest === null) throw historyNotKnown(subject.volumeId);
+    if (manifest === null) throw historyNotKnown(subject.volumeId, subject.trouble?.() ?? null);
     if (attempt === attemptsMax) {
       const { oldestLsn } = hotLog.state();
       const what = `the hot log begins at LSN ${oldestLsn}, but only entries up to ${archivedLsn} are archived`;

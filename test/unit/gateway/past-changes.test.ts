@@ -1,6 +1,7 @@
 // Clones, rollback and deletion on stand-ins: the order of steps, what a failure or a crash after each one leaves, and when pins
 // go. A new host on the same memory is the next start. With real buckets and clients: test/e2e/history-changes.test.ts.
 import { beforeEach, describe, expect, test } from "vitest";
+import { FileStoreError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { PastWorld } from "./past-world.ts";
 
@@ -75,6 +76,17 @@ describe("create from a point", () => {
     await world.pass(limits.bucketCommandMs);
     await expect(made).rejects.toMatchObject({ _tag: "BucketAwayError", kind: "Retry" });
     expect(host.list()).toHaveLength(1);
+    world.archiveError = new FileStoreError("write", "/bucket/objects", "ENOSPC");
+    const full = host.past.createFrom(world.wanted("copy", "disk0", "lsn:5"));
+    full.catch(() => undefined);
+    await world.pass(limits.bucketCommandMs);
+    await expect(full).rejects.toMatchObject({
+      _tag: "BucketBehindError",
+      kind: "Full",
+      message: expect.stringMatching(/within 30 s: write \/bucket\/objects: ENOSPC$/),
+      hint: expect.stringMatching(/make room on it .* Nothing was changed\.$/),
+    });
+    world.archiveError = null;
     const again = host.past.createFrom(world.wanted("copy", "disk0", "lsn:5"));
     again.catch(() => undefined);
     await world.pass(0);

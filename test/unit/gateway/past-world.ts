@@ -49,6 +49,8 @@ export class PastWorld {
   oldestLsn = 1;
   heldLsn = lastLsn;
   basesAreHeld = true;
+  /** What every archiver says that it waits for. */
+  archiveError: VarveError | null = null;
   private readonly pinned = new Set<number>();
   onPublish = (): void => {};
   readonly epochs: number[] = [];
@@ -324,7 +326,7 @@ export class PastWorld {
         archivedLsn: 0,
         heldLsn: this.heldLsn,
         lastBaseLsn: 0,
-        error: null,
+        error: this.archiveError,
         counters: {},
       }),
       heldBase: () => null,

@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { Histories } from "#shared/adapters/history/histories.ts";
 import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
-import { ObjectStoreError } from "#shared/domain/errors.ts";
+import { FileStoreError, ObjectStoreError } from "#shared/domain/errors.ts";
 import { FoldedDisk } from "#shared/domain/fold.ts";
 import type { HotLog, LoggedBatch } from "#shared/ports/history.ts";
 import { MadeVolume } from "../../tools/made-bucket.ts";
@@ -238,6 +238,18 @@ describe("points in the hot log", () => {
     volume.hotLog.oldestLsn = 3;
     await expect(unknown.open(4)).rejects.toMatchObject({ _tag: "HistoryNotKnown", kind: "Retry" });
     await expect(unknown.range()).rejects.toMatchObject({ kind: "Retry" });
+    const full = new FileStoreError("write", "/data/volumes/disk0/history", "ENOSPC");
+    const noRoom = histories.of({
+      ...volume.subject(),
+      volumeId: "00000000000000ab",
+      manifest: async () => null,
+      trouble: () => full,
+    });
+    await expect(noRoom.open(4)).rejects.toMatchObject({
+      _tag: "HistoryNotKnown",
+      message: expect.stringContaining("is not known yet: write /data/volumes/disk0/history: ENOSPC"),
+      hint: full.hint,
+    });
   });
 
   it("an open point goes on by the bucket when its volume is closed here", async () => {
