@@ -6,7 +6,7 @@
  *   creating ─history with origin─pin in the parent─bucket has point and pin─the point opens─placed─► active
  */
 import { cloneSize } from "#shared/domain/clone-size.ts";
-import { VarveError } from "#shared/domain/errors.ts";
+import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import {
   type HistoryRecord,
   newHistoryRecord,
@@ -32,6 +32,7 @@ import { madeOf, replicaCount } from "./arrivals.ts";
 import type { ApiJobs } from "./cluster-bucket.ts";
 import { noHistory, writeOnly } from "./cluster-errors.ts";
 import { untilKept } from "./kept-point.ts";
+import { neverOpened } from "./rollback-errors.ts";
 import { followUntilWhole } from "./whole-job.ts";
 
 export interface ClusterClonesOptions {
@@ -141,9 +142,19 @@ export class ClusterClones {
     const replicas = wanted.replicas ?? Math.max(1, placed.length);
     if (!(replicas >= 1 && replicas <= limits.replicasMax)) throw replicaCount(replicas);
     const history = historyOf(parent);
-    const point: ResolvedPoint = await history.resolve(parsePoint(wanted.point));
+    const asked = parsePoint(wanted.point);
+    const point: ResolvedPoint = await history.resolve(asked).catch(async (cause: unknown) => {
+      throw (await nothingOpens(history)) ? neverOpened(parent.name, this.#originOf(parent)) : cause;
+    });
     const sizeBytes = cloneSize(wanted, await history.sizeAt(point.lsn));
     return { parent, images, point, sizeBytes, replicas };
+  }
+
+  /** As `--from` takes it; null: the volume is no clone, or its parent is gone. */
+  #originOf({ id }: VolumeRecord): string | null {
+    const origin = this.#options.map.placementOf(id)?.origin;
+    const from = origin === undefined ? null : this.#options.catalog.get(origin.volumeId);
+    return origin === undefined || from?.state !== "active" ? null : `${from.name}@lsn:${origin.lsn}`;
   }
 
   /** The origin first: from then on the parent's deletion is refused. */
@@ -186,6 +197,14 @@ export class ClusterClones {
       present === null ? null : withoutPin(present, holder),
     );
   }
+}
+
+/** Not one entry of it is anywhere; where that can't be told it is not said. */
+async function nothingOpens(history: VolumeHistory): Promise<boolean> {
+  return await history.range().then(
+    () => false,
+    (cause: unknown) => toVarveError(cause, "look for its points")._tag === "PointNotThere",
+  );
 }
 
 function parentGone(name: string): VarveError {

@@ -29,9 +29,14 @@ export function stillHeld(name: string, cause: VarveError): VarveError {
   });
 }
 
-export function neverOpened(name: string): VarveError {
+/** `origin`: of a clone, the point that it begins with, as `--from` takes it. */
+export function neverOpened(name: string, origin: string | null = null): VarveError {
+  const instead =
+    origin === null
+      ? "Connect to it first."
+      : `It is as it began: varve volume create NEW --from ${origin} makes the same. Else connect to it first.`;
   return new VarveError("NothingWritten", "Invalid", `volume ${name} was never opened: it has no past`, {
-    hint: "Connect to it first.",
+    hint: instead,
     fields: { name },
   });
 }

@@ -308,6 +308,34 @@ describe("a clone", () => {
     expect(await tag({ replicas: 2 })).toBe("PlacementError");
     expect(await tag({ parent: "none" })).toBe("UnknownVolumeError");
   });
+
+  test("of a clone that was never opened is refused with the point that it began with", async () => {
+    const away = new VarveError("BucketAway", "Retry", "away");
+    const none = new VarveError("PointNotThere", "Invalid", "there is no point lsn:1");
+    let ranges: VarveError = away;
+    const historyOf = () =>
+      ({
+        resolve: async () => {
+          throw none;
+        },
+        range: async () => {
+          throw ranges;
+        },
+      }) as unknown as VolumeHistory;
+    await clones().createFrom(wanted);
+    const made = clones({ historyOf });
+    expect(await tagOf(made.createFrom({ ...wanted, name: "again", parent: "copy" }))).toBe("PointNotThere");
+    ranges = none;
+    await expect(made.createFrom({ ...wanted, name: "again", parent: "copy" })).rejects.toMatchObject({
+      _tag: "NothingWritten",
+      message: "volume copy was never opened: it has no past",
+      hint: expect.stringContaining("--from disk0@lsn:5"),
+    });
+    await expect(made.createFrom({ ...wanted, name: "again" })).rejects.toMatchObject({
+      _tag: "NothingWritten",
+      hint: "Connect to it first.",
+    });
+  });
 });
 
 test("a parent goes when its clones are whole, have something of their own in the bucket, and the bucket holds what they need", async () => {
