@@ -6,7 +6,7 @@
 import type { VarveError } from "#shared/domain/errors.ts";
 
 export interface SpaceAdmission {
-  /** Null: an entry that may take up to `bytes` more in an image may be taken in. Else why not (Full). Promises nothing. */
+  /** Null: an entry that may take up to `bytes` more in an image may be taken in. Else why not: Full, or Internal where the directory is gone. Promises nothing. */
   refuse(bytes: number): VarveError | null;
   /** Such an entry is in a batch now: its room is kept for it until settle() or withdraw(). */
   admit(bytes: number): void;

@@ -52,6 +52,8 @@ export class SpaceReserve implements SpaceAdmission {
   #freeBytes = 0;
   #file: BlockFile | null = null;
   #state: ReserveState = "released";
+  /** The data directory is not where it was: nothing more is promised. */
+  #gone: VarveError | null = null;
   #releasing: Promise<void> | null = null;
   #sampling: Promise<void> | null = null;
   #sampledAtMs = 0;
@@ -83,7 +85,7 @@ export class SpaceReserve implements SpaceAdmission {
   }
 
   get takesOverwrites(): boolean {
-    return this.#state === "holding" || this.#state === "unsupported";
+    return this.#gone === null && (this.#state === "holding" || this.#state === "unsupported");
   }
 
   /** Cheap and synchronous: no call of the system, no allocation where it admits. */
@@ -143,6 +145,7 @@ export class SpaceReserve implements SpaceAdmission {
     this.counters.refusals += 1;
     if (this.#options.clock.monotonicMs() - this.#sampledAtMs >= refusedSampleMs) this.#startSample();
     else this.#scheduleSample(refusedSampleMs);
+    if (this.#gone !== null) return this.#gone;
     const { path } = this.#options;
     const held = this.takesOverwrites ? "" : ", and the reserve is not held";
     return new VarveError(
@@ -192,12 +195,15 @@ export class SpaceReserve implements SpaceAdmission {
     if (this.#sampling !== null || this.#closed) return;
     this.#sampling = this.#sample()
       // A file system that does not answer gives no room: the last figures stay, and what was admitted counts against them.
-      .catch(() => undefined)
+      .catch((cause: unknown) => {
+        if (cause instanceof FileStoreError && cause.code === "ENOENT") this.#loses(cause);
+      })
       .finally(() => {
         this.#sampling = null;
         // Idle is idle: nothing promised, nothing to wait for, no timer.
         // Where the next write might be refused, somebody may make room before it comes.
-        const isFull = this.#state === "released" || this.#ledger.roomBytes < lowRoomBytes;
+        const isFull =
+          this.#gone !== null || this.#state === "released" || this.#ledger.roomBytes < lowRoomBytes;
         if (isFull || this.#ledger.promisedBytes > 0) this.#scheduleSample(sampleMs);
       });
   }
@@ -208,6 +214,8 @@ export class SpaceReserve implements SpaceAdmission {
     this.#sampledAtMs = clock.monotonicMs();
     this.#ledger.beginSample();
     let { freeBytes } = await store.freeSpace(path);
+    if (this.#gone !== null) this.#note(`the data directory ${path} is there again: writes go on`);
+    this.#gone = null;
     let next = this.#state;
     if (next === "released") {
       next = await this.#restored(freeBytes);
@@ -220,6 +228,18 @@ export class SpaceReserve implements SpaceAdmission {
     this.#sampleDueBytes = Math.min(sampleBytesMax, Math.max(sampleBytesMin, dueBytes));
     this.counters.samples += 1;
     if (this.#state === "released" && next !== "released") this.#restore(next);
+  }
+
+  /** Files that are open can be written on, and are lost with the last of them: nobody is promised anything there. */
+  #loses(cause: FileStoreError): void {
+    if (this.#gone !== null) return;
+    const { path } = this.#options;
+    this.#gone = new VarveError("DataDirectoryGone", "Internal", `the data directory ${path} is gone`, {
+      hint: "Was it moved or deleted under a running server? Put it back where it was, and writes go on; else stop the server.",
+      fields: { path },
+      cause,
+    });
+    this.#note(`${this.#gone.message}: writes are refused. ${this.#gone.hint}`);
   }
 
   #restore(state: ReserveState): void {

@@ -68,6 +68,28 @@ class Bench {
 }
 
 describe("the space reserve", () => {
+  it("refuses everything while the data directory is gone, from a second after a write on", async () => {
+    const bench = await new Bench(1, 256 * MiB).start();
+    const { reserve, store } = bench;
+    const freeSpace = store.freeSpace.bind(store);
+    store.freeSpace = async (path) => {
+      throw new FileStoreError("free space", path, "ENOENT");
+    };
+    expect(reserve.refuse(4096)).toBeNull();
+    reserve.admit(4096);
+    await bench.pass(1100);
+    expect(reserve.refuse(4096)).toMatchObject({ _tag: "DataDirectoryGone", kind: "Internal" });
+    expect(reserve.takesOverwrites).toBe(false);
+    const told = (): readonly string[] => bench.notes.filter((note) => note.includes("data directory"));
+    expect(told()).toEqual([expect.stringContaining("the data directory /data is gone: writes are refused")]);
+    await bench.pass(3000);
+    expect(told()).toHaveLength(1);
+    store.freeSpace = freeSpace;
+    await bench.pass(1100);
+    expect(reserve.refuse(4096)).toBeNull();
+    expect(told()[1]).toContain("is there again");
+  });
+
   it("refuses everything before it has looked, and admits afterwards", async () => {
     const bench = await new Bench(1, 64 * MiB).start();
     const early = new SpaceReserve({ store: bench.store, clock: bench.clock, path: "/data" });
