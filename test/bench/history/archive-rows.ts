@@ -1,12 +1,14 @@
 // Whether archiving keeps up with 100 MB/s of writes on two cores (the S3 server takes its share of them), what it costs the writers, and
 // how many requests it takes. Latency is compared in pairs with `--bucket none`, in turns. Caller: bench.ts.
 
+import { spawn } from "node:child_process";
+import { availableParallelism } from "node:os";
 import type { ApiJob } from "#shared/api/past-api.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { runFio } from "../../tools/fio.ts";
 import { PastServer, succeed } from "../../tools/past-server.ts";
 import { usageOf } from "../../tools/varve-process.ts";
-import type { Pair } from "../results.ts";
+import type { Pair, RatioRow } from "../results.ts";
 import { difference, type Ground, pauseMs, requestsOf, round } from "./ground.ts";
 import { besideUploads, type Sent } from "./s3-upload.ts";
 
@@ -91,74 +93,84 @@ export async function measureSmallLatency(ground: Ground): Promise<void> {
   await measureLatency(ground, small);
 }
 
-type Place = "none" | "s3" | "beside" | "directory";
+const places = ["none", "s3", "beside", "busy", "directory"] as const;
+const backwards = ["directory", "s3", "beside", "busy", "none"] as const;
+type Place = (typeof places)[number];
 
-/** beside: without a bucket, while the AWS client puts to the S3 server what the archiver put in the run before. */
+/**
+ * s3: the server takes its share of the two processors and of the disk. beside: without a bucket, while the AWS client puts to that server
+ * what the archiver put in the run before. busy: without a bucket, while threads that get only what nobody else wants (SCHED_IDLE) leave no
+ * processor idle: what a wake-up costs on this machine when there is work for both, whosever it is.
+ */
 async function measureLatency(ground: Ground, load: Load): Promise<void> {
-  const pairs: Record<"s3" | "beside" | "directory", Pair[]> = { s3: [], beside: [], directory: [] };
+  const runs: Record<Place, number[]> = { none: [], s3: [], beside: [], busy: [], directory: [] };
   const cpu: string[] = [];
   for (let pair = 0; pair < ground.pairs; pair += 1) {
-    const forwards: readonly Place[] = ["none", "s3", "beside", "directory"];
-    const backwards: readonly Place[] = ["directory", "s3", "beside", "none"];
-    const p99: Record<Place, number> = {
-      none: Number.NaN,
-      s3: Number.NaN,
-      beside: Number.NaN,
-      directory: Number.NaN,
-    };
     let sent: Sent = { objects: 0, bytes: 0, seconds: 0 };
-    for (const place of pair % 2 === 0 ? forwards : backwards) {
+    for (const place of pair % 2 === 0 ? places : backwards) {
       const prefix = `latency-${load.id}-${pair}`;
-      const run =
-        place === "beside"
-          ? await besideUploads(ground.s3, `${prefix}-beside`, sent, () => runOnce(ground, load, "none"))
-          : await runOnce(
-              ground,
-              load,
-              { none: "none", s3: ground.s3.url(prefix), directory: "default" }[place],
-            );
+      const run = await {
+        none: () => runOnce(ground, load, "none"),
+        s3: () => runOnce(ground, load, ground.s3.url(prefix)),
+        beside: () => besideUploads(ground.s3, `${prefix}-beside`, sent, () => runOnce(ground, load, "none")),
+        busy: () => besideIdlers(() => runOnce(ground, load, "none")),
+        directory: () => runOnce(ground, load, "default"),
+      }[place]();
       if (place === "s3") sent = run.sent;
-      p99[place] = run.p99Ms;
+      runs[place].push(run.p99Ms);
       cpu.push(`${place} ${Math.round(run.cpuPercent)} %`);
     }
-    const pairOf = (varve: number, peer: number): Pair => ({
-      varve: round(varve),
-      peer: round(peer),
-      ratio: varve / peer,
-    });
-    pairs.s3.push(pairOf(p99.s3, p99.none));
-    pairs.beside.push(pairOf(p99.s3, p99.beside));
-    pairs.directory.push(pairOf(p99.directory, p99.none));
   }
-  announceLatency(ground, load, pairs, cpu);
+  announceLatency(ground, load, runs, cpu);
 }
 
 function announceLatency(
   ground: Ground,
   load: Load,
-  pairs: Record<"s3" | "beside" | "directory", Pair[]>,
+  runs: Readonly<Record<Place, readonly number[]>>,
   cpu: readonly string[],
 ): void {
-  const common = {
-    unit: "ms p99",
-    sense: "at most",
-    target: 1.5,
-    native: undefined,
-    against: "Varve, --bucket none",
-  } as const;
+  const announce = (id: string, where: string, ours: Place, theirs: Place, more: Partial<RatioRow> = {}) => {
+    ground.announceRatio({
+      id: `archive-p99-${load.id}/${id}`,
+      title: `${load.title}, bucket ${where}`,
+      unit: "ms p99",
+      sense: "at most",
+      target: 1.5,
+      native: undefined,
+      against: "Varve, --bucket none",
+      pairs: pairsOf(runs[ours], runs[theirs]),
+      ...more,
+    });
+  };
+  const onServer = "on the local S3 server";
   const note = `CPU of the server in percent of one core, in the order of the runs: ${cpu.join(", ")}`;
-  const id = `archive-p99-${load.id}`;
-  const s3Title = `${load.title}, bucket on the local S3 server`;
-  ground.announceRatio({ ...common, id: `${id}/s3`, title: s3Title, pairs: pairs.s3, note });
-  ground.announceRatio({
-    ...common,
-    id: `${id}/beside`,
-    title: s3Title,
-    against: "Varve, --bucket none, while the AWS client puts as many bytes to that server",
-    pairs: pairs.beside,
+  announce("s3", onServer, "s3", "none", { note });
+  const against = "Varve, --bucket none, while the AWS client puts as many bytes to that server";
+  announce("beside", onServer, "s3", "beside", { against });
+  const againstBusy = "Varve, --bucket none, while threads of idle priority leave no processor idle";
+  announce("busy", onServer, "s3", "busy", { against: againstBusy });
+  announce("directory", "in a directory of the same disk", "directory", "none");
+}
+
+function pairsOf(ours: readonly number[], theirs: readonly number[]): Pair[] {
+  return ours.map((p99Ms, pair) => {
+    const peer = theirs[pair] ?? Number.NaN;
+    return { varve: round(p99Ms), peer: round(peer), ratio: p99Ms / peer };
   });
-  const directoryTitle = `${load.title}, bucket in a directory of the same disk`;
-  ground.announceRatio({ ...common, id: `${id}/directory`, title: directoryTitle, pairs: pairs.directory });
+}
+
+async function besideIdlers<T>(measure: () => Promise<T>): Promise<T> {
+  // They end by themselves where nobody is left who would kill them.
+  const spin = "const end = performance.now() + 120_000; while (performance.now() < end);";
+  const idlers = Array.from({ length: availableParallelism() }, () =>
+    spawn("chrt", ["--idle", "0", process.execPath, "--eval", spin], { stdio: "ignore" }),
+  );
+  try {
+    return await measure();
+  } finally {
+    for (const idler of idlers) idler.kill("SIGKILL");
+  }
 }
 
 async function runOnce(ground: Ground, load: Load, url: string) {
