@@ -19,6 +19,7 @@ import type { PoolConfig, StorageConfig } from "#shared/shell/cluster-config.ts"
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
+import { nodeReadiness } from "./engine/node-readiness.ts";
 import { type OpenPool, ReplicaSet } from "./engine/replica-set.ts";
 import { RawReplicas } from "./layer.ts";
 
@@ -184,12 +185,16 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
   map.onChange(reconcile);
   await set.reconcile();
   return {
-    readiness: () => {
-      const failures = set.failures().map(({ error }) => error.message);
-      const away = cluster.missing();
-      const missing = [...(away === null ? [] : [away]), ...failures];
-      return { ready: missing.length === 0, missing, detail: { node: config.name, replicas: set.reports() } };
-    },
+    readiness: () =>
+      nodeReadiness({
+        node: config.name,
+        away: cluster.missing(),
+        replicas: set.reports(),
+        failures: set.failures().map(({ volumeId, error }) => ({
+          volume: catalog.get(volumeId)?.name ?? volumeId,
+          error,
+        })),
+      }),
     close: async () => {
       stopRenewals();
       // First: fills under way end with it.

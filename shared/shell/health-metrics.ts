@@ -9,7 +9,7 @@ const counters = new Set(["unprovenReads"]);
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
-export function healthMetrics({ ready, detail }: Readiness): string {
+export function healthMetrics({ ready, degraded, detail }: Readiness): string {
   const metrics = new Map<string, { readonly type: string; readonly lines: string[] }>();
   const add = (name: string, isCounter: boolean, labels: string, value: number): void => {
     const metric = metrics.get(name) ?? { type: isCounter ? "counter" : "gauge", lines: [] };
@@ -23,6 +23,7 @@ export function healthMetrics({ ready, detail }: Readiness): string {
     }
   };
   add("varve_ready", false, "", ready ? 1 : 0);
+  if (degraded !== undefined) add("varve_degraded", false, "", degraded.length);
   addAll("varve_", detail, false, "");
   for (const list of Object.values(detail).filter(Array.isArray)) {
     for (const one of list as unknown[]) {

@@ -16,6 +16,8 @@ export interface Readiness {
   readonly ready: boolean;
   /** What is missing, one line each; [] when ready. */
   readonly missing: readonly string[];
+  /** What stopped beside work that goes on, one line each. */
+  readonly degraded?: readonly string[];
   /** Figures of the process. */
   readonly detail: Readonly<Record<string, unknown>>;
 }
