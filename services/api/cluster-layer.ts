@@ -13,10 +13,12 @@ import { writerName } from "#shared/domain/entry.ts";
 import type { PlacementGround } from "#shared/domain/placement.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
+import type { DeletedVolumes } from "#shared/ports/rescue.ts";
 import type { WriteLog } from "#shared/ports/write-log.ts";
 import type { ApiConfig } from "#shared/shell/cluster-config.ts";
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { type ClusterPast as ClusterHistories, openClusterPast } from "#shared/shell/cluster-past.ts";
+import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
 import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-address.ts";
 import type { ApiSubject } from "./api-subject.ts";
@@ -26,6 +28,7 @@ import { ClusterClones, type ClusterClonesOptions } from "./engine/cluster-clone
 import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterRollback, type ClusterRollbackOptions } from "./engine/cluster-rollback.ts";
 import { ClusterTiering, type ClusterTieringOptions } from "./engine/cluster-tiering.ts";
+import { ClusterUndelete, type ClusterUndeleteOptions } from "./engine/cluster-undelete.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
 import { runSharedSchedules, scheduleLeasePrefix } from "./schedule-layer.ts";
@@ -34,7 +37,10 @@ import { runSharedSchedules, scheduleLeasePrefix } from "./schedule-layer.ts";
 export interface ClusterApiHome {
   readonly version: string;
   readonly jobs: ApiJobs;
-  readonly bucketOf: (store: ObjectStore) => Pick<ClusterBucketOptions, "requests" | "usage" | "check">;
+  readonly bucketOf: (
+    store: ObjectStore,
+    who: string,
+  ) => Pick<ClusterBucketOptions, "requests" | "usage" | "check"> & { readonly deleted: DeletedVolumes };
 }
 
 export interface ClusterApi {
@@ -95,7 +101,7 @@ export async function openClusterApi(
     new KeyTableLeases(scheduleLeases),
     config.name,
   );
-  const bucket = bucketOf(home, reading.store, { bus, clock, random });
+  const bucket = bucketOf(home, volumes, reading, withJobs, log);
   const tended = [async () => volumes.finishDeletions(), () => clones.tend(), () => rollbacks.tend()];
   const stops = [
     ...tended.map((tend) => repeat(clock, deletionsMs, tend, onNote)),
@@ -153,12 +159,20 @@ interface LogParts {
 }
 
 /** As the gateways set it: a rollback changes neither its room nor its copies. */
-async function openLog(volumeId: string, { config, clock, random, connection }: LogParts): Promise<WriteLog> {
-  const found = await new LogStream(connection, volumeId).view();
+async function openLog(volumeId: string, parts: LogParts): Promise<WriteLog> {
+  const found = await new LogStream(parts.connection, volumeId).view();
   if (found === null) throw missingStream(`varve-log-${volumeId}`, 0);
   const { num_replicas: replicas, max_bytes: logBytesMax } = found.settings;
+  return logWith(volumeId, parts, { replicas, logBytesMax });
+}
+
+function logWith(
+  volumeId: string,
+  { config, clock, random, connection }: LogParts,
+  size: { readonly replicas: number; readonly logBytesMax?: number },
+): WriteLog {
   const servers = { monitors: config.nats.monitors };
-  return new JetStreamWriteLog({ connection, clock, random, volumeId, replicas, logBytesMax, servers });
+  return new JetStreamWriteLog({ connection, clock, random, volumeId, servers, ...size });
 }
 
 /** Until it is stopped; what fails is told, and done again. */
@@ -239,11 +253,29 @@ async function connect(config: ApiConfig, onNote: (text: string) => void) {
 }
 
 function bucketOf(
-  { bucketOf: parts, jobs }: ClusterApiHome,
-  store: ObjectStore | null,
-  others: Pick<ClusterBucketOptions, "bus" | "clock" | "random">,
+  home: ClusterApiHome,
+  volumes: ClusterVolumes,
+  reading: Pick<ClusterHistories, "store" | "logOf" | "historyOf">,
+  parts: Pick<ClusterUndeleteOptions, "catalog" | "map" | "past" | "leases" | "clock"> &
+    Pick<ClusterBucketOptions, "bus" | "clock" | "random" | "jobs">,
+  log: LogParts,
 ): ClusterBucket | null {
-  return store === null ? null : new ClusterBucket({ ...parts(store), ...others, jobs });
+  const { store, logOf } = reading;
+  if (store === null) return null;
+  const who = `api ${log.config.name}`;
+  const { deleted: bucket, ...looks } = home.bucketOf(store, who);
+  const deleted = new ClusterUndelete({
+    ...parts,
+    bucket,
+    logOf,
+    writer: writerName(`undelete by ${who} pid ${process.pid}`),
+    lastMs: async (record) => (await reading.historyOf(record).range()).toMs,
+    ground: () => volumes.ground(),
+    replicasOf: (record) => volumes.replicasOf(record),
+    failpoint: failpointOf(process.env["VARVE_TEST_FAILPOINT"]),
+    newLog: (id) => logWith(id, log, { replicas: log.config.nats.replicas }),
+  });
+  return new ClusterBucket({ ...parts, ...looks, deleted });
 }
 
 interface Parts {

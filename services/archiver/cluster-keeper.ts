@@ -12,6 +12,7 @@ import type { Leases } from "#shared/ports/lease.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
+import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { CollectCalls } from "./engine/collect-calls.ts";
 import { CollectorTurn } from "./engine/collector-turn.ts";
 import { openKeeper } from "./keeper-layer.ts";
@@ -25,6 +26,7 @@ export interface ClusterKeeperSetup {
   readonly random: Random;
   readonly leases: Pick<Leases, "take">;
   readonly bus: MessageBus;
+  readonly catalog: Pick<VolumeCatalog, "fetch">;
   readonly archiver: Archiver;
   readonly histories: HistoryHome;
   readonly kept: () => readonly KeptVolume[];
@@ -54,6 +56,8 @@ export function openClusterKeeper(setup: ClusterKeeperSetup): ClusterKeeper {
     bringBack: async () => {
       throw inApi();
     },
+    // By the catalogue as its leader has it: a volume that is being undeleted is in it before the bucket is touched.
+    isKnown: async (volumeId) => (await setup.catalog.fetch(volumeId)) !== null,
     bucketBytesMax: null,
     ...(graceMs === null ? {} : { grace: { supersededManifestMs: graceMs, unnamedObjectMs: graceMs } }),
   });

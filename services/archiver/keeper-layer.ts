@@ -12,6 +12,7 @@ import { type CheckOptions, checkBucket } from "./engine/bucket-check.ts";
 import { BucketKeeper, type KeeperParts } from "./engine/bucket-keeper.ts";
 import { BucketReader } from "./engine/bucket-reader.ts";
 import { bucketUsage } from "./engine/bucket-usage.ts";
+import { BucketDeletedVolumes } from "./engine/deleted-volumes.ts";
 import { exactBaseBuilder } from "./engine/exact-base.ts";
 import { type FoundVolumes, Rescuer } from "./engine/rescuer.ts";
 import type { Archiver } from "./layer.ts";
@@ -28,6 +29,7 @@ export interface KeeperSetup
     | "startJob"
     | "bringBack"
     | "settling"
+    | "isKnown"
     | "allocateSlab"
     | "onNote"
     | "grace"
@@ -71,6 +73,14 @@ export async function checkStore(store: ObjectStore, options: CheckOptions): Pro
 
 export async function usageOfStore(store: ObjectStore): Promise<BucketUsageReport> {
   return await bucketUsage(new BucketReader(store), pricesOf(store), [], null);
+}
+
+/** For a cluster's api. `who`: the process, for people. */
+export function deletedOfStore(
+  store: ObjectStore,
+  parts: { readonly clock: Clock; readonly random: Random; readonly who: string },
+): BucketDeletedVolumes {
+  return new BucketDeletedVolumes({ ...parts, store, conditionalPut: probed(store) });
 }
 
 /** For rescues: finds volumes and takes their lines. */

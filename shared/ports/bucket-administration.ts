@@ -2,7 +2,10 @@
  * What people ask of the bucket as a whole: is all there, what does it cost, what may go, which deleted volumes can come
  * back. The archiver's bucket keeper implements it (services/archiver); HTTP API and CLI call it. See docs/specs/retention.md.
  */
+import type { DeletedVolume } from "#shared/domain/deleted-volume.ts";
 import type { JobView } from "./past-administration.ts";
+
+export type { DeletedVolume } from "#shared/domain/deleted-volume.ts";
 
 /** One thing that is wrong, or worth telling. */
 export interface BucketFinding {
@@ -99,17 +102,6 @@ export interface CollectReport {
   /** Keys that would go, with dryRun: at most limits.bucketFindingsMax. */
   readonly keys: readonly string[];
   readonly findings: readonly BucketFinding[];
-}
-
-/** A volume of the bucket that is deleted and can come back. */
-export interface DeletedVolume {
-  readonly volumeId: string;
-  readonly name: string;
-  readonly sizeBytes: number;
-  readonly deletedAtMs: number;
-  readonly archivedLsn: number;
-  /** Retention time left before it goes, or null where no collector has seen it yet. */
-  readonly goesInMs: number | null;
 }
 
 export interface ScrubOptions {

@@ -36,5 +36,16 @@ export const moveSteps = [
 ] as const;
 export type MoveStep = (typeof moveSteps)[number];
 
+/** What the api did of an undelete in a cluster, in order (docs/specs/cluster.md#undelete). */
+export const undeleteSteps = [
+  "undelete-record",
+  "undelete-line",
+  "undelete-taken",
+  "undelete-log",
+  "undelete-placed",
+  "undelete-active",
+] as const;
+export type UndeleteStep = (typeof undeleteSteps)[number];
+
 export type Failpoint = (name: FailpointName) => void;
 export type TakeoverFailpoint = (step: TakeoverStep) => void;

@@ -3,11 +3,11 @@
  * Nth time; name:N:stop pauses it there with SIGSTOP instead. Read once at start; layers pass the function to their engines. Only
  * tests set it.
  */
-import type { FailpointName, MoveStep, TakeoverStep } from "#shared/ports/failpoint.ts";
+import type { FailpointName, MoveStep, TakeoverStep, UndeleteStep } from "#shared/ports/failpoint.ts";
 
 export function failpointOf(
   setting: string | undefined,
-): (name: FailpointName | TakeoverStep | MoveStep) => void {
+): (name: FailpointName | TakeoverStep | MoveStep | UndeleteStep) => void {
   if (setting === undefined || setting === "") return () => undefined;
   const [wanted, count, how] = setting.split(":");
   let left = Number(count ?? 1);

@@ -6,7 +6,7 @@ import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follower.ts";
 import type { ArchiveRecord } from "#shared/domain/cluster.ts";
 import type { LogEnd } from "#shared/ports/log-follower.ts";
-import { openCluster } from "#shared/shell/cluster-connection.ts";
+import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { type ClusterProcess, Lab, sleep } from "../tools/cluster-process.ts";
 import { freePort } from "../tools/free-port.ts";
 import { NatsServers } from "../tools/nats-server.ts";
@@ -67,14 +67,28 @@ export class PastLab {
   }
 
   async logEnd(volumeId: string): Promise<LogEnd | null> {
+    const servers = { monitors: this.servers.monitors };
+    const clock = new SystemClock();
+    return await this.#looked(clock, async ({ connection }) => {
+      const parts = { connection, clock, random: new SystemRandom(), volumeId, replicas: 1 };
+      return await new JetStreamLogFollower({ ...parts, servers }).end();
+    });
+  }
+
+  /** The catalogue has nothing of it any more: only the bucket has. */
+  async isGone(volumeId: string): Promise<boolean> {
+    return await this.#looked(
+      new SystemClock(),
+      async ({ catalog }) => (await catalog.fetch(volumeId)) === null,
+    );
+  }
+
+  async #looked<T>(clock: SystemClock, look: (cluster: ClusterConnection) => Promise<T>): Promise<T> {
     const { addresses, monitors } = this.servers;
     const nats = { servers: addresses, monitors, replicas: 1 };
-    const clock = new SystemClock();
     const cluster = await openCluster(nats, "test", clock, () => undefined);
     try {
-      const { connection } = cluster;
-      const parts = { connection, clock, random: new SystemRandom(), volumeId, replicas: 1 };
-      return await new JetStreamLogFollower({ ...parts, servers: { monitors } }).end();
+      return await look(cluster);
     } finally {
       await cluster.close();
     }

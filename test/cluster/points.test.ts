@@ -14,12 +14,13 @@ import { type ArchiverPlace, MiB, PastLab, readWhole, until } from "./past-lab.t
 const sizeBytes = 16 * MiB;
 let past: PastLab;
 let api: readonly string[] = [];
+let front: ClusterProcess;
 
 beforeEach(async () => {
   past = await PastLab.start();
   const http = `127.0.0.1:${await freePort()}`;
   api = ["--api", `http://${http}`, "--json"];
-  await past.lab.start("api", "front", { http, health: "off", bucket: past.bucketUrl });
+  front = await past.lab.start("api", "front", { http, health: "off", bucket: past.bucketUrl });
 });
 
 afterEach(async () => {
@@ -109,6 +110,66 @@ async function tiered(
   expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
   await third.stop();
   expect(readFileSync(past.lab.imageOf("shelf", "disk0")).equals(disk)).toBe(true);
+}
+
+/**
+ * Deleted with writes that no archiver has seen: it is taken back as it is. Then deleted until the bucket alone has it, and brought back by an
+ * api that is killed twice on the way: with all of its bytes, at once, and with its past.
+ */
+async function deletedAndBack(
+  { gate, archiver, client }: { gate: GatewayPlace; archiver: ArchiverPlace; client: NbdClient },
+  id: string,
+  { disk, atKept }: { readonly disk: Buffer; readonly atKept: Buffer },
+): Promise<void> {
+  const bucket = past.bucketUrl;
+  const http = api[1]?.replace("http://", "") ?? "";
+  await archiver.process.kill();
+  for (const at of [0, 5 * MiB, 16 * MiB - 512]) {
+    await client.write(at, Buffer.alloc(512, 130));
+    disk.fill(130, at, at + 512);
+  }
+  await client.disconnect();
+  await gate.process.stop();
+  await json("volume", "delete", "disk0");
+  expect(await json("volume", "list")).toMatchObject([{ name: "disk0", condition: "deleting" }]);
+  const taken = await varve(["volume", "create", "disk0", "--size", "1M", ...api]);
+  expect([taken.code, taken.stderr]).toEqual([
+    75,
+    expect.stringContaining("volume disk0 was deleted; its log"),
+  ]);
+  expect(await json("volume", "undelete", "disk0")).toMatchObject({ name: "disk0", volumeId: id });
+  const again = await past.lab.gateway("gate-2", { bucket });
+  const first = await attach(again.port);
+  expect((await readWhole(first, sizeBytes)).equals(disk)).toBe(true);
+  await first.write(2 * MiB, Buffer.alloc(512, 131));
+  disk.fill(131, 2 * MiB, 2 * MiB + 512);
+  await first.disconnect();
+  await again.process.stop();
+  await past.archiver("third");
+  await json("volume", "delete", "disk0");
+  await expect.poll(async () => past.isGone(id), { timeout: 30_000, interval: 300 }).toBe(true);
+  expect(await past.logEnd(id)).toBe(null);
+  expect(await json("volume", "list", "--deleted")).toMatchObject([{ name: "disk0", volumeId: id }]);
+  for (const step of ["undelete-line", "undelete-log"]) {
+    await front.stop();
+    const settings = { http, health: "off", bucket };
+    front = await past.lab.start("api", `front-${step}`, settings, { VARVE_TEST_FAILPOINT: step });
+    expect((await varve(["volume", "undelete", "disk0", ...api])).code).not.toBe(0);
+    expect(await front.exited).toMatchObject({ signal: "SIGKILL" });
+  }
+  front = await past.lab.start("api", "front-again", { http, health: "off", bucket });
+  expect(await json("volume", "list", "--deleted")).toMatchObject([{ name: "disk0", volumeId: id }]);
+  expect(await json("volume", "undelete", "disk0")).toMatchObject({ name: "disk0", lineNumber: 2 });
+  const last = await past.lab.gateway("gate-3", { bucket });
+  const back = await attach(last.port);
+  expect((await readWhole(back, sizeBytes)).equals(disk)).toBe(true);
+  expect((await diskAt(last, "kept")).equals(atKept)).toBe(true);
+  await back.write(0, Buffer.alloc(512, 132));
+  disk.fill(132, 0, 512);
+  expect((await readWhole(back, sizeBytes)).equals(disk)).toBe(true);
+  await expect.poll(async () => json("volume", "list", "--deleted"), { timeout: 15_000 }).toEqual([]);
+  expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
+  await back.disconnect();
 }
 
 interface Ground {
@@ -263,5 +324,23 @@ describe("the past of a cluster's volume", () => {
     expect([refused.code, refused.stderr.includes("NotInCluster")]).toEqual([2, true]);
     await tiered(shelf, second, client, model);
     await client.disconnect();
+  }, 240_000);
+
+  test("comes back after a deletion: as it is before the bucket has all of it, and from the bucket alone, its api killed on the way", async () => {
+    const bucket = past.bucketUrl;
+    await past.lab.storage("shelf", { bucket });
+    await expect.poll(async () => json("node", "list"), { timeout: 15_000 }).toHaveLength(1);
+    await json("volume", "create", "disk0", "--size", "16M");
+    const id = ((await json("volume", "show", "disk0")) as { readonly id: string }).id;
+    const archiver = await past.archiver("first");
+    const gate = await past.lab.gateway("gate-1", { bucket });
+    const client = await attach(gate.port);
+    const disk = Buffer.alloc(sizeBytes);
+    for (let at = 0; at < sizeBytes; at += 4 * MiB) {
+      await client.write(at, Buffer.alloc(3 * MiB, 1 + at / MiB));
+      disk.fill(1 + at / MiB, at, at + 3 * MiB);
+    }
+    await json("snapshot", "create", "disk0", "kept");
+    await deletedAndBack({ gate, archiver, client }, id, { disk, atKept: Buffer.from(disk) });
   }, 240_000);
 });

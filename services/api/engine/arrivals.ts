@@ -19,6 +19,7 @@ import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
+import { refuseSettling } from "./cluster-errors.ts";
 
 export interface ArrivalsOptions {
   readonly catalog: VolumeCatalog;
@@ -43,6 +44,7 @@ export class Arrivals implements ArrivalAdministration {
     const { catalog, map, past, archived } = this.#options;
     const { name, sizeBytes, replicas } = volume;
     checkVolumeName(name);
+    refuseSettling(catalog, name);
     checkVolumeSize(sizeBytes);
     const found = catalog.find(name);
     if (found !== null) requireSame(found, volume);
@@ -160,7 +162,7 @@ export function stillUnfinished({ name, move }: VolumeRecord): VarveError {
   const fields = { name };
   if (move === undefined) {
     return new VarveError("VolumeUnfinishedError", "Retry", `volume ${name} is being created`, {
-      hint: `Where nobody creates it any more: varve volume delete ${name}, then create it again.`,
+      hint: `Where nobody creates it any more: varve volume delete ${name}, then create it, or undelete it, again.`,
       fields,
     });
   }

@@ -44,6 +44,7 @@ export function requireNotNeeded(
 
 /** What a clone waits for before its parent may go, as a person is told; null: nothing. */
 function stillReads(record: VolumeRecord, { past, replicasOf }: CloneGround): string | null {
+  if (record.state === "settling") return "was deleted, and may come back as it is until the bucket holds it";
   if (record.state !== "active") return "is not made yet";
   const missing = replicasOf(record).map((view) => missingExtents(view, record.sizeBytes));
   const most = Math.max(0, ...missing);

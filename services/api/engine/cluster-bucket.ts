@@ -19,6 +19,7 @@ import type {
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { JobHandle, JobKind, JobView } from "#shared/ports/past-administration.ts";
+import type { ClusterUndelete } from "./cluster-undelete.ts";
 
 export type ApiJob = Omit<JobHandle, "stopped">;
 
@@ -35,6 +36,7 @@ export interface ClusterBucketOptions {
   readonly jobs: ApiJobs;
   /** Requests to the store since the start. */
   readonly requests: () => Readonly<Record<string, number>>;
+  readonly deleted: Pick<ClusterUndelete, "list" | "undelete">;
   readonly usage: () => Promise<BucketUsageReport>;
   readonly check: (
     quick: boolean,
@@ -98,13 +100,13 @@ export class ClusterBucket implements BucketAdministration {
     );
   };
 
-  deletedVolumes = async (): Promise<readonly DeletedVolume[]> => {
-    throw notYet("deleted volumes can't be listed", rescueHint);
-  };
+  async deletedVolumes(): Promise<readonly DeletedVolume[]> {
+    return await this.#options.deleted.list();
+  }
 
-  undelete = async (name: string): Promise<RescuedVolume> => {
-    throw notYet(`volume ${name} can't be undeleted`, rescueHint);
-  };
+  async undelete(name: string, as?: string): Promise<RescuedVolume> {
+    return await this.#options.deleted.undelete(name, as);
+  }
 
   /** The run goes on while nobody asks; another archiver that took over meanwhile begins one under the same name. */
   async #collected(options: CollectOptions): Promise<CollectReport> {
@@ -163,8 +165,6 @@ function reportIn(data: Uint8Array): CollectReport | null {
     throw new VarveError("CollectAnswerError", "Retry", `a ${message.type} came`);
   return message.isDone ? (JSON.parse(payload.toString("utf8")) as CollectReport) : null;
 }
-
-const rescueHint = "varve rescue --dry-run lists what the bucket has; varve rescue brings it to one machine.";
 
 function noCollector(cause: unknown): VarveError {
   return new VarveError("NoCollectorError", "Retry", "no archiver collects this bucket now", {

@@ -30,7 +30,7 @@ import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { madeOf, replicaCount } from "./arrivals.ts";
 import type { ApiJobs } from "./cluster-bucket.ts";
-import { noHistory, writeOnly } from "./cluster-errors.ts";
+import { noHistory, refuseSettling, writeOnly } from "./cluster-errors.ts";
 import { untilKept } from "./kept-point.ts";
 import { neverOpened } from "./rollback-errors.ts";
 import { followUntilWhole } from "./whole-job.ts";
@@ -134,6 +134,7 @@ export class ClusterClones {
   async #judge(wanted: NewFromPoint) {
     const { images, map, require, historyOf } = this.#options;
     checkVolumeName(wanted.name);
+    refuseSettling(this.#options.catalog, wanted.name);
     if (wanted.sizeBytes !== null) checkVolumeSize(wanted.sizeBytes);
     if (wanted.durability === "flush") throw writeOnly(wanted.name);
     if (images === null) throw noHistory(wanted.name);

@@ -1,7 +1,9 @@
 /*
  * What a cluster refuses of a new or changed volume, said alike by cluster-volumes.ts, cluster-past.ts and cluster-clones.ts.
  */
+import type { LeaseRecord } from "#shared/domain/cluster.ts";
 import { VarveError } from "#shared/domain/errors.ts";
+import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 
 export function writeOnly(name: string): VarveError {
   return new VarveError(
@@ -25,6 +27,31 @@ export function noHistory(name: string): VarveError {
       fields: { name },
     },
   );
+}
+
+export function stillServed(name: string, { holder, address }: LeaseRecord): VarveError {
+  return new VarveError("VolumeAttachedError", "Retry", `volume ${name} is served by gateway ${holder}`, {
+    hint: `Disconnect its clients at ${address}; the gateway lets it go 30 s later. Nothing was changed.`,
+    fields: { name, holder },
+  });
+}
+
+/** For whoever wants the volume of that name, or the name. */
+export function volumeSettling(name: string): VarveError {
+  return new VarveError(
+    "VolumeSettlingError",
+    "Retry",
+    `volume ${name} was deleted; its log and its files stay until the bucket holds all of it`,
+    {
+      hint: `Its archiver sees to that, some minutes after it is archived; then the name is free. To have it back: varve volume undelete ${name}.`,
+      fields: { name },
+    },
+  );
+}
+
+/** Before its name is given to another one. */
+export function refuseSettling(catalog: Pick<VolumeCatalog, "find">, name: string): void {
+  if (catalog.find(name)?.state === "settling") throw volumeSettling(name);
 }
 
 export function notYet(name: string, what: string): VarveError {

@@ -27,10 +27,11 @@ import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeView } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
-import type { LogWriter, WriteLog } from "#shared/ports/write-log.ts";
+import type { WriteLog } from "#shared/ports/write-log.ts";
 import type { ApiJobs } from "./cluster-bucket.ts";
 import { noHistory } from "./cluster-errors.ts";
 import { untilKept } from "./kept-point.ts";
+import { openLeased } from "./leased-log.ts";
 import { requireReader } from "./point-readers.ts";
 import { neverOpened, rollbackUnknown, stillHeld, toldByHolder, volumeGone } from "./rollback-errors.ts";
 import { followUntilWhole } from "./whole-job.ts";
@@ -64,7 +65,6 @@ const yieldMs = 10_000;
 const appendMs = 30_000;
 /** Clients that come back between two looks. */
 const attemptsMax = 5;
-const epochRaisesMax = 8;
 /** Replicas say another size than the catalogue for so long: it is theirs. */
 const sizeMs = 10_000;
 
@@ -189,7 +189,7 @@ export class ClusterRollback {
     if (end === null) throw neverOpened(name);
     const log = await openLog(id);
     try {
-      const writer = await this.#writer(log, lease, end.lastLsn);
+      const writer = await openLeased(log, lease, { writer: this.#options.writer, knownLsn: end.lastLsn });
       const draft = new BatchDraft(allocateSlab(limits.batchHeaderBytesMax + limits.blockBytes));
       // Also where it is the same: what the catalogue says of the present one may be a crash behind.
       draft.addValue(entryKind.resize, sizeBytes);
@@ -202,24 +202,6 @@ export class ClusterRollback {
       return draft.lastLsn;
     } finally {
       await log.close().catch(() => undefined); // what it holds is durable, or said to be unknown
-    }
-  }
-
-  /** The log may know greater epochs than the lease, where its table was lost. */
-  async #writer(log: WriteLog, lease: Lease, knownLsn: number): Promise<LogWriter> {
-    const listener = { stored: () => undefined, durable: () => undefined, halted: () => undefined };
-    const { writer } = this.#options;
-    for (let raises = 0; ; raises += 1) {
-      try {
-        const { epoch } = lease;
-        const renewEpoch = async (above: number): Promise<number | null> => lease.raiseEpoch(above);
-        return await log.open({ writer, durability: "write", listener, knownLsn, epoch, renewEpoch });
-      } catch (cause) {
-        const error = toVarveError(cause, "open the log");
-        const newer = error.kind === "Fenced" ? error.fields["epoch"] : undefined;
-        if (typeof newer !== "number" || raises >= epochRaisesMax) throw error;
-        if ((await lease.raiseEpoch(newer)) === null) throw error;
-      }
     }
   }
 }

@@ -2,11 +2,11 @@
  * The volumes, nodes and leases of a cluster, as its api process shows and changes them: placements are chosen here, images are made by
  * the nodes, logs by the gateways. The HTTP routes call it through its ports. See docs/specs/cluster.md.
  *
- *   create: creating ─placed─► active        delete: deleting ─nodes remove files and places, the archiver buries it─► log and record removed
+ *   create: creating ─placed─► active        delete: cluster-deletion.ts
  */
 import type { LeaseRecord, PoolOrder } from "#shared/domain/cluster.ts";
 import { replicaStateSubject, volumeHolderSubject } from "#shared/domain/cluster-subjects.ts";
-import { toVarveError, VarveError } from "#shared/domain/errors.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { placeReplicas } from "#shared/domain/placement.ts";
@@ -28,7 +28,7 @@ import type {
   ReplicaView,
 } from "#shared/ports/cluster-administration.ts";
 import type { ClusterMap } from "#shared/ports/cluster-map.ts";
-import type { Lease, Leases } from "#shared/ports/lease.ts";
+import type { Leases } from "#shared/ports/lease.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type {
@@ -39,8 +39,15 @@ import type {
 } from "#shared/ports/volume-administration.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { madeOf, replicaCount, stillUnfinished } from "./arrivals.ts";
-import { requireNotNeeded } from "./clone-rules.ts";
-import { noHistory, notYet, writeOnly } from "./cluster-errors.ts";
+import { ClusterDeletion } from "./cluster-deletion.ts";
+import {
+  noHistory,
+  notYet,
+  refuseSettling,
+  stillServed,
+  volumeSettling,
+  writeOnly,
+} from "./cluster-errors.ts";
 import { clusterPastView } from "./cluster-past-view.ts";
 import { requireNode, requirePools } from "./node-rules.ts";
 
@@ -58,18 +65,20 @@ export interface ClusterVolumesOptions {
   readonly removeLog: (volumeId: string) => Promise<void>;
 }
 
-const leaseHeldTag = "LeaseHeldError";
-/** A deletion waits so long for its nodes; those that are away go on with it when they are back. */
-const deletedMs = 10_000;
-const lookMs = 100;
 const resizedMs = 30_000;
 
 export class ClusterVolumes implements VolumeAdministration, ClusterAdministration {
   readonly #options: ClusterVolumesOptions;
+  readonly #deletion: ClusterDeletion;
   readonly #reports = new Map<string, { readonly report: ReplicaReport; readonly atMs: number }>();
 
   constructor(options: ClusterVolumesOptions) {
     this.#options = options;
+    this.#deletion = new ClusterDeletion({
+      ...options,
+      replicasOf: (record) => this.replicasOf(record),
+      serving: (id) => this.#serving(id),
+    });
     options.bus.subscribe(replicaStateSubject("*", "*"), (data, subject) => {
       const decoded = decodeMessage(data);
       if (isBadMessage(decoded) || decoded.message.type !== "state") return;
@@ -89,12 +98,14 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   }
 
   show(name: string): VolumeView {
-    return this.#view(this.#unfinished(name) ?? this.require(name));
+    const found = this.#options.catalog.find(name);
+    return this.#view(found?.state === "settling" ? found : (this.#unfinished(name) ?? this.require(name)));
   }
 
   async create(volume: NewVolume): Promise<VolumeView> {
     const { catalog, map, clock, random, past, archived } = this.#options;
     checkVolumeName(volume.name);
+    refuseSettling(catalog, volume.name);
     checkVolumeSize(volume.sizeBytes);
     if (volume.durability !== "write") throw writeOnly(volume.name);
     const replicas = volume.replicas ?? 1;
@@ -120,52 +131,23 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
       await catalog.change(record.id, (present) => madeOf(present, "active"));
     } catch (cause) {
       // Nobody was told that it exists. Where even this fails, or the process ends here, delete() takes it away.
-      await this.#forget(record.id).catch(() => undefined);
+      await this.#deletion.forget(record.id).catch(() => undefined);
       throw cause;
     }
     return this.show(record.name);
   }
 
+  /** Also of one whose making nobody ended. */
   async delete(name: string): Promise<void> {
-    const record = this.#unfinished(name) ?? this.require(name);
-    const { clock, catalog, past } = this.#options;
-    const replicasOf = (one: VolumeRecord): readonly ReplicaView[] => this.replicasOf(one);
-    const lease = await this.#takenFromGateways(record);
-    try {
-      await catalog.change(record.id, ({ move: _move, ...one }) => {
-        // By the catalogue as it is then: a clone that is made meanwhile finds its parent gone, or is found.
-        requireNotNeeded(record, catalog.list(), { past, replicasOf });
-        return { ...one, state: "deleting" };
-      });
-    } finally {
-      await lease.release();
-    }
-    const endMs = clock.monotonicMs() + deletedMs;
-    while (!(await this.#finishDeletion(record.id)) && clock.monotonicMs() < endMs) {
-      await new Promise<void>((resolve) => {
-        clock.after(lookMs, resolve);
-      });
-    }
-  }
-
-  /**
-   * No gateway takes the volume while this is held; one that takes it afterwards looks at the record that was stored meanwhile
-   * (cluster-volume.ts). A gateway that died holds it until its lease has run out.
-   */
-  async #takenFromGateways({ id, name }: VolumeRecord): Promise<Lease> {
-    const { leases } = this.#options;
-    return await leases.take(`volume.${id}`, { holder: "deletion", address: "" }).catch((cause: unknown) => {
-      const holder = this.#serving(id);
-      if (holder === null || toVarveError(cause, "delete")._tag !== leaseHeldTag) throw cause;
-      throw stillServed(name, holder);
-    });
+    const found = this.#options.catalog.find(name);
+    await this.#deletion.delete(
+      found?.state === "settling" ? found : (this.#unfinished(name) ?? this.require(name)),
+    );
   }
 
   /** Ends deletions whose nodes are done. Called now and then. */
   async finishDeletions(): Promise<void> {
-    for (const { id, state } of this.#options.catalog.list()) {
-      if (state === "deleting") await this.#finishDeletion(id);
-    }
+    await this.#deletion.finishAll();
   }
 
   /** The gateway that serves it appends the entry. A volume of a cluster only grows. */
@@ -264,23 +246,6 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     return attachmentOf(name, lease);
   }
 
-  /** True when nothing of it is left. */
-  async #finishDeletion(id: string): Promise<boolean> {
-    const placement = this.#options.map.placementOf(id);
-    if (placement !== null && placement.replicas.length > 0) return false;
-    // Its archiver says in the bucket that it is gone, and needs the log for the rest of its past.
-    if (this.#options.past.historyOf(id) !== null) return false;
-    await this.#options.removeLog(id);
-    await this.#forget(id);
-    return true;
-  }
-
-  async #forget(id: string): Promise<void> {
-    await this.#options.past.forget(id);
-    await this.#options.map.changePlacement(id, () => null);
-    await this.#options.catalog.remove(id);
-  }
-
   /** Where replicas may be placed now. */
   ground(): Parameters<typeof placeReplicas>[1] {
     const { map, catalog } = this.#options;
@@ -316,6 +281,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     if (record !== null && record.state === "active") return record;
     const begun = this.#unfinished(name);
     if (begun !== null) throw stillUnfinished(begun);
+    if (record?.state === "settling") throw volumeSettling(name);
     const names = this.list().map((view) => view.name);
     throw new VarveError(
       "UnknownVolumeError",
@@ -336,19 +302,20 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
 
   #view(record: VolumeRecord): VolumeView {
     const isReady = record.state === "active";
+    const isGoing = record.state === "settling";
     const lease = this.#serving(record.id);
     const placement = this.#options.map.placementOf(record.id);
     const places = (placement?.replicas ?? []).map(({ node, pool }) => `${node}:${pool}`);
     return {
       id: record.id,
       name: record.name,
-      description: lease === null ? "not in use" : `served by gateway ${lease.holder}`,
+      description: isGoing ? "deleted" : lease === null ? "not in use" : `served by gateway ${lease.holder}`,
       sizeBytes: record.sizeBytes,
       durability: record.durability,
       reads: record.reads ?? "available",
       orders: record.orders ?? noOrders,
       createdAtMs: record.createdAtMs,
-      condition: !isReady ? "busy" : lease === null ? "closed" : "serving",
+      condition: isGoing ? "deleting" : !isReady ? "busy" : lease === null ? "closed" : "serving",
       failure: null,
       attachedClients: 0,
       imagePath: places.join(", "),
@@ -372,13 +339,6 @@ function servedByNobody(name: string): VarveError {
   return new VarveError("ResizeWantsHolder", "Retry", `no gateway serves volume ${name} now`, {
     hint: "Connect a client to it, then resize: the gateway that serves it writes the new size. Nothing was changed.",
     fields: { name },
-  });
-}
-
-function stillServed(name: string, { holder, address }: LeaseRecord): VarveError {
-  return new VarveError("VolumeAttachedError", "Retry", `volume ${name} is served by gateway ${holder}`, {
-    hint: `Disconnect its clients at ${address}; the gateway lets it go 30 s later. Nothing was changed.`,
-    fields: { name, holder },
   });
 }
 

@@ -120,15 +120,32 @@ export class ArchivedVolume {
       });
   }
 
-  /** Everything that is in the log now is in the bucket, and the bucket says that the volume is deleted. */
-  async bury(): Promise<void> {
+  /**
+   * Everything that is in the log now is in the bucket, and the bucket says that the volume is deleted. Resolves with whether it holds
+   * both: from then on nothing else needs to have them.
+   */
+  async bury(): Promise<boolean> {
     const tenure = this.#tenure;
     if (tenure?.archive === null || tenure === null) throw notOpen(this.record.name);
+    const { archive } = tenure;
     const end = await this.#log.end();
     if (end !== null && end.lastLsn > tenure.log.state().durableLsn) throw notOpen(this.record.name);
-    await tenure.archive.archive(tenure.log.state().durableLsn);
-    this.#deletedAtMs ??= this.#setting.clock.wallTimeMs();
-    await tenure.archive.factsChanged();
+    const { durableLsn } = tenure.log.state();
+    const told = archive.manifest();
+    if (told === null || told.deletedAtMs === null || told.archivedLsn < durableLsn) {
+      await archive.archive(durableLsn);
+      this.#deletedAtMs ??= told?.deletedAtMs ?? this.#setting.clock.wallTimeMs();
+      this.#facts = JSON.stringify(this.#presentFacts());
+      await archive.factsChanged();
+    }
+    return archive.heldInMs() === 0;
+  }
+
+  /** It lives, after all or again: manifests say no more that it is deleted. */
+  lives(): void {
+    if (this.#deletedAtMs === null) return;
+    this.#deletedAtMs = null;
+    this.factsChanged();
   }
 
   /** Archives the rest where the bucket answers, then lets the volume go. Never rejects. */
@@ -199,6 +216,7 @@ export class ArchivedVolume {
         abandoned: isOver,
       });
       tenure.archive = await opening;
+      this.#tellWhetherDeleted(tenure.archive);
       this.#archivePins(tenure.archive);
       // One that stopped by itself is opened again under a new epoch, after a while.
       while (!isOver() && tenure.archive.status().state !== "stopped") {
@@ -258,6 +276,16 @@ export class ArchivedVolume {
       image.close();
       throw cause;
     }
+  }
+
+  /** Another archiver, or nobody, told the bucket of a deletion or of an undelete: a new manifest says what is so. */
+  #tellWhetherDeleted(archive: VolumeArchive): void {
+    const deletedAtMs = archive.manifest()?.deletedAtMs ?? null;
+    const { id } = this.record;
+    const lives = this.#setting.catalog.list().some((one) => one.id === id && one.state === "active");
+    this.#deletedAtMs = lives ? null : deletedAtMs;
+    this.#facts = JSON.stringify(this.#presentFacts());
+    if (lives && deletedAtMs !== null) archive.factsChanged().catch(() => undefined); // as factsChanged()
   }
 
   /** Without an error the rest is archived first; after one somebody else may do it, and this one touches nothing more. */

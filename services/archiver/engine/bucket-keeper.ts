@@ -4,6 +4,7 @@
  * of each kind, so that nobody starts ten checks by ten clicks.
  */
 import type { BucketPrices } from "#shared/domain/bucket-prices.ts";
+import { deletedView, isNameTaken, nameTaken, oneDeleted } from "#shared/domain/deleted-volume.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
@@ -25,7 +26,7 @@ import type { JobHandle, JobView } from "#shared/ports/past-administration.ts";
 import type { RescuePlan } from "#shared/ports/rescue.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { checkBucket } from "./bucket-check.ts";
-import { BucketReader, type PresentManifest } from "./bucket-reader.ts";
+import { BucketReader } from "./bucket-reader.ts";
 import { bucketUsage } from "./bucket-usage.ts";
 import { Collector, type CollectorGrace, type RunOptions } from "./collector.ts";
 import { CollectorLease } from "./collector-lease.ts";
@@ -57,6 +58,8 @@ export interface KeeperParts {
     has(volumeId: string): boolean;
     takeBack(name: string, as: string | undefined): Promise<RescuedVolume | null>;
   };
+  /** Of a cluster: its catalogue has a record of the volume, whatever state that is in. Rejects where nobody can say. */
+  isKnown?(volumeId: string): Promise<boolean>;
   onNote(text: string): void;
   failpoint?(): void;
   /** The keeper closes: long work of its parts ends soon. */
@@ -109,7 +112,7 @@ export class BucketKeeper implements BucketAdministration {
       }),
       uploadsInFlight: () => parts.uploadsInFlight(),
       pointsInUse: (volumeId) => parts.pointsInUse(volumeId),
-      isComingBack: (volumeId) => this.isComingBack(volumeId),
+      isComingBack: async (volumeId) => this.isComingBack(volumeId),
       onNote: (text) => parts.onNote(text),
       bucketBytesMax: parts.bucketBytesMax,
       failpoint: () => parts.failpoint?.(),
@@ -207,40 +210,34 @@ export class BucketKeeper implements BucketAdministration {
   async deletedVolumes(): Promise<readonly DeletedVolume[]> {
     const { deleted } = await this.rescuer.find();
     const left = await this.collector.deletedSince();
-    return deleted.map(({ manifest }) => ({
-      volumeId: manifest.volumeId,
-      name: manifest.name,
-      sizeBytes: manifest.sizeBytes,
-      deletedAtMs: manifest.deletedAtMs ?? 0,
-      archivedLsn: manifest.archivedLsn,
-      goesInMs: left.get(manifest.volumeId) ?? null,
-    }));
+    return deleted.map(({ manifest }) => deletedView(manifest, left));
   }
 
   async undelete(name: string, as?: string): Promise<RescuedVolume> {
     const back = (await this.parts.settling?.takeBack(name, as)) ?? null;
     if (back !== null) return back;
     const { deleted } = await this.rescuer.find();
-    const found = deleted.filter(({ manifest }) => manifest.name === name || manifest.volumeId === name);
-    const [one] = found;
-    if (one === undefined) throw notDeleted(name, deleted);
-    if (found.length > 1) throw severalDeleted(name, found);
-    const { volumeId } = one.manifest;
+    const manifest = oneDeleted(
+      name,
+      deleted.map((one) => one.manifest),
+    );
+    const { volumeId } = manifest;
     this.returning.add(volumeId);
     try {
-      const record = this.rescuer.recordOf(one.manifest);
+      const record = this.rescuer.recordOf(manifest);
       // Its archiver publishes the new name with its first manifest.
       const named = as === undefined ? record : { ...record, name: as };
       const reached = await this.parts.bringBack(named, async () => this.rescuer.takeLine(volumeId));
       return { ...reached, name: named.name };
     } catch (cause) {
       this.returning.delete(volumeId);
-      throw isNameTaken(cause) ? nameTaken(name, as ?? one.manifest.name, cause) : cause;
+      throw isNameTaken(cause) ? nameTaken(name, as ?? manifest.name, cause) : cause;
     }
   }
 
-  private isComingBack(volumeId: string): boolean {
+  private async isComingBack(volumeId: string): Promise<boolean> {
     if (this.parts.settling?.has(volumeId) === true) return true;
+    if ((await this.parts.isKnown?.(volumeId)) === true) return true;
     return this.returning.has(volumeId) || this.parts.kept().some((one) => one.volumeId === volumeId);
   }
 
@@ -353,37 +350,4 @@ export class BucketKeeper implements BucketAdministration {
 function behindText(behindMs: number): string {
   const days = Math.floor(behindMs / 86_400_000);
   return `retention time is ${days} days behind the wall clock, so history is kept that much longer; where the clock is right: varve bucket collect --accept-clock`;
-}
-
-function notDeleted(name: string, deleted: readonly PresentManifest[]): VarveError {
-  const names = deleted.map(({ manifest }) => manifest.name);
-  return new VarveError(
-    "UnknownVolumeError",
-    "Invalid",
-    `there is no deleted volume ${JSON.stringify(name)}`,
-    {
-      hint:
-        names.length === 0 ? "The bucket has no deleted volumes." : `Deleted volumes: ${names.join(", ")}.`,
-      fields: { name },
-    },
-  );
-}
-
-function isNameTaken(cause: unknown): cause is VarveError {
-  return cause instanceof VarveError && cause._tag === "VolumeExistsError";
-}
-
-function nameTaken(name: string, wanted: string, { _tag, kind, message }: VarveError): VarveError {
-  return new VarveError(_tag, kind, message, {
-    hint: `Bring the deleted one back under another name: varve volume undelete ${name} --as OTHER. Nothing was changed.`,
-    fields: { name: wanted },
-  });
-}
-
-function severalDeleted(name: string, found: readonly PresentManifest[]): VarveError {
-  const ids = found.map(({ manifest }) => manifest.volumeId).join(", ");
-  return new VarveError("AmbiguousVolumeError", "Invalid", `several deleted volumes had the name ${name}`, {
-    hint: `Say which by its id: ${ids}. varve volume list --deleted shows when each was deleted.`,
-    fields: { name },
-  });
 }

@@ -10,9 +10,11 @@ import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { Timer } from "#shared/ports/clock.ts";
 import type { VolumeHistory } from "#shared/ports/history.ts";
 import type { KeptVolume } from "#shared/ports/kept-volume.ts";
+import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { ArchivedVolume, type ArchivedVolumeSetting } from "./archived-volume.ts";
 
 export interface ClusterArchiverOptions extends ArchivedVolumeSetting {
+  readonly catalog: Pick<VolumeCatalog, "list" | "change">;
   /** Only this volume; null: all. */
   readonly only: string | null;
 }
@@ -23,6 +25,8 @@ export interface ClusterArchiverOptions extends ArchivedVolumeSetting {
  */
 const missingMs = 2000;
 const missingOnceMetMs = 30_000;
+
+const isDeleted = ({ state }: VolumeRecord): boolean => state === "settling" || state === "deleting";
 
 export class ClusterArchiver {
   readonly #options: ClusterArchiverOptions;
@@ -52,7 +56,8 @@ export class ClusterArchiver {
     );
     for (const record of records.values()) {
       if (!this.#volumes.has(record.id) && this.#isWanted(record)) this.#begin(record);
-      if (record.state === "deleting") this.#bury(record);
+      if (isDeleted(record)) this.#bury(record);
+      else this.#volumes.get(record.id)?.lives();
     }
     for (const [id, volume] of this.#volumes) {
       if (records.has(id)) continue;
@@ -114,7 +119,10 @@ export class ClusterArchiver {
     volume.start();
   }
 
-  /** The bucket keeps what there is of a deleted volume for a while, and says so; then its records may go, and with them its log. */
+  /**
+   * The bucket keeps what there is of a deleted volume for a while, and says so. One that settles keeps its log and its replicas until the
+   * bucket holds that; then it is deleting, its records may go, and with them its log.
+   */
   #bury(record: VolumeRecord): void {
     const { past } = this.#options;
     if (this.#burials.has(record.id) || past.historyOf(record.id) === null) return;
@@ -132,21 +140,36 @@ export class ClusterArchiver {
     this.#burials.set(record.id, burial);
   }
 
-  async #tryToBury({ id }: VolumeRecord): Promise<void> {
+  async #tryToBury({ id, state }: VolumeRecord): Promise<void> {
     const { past, logOf } = this.#options;
     const volume = this.#volumes.get(id);
     if (volume === undefined) return;
     // Nothing was ever written, or its log went already: there is nothing to add to what the bucket has.
     if ((await logOf(id).end()) === null) {
-      if (this.#isMissingForLong(id)) await past.forget(id);
+      if (!this.#isMissingForLong(id)) return;
+      await (state === "settling" ? this.#settled(id) : past.forget(id));
       return;
     }
     this.#missingSinceMs.delete(id);
     if (volume.tenure === null) return;
-    await volume.bury();
+    const isHeld = await volume.bury().finally(() => {
+      // Taken back while the bucket was told.
+      if (!this.#options.catalog.list().some((one) => one.id === id && isDeleted(one))) volume.lives();
+    });
+    if (state === "settling") {
+      if (isHeld) await this.#settled(id);
+      return;
+    }
     this.#volumes.delete(id);
     await volume.close();
     await past.forget(id);
+  }
+
+  /** Unless somebody took it back meanwhile: whoever changes the record first has decided. */
+  async #settled(id: string): Promise<void> {
+    await this.#options.catalog.change(id, (present) =>
+      present.state === "settling" ? { ...present, state: "deleting" } : present,
+    );
   }
 
   #isMissingForLong(id: string): boolean {
@@ -160,7 +183,7 @@ export class ClusterArchiver {
     this.#timer = this.#options.clock.after(limits.archiveReportMs, () => {
       for (const volume of this.#volumes.values()) volume.report();
       for (const record of this.#options.catalog.list()) {
-        if (record.state === "deleting") this.#bury(record);
+        if (isDeleted(record)) this.#bury(record);
       }
       if (!this.#closing) this.#reportLater();
     });

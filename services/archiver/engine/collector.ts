@@ -18,7 +18,7 @@ import type { BucketReader, PresentManifest, SeenVolume } from "./bucket-reader.
 import { bucketTimes, type CollectorLease } from "./collector-lease.ts";
 import { CollectorStateFile } from "./collector-state-file.ts";
 import type { HistoryTrimmer } from "./history-trimmer.ts";
-import { isBuried, VolumeBurial } from "./volume-burial.ts";
+import { burialsLeft, isBuried, VolumeBurial } from "./volume-burial.ts";
 
 export interface CollectorParts {
   readonly reader: BucketReader;
@@ -29,7 +29,7 @@ export interface CollectorParts {
   /** Points of volumes that are read from here, whether they are served or deleted. */
   pointsInUse(volumeId: string): readonly number[];
   /** It is being undeleted here, or was: it is not buried. */
-  isComingBack?(volumeId: string): boolean;
+  isComingBack?(volumeId: string): boolean | Promise<boolean>;
   /** A line for the operator. */
   onNote(text: string): void;
   /** Crash tests end the process here. */
@@ -98,14 +98,7 @@ export class Collector {
 
   /** Deleted volumes that a run has seen, with the retention time left. */
   async deletedSince(): Promise<ReadonlyMap<string, number>> {
-    const { deletedVolumes } = await this.state.read();
-    const { time } = await this.parts.lease.look({ newestMs: null, oldestMs: null });
-    return new Map(
-      deletedVolumes.map((one) => [
-        one.volumeId,
-        Math.max(0, one.sinceMs + this.grace.deletedVolumeMs - time.timeMs),
-      ]),
-    );
+    return await burialsLeft(this.state, this.parts.lease, this.grace.deletedVolumeMs);
   }
 
   private async inRun(
@@ -123,7 +116,7 @@ export class Collector {
         isDry: run.isDry,
         held: (all) => trimmer.held(all),
         pointsInUse: (volumeId) => this.parts.pointsInUse(volumeId),
-        isComingBack: (volumeId) => this.parts.isComingBack?.(volumeId) ?? false,
+        isComingBack: async (volumeId) => (await this.parts.isComingBack?.(volumeId)) ?? false,
         conditionalPut: async () => lease.conditionalPut(),
       });
       run.findings.push(...buried);

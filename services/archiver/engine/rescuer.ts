@@ -5,7 +5,7 @@
  */
 import { lineMarkerKey, manifestKey, type VolumeManifest } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
-import { defaultHistoryPolicy, type HistoryRecord } from "#shared/domain/history-record.ts";
+import { defaultHistoryPolicy, type HistoryRecord, type TakenLine } from "#shared/domain/history-record.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import { encodeManifest } from "#shared/formats/manifest-object.ts";
 import type { RescuedVolume } from "#shared/ports/bucket-administration.ts";
@@ -61,15 +61,17 @@ export class Rescuer {
   /**
    * Publishes the volume on a new line. From now on its old archiver stops, and this machine is to serve it. A deleted one still
    * says so: it can be brought back again until this machine's catalogue has it and its archiver publishes (volume-past.ts).
+   * `chosen`: the line of a plan() that was stored; taken so before, it changes nothing more.
    */
-  async takeLine(volumeId: string): Promise<RescuePlan> {
-    const { reader, clock, random } = this.parts;
-    const line = random.hex(8);
-    const lineNumber = await this.mark(volumeId, line);
+  async takeLine(volumeId: string, chosen?: TakenLine): Promise<RescuePlan> {
+    const { reader, clock } = this.parts;
+    const { name, lineNumber: number } = await this.present(volumeId);
+    const taken = chosen ?? (await this.nextLine(volumeId, number));
+    await this.mark(volumeId, name, taken);
     // Read behind the marker: what the old archiver published before it saw the marker counts.
-    const key = await reader.presentKey(volumeId);
-    if (key === null) throw gone(volumeId);
-    const before = await reader.manifest(key);
+    const before = await this.present(volumeId);
+    const { number: lineNumber, id: line } = taken;
+    if (before.lineNumber === lineNumber && before.line === line) return planOf(before);
     if (before.lineNumber >= lineNumber) throw overtaken(before.name);
     // The collector was quicker: what came back would be a disk that nobody can read.
     if (isBuried(before)) throw gone(volumeId);
@@ -78,20 +80,37 @@ export class Rescuer {
     return planOf(next);
   }
 
-  /** Writes the marker of the line after all that were ever begun; of two rescues at once one gets it. */
-  private async mark(volumeId: string, line: string): Promise<number> {
+  /** What takeLine() would make with the line that it names. Changes nothing. */
+  async plan(volumeId: string): Promise<RescuePlan> {
+    const present = await this.present(volumeId);
+    if (isBuried(present)) throw gone(volumeId);
+    const { number: lineNumber, id: line } = await this.nextLine(volumeId, present.lineNumber);
+    return planOf(firstOfLine(present, { line, lineNumber, writtenAtMs: this.parts.clock.wallTimeMs() }));
+  }
+
+  private async present(volumeId: string): Promise<VolumeManifest> {
     const { reader } = this.parts;
-    const presentKey = await reader.presentKey(volumeId);
-    if (presentKey === null) throw gone(volumeId);
-    const present = await reader.manifest(presentKey);
-    const lineNumber = Math.max(present.lineNumber, await greatestMarker(reader.store, volumeId)) + 1;
-    const key = lineMarkerKey(volumeId, lineNumber);
-    const content = Buffer.from(line);
+    const key = await reader.presentKey(volumeId);
+    if (key === null) throw gone(volumeId);
+    return await reader.manifest(key);
+  }
+
+  /** The one after all that were ever begun. */
+  private async nextLine(volumeId: string, presentNumber: number): Promise<TakenLine> {
+    const { reader, random } = this.parts;
+    const id = random.hex(8);
+    return { id, number: Math.max(presentNumber, await greatestMarker(reader.store, volumeId)) + 1 };
+  }
+
+  /** Writes the marker of the line; of two rescues at once one gets it. */
+  private async mark(volumeId: string, name: string, { number, id }: TakenLine): Promise<void> {
+    const { reader } = this.parts;
+    const key = lineMarkerKey(volumeId, number);
+    const content = Buffer.from(id);
     await reader.store.put(key, content, (await this.parts.conditionalPut()) ? { onlyNew: true } : {});
     // The store's own retry may have met our own object, so what counts is whose it is.
     const found = await reader.object(key);
-    if (!found.equals(content)) throw overtaken(present.name);
-    return lineNumber;
+    if (!found.equals(content)) throw overtaken(name);
   }
 }
 

@@ -11,6 +11,8 @@ import type { CollectorState } from "#shared/formats/collector-object.ts";
 import { encodeManifest } from "#shared/formats/manifest-object.ts";
 import type { BucketFinding } from "#shared/ports/bucket-administration.ts";
 import type { BucketReader, SeenVolume } from "./bucket-reader.ts";
+import type { CollectorLease } from "./collector-lease.ts";
+import type { CollectorStateFile } from "./collector-state-file.ts";
 import { keptBy, originsIn } from "./history-trimmer.ts";
 
 type DeletedVolumes = CollectorState["deletedVolumes"];
@@ -22,8 +24,8 @@ export interface BurialRequest {
   /** Manifests without bases that are not held. */
   held(manifests: readonly VolumeManifest[]): readonly VolumeManifest[];
   pointsInUse(volumeId: string): readonly number[];
-  /** It is being undeleted here, or was: its manifest says deleted for a moment still. */
-  isComingBack(volumeId: string): boolean;
+  /** It is being undeleted here, or was: its manifest says deleted for a moment still. Where that can't be known it rejects. */
+  isComingBack(volumeId: string): Promise<boolean>;
   /** Whether the store's probe passed. */
   conditionalPut(): Promise<boolean>;
 }
@@ -32,6 +34,19 @@ export interface BurialRequest {
 export function isBuried(manifest: VolumeManifest): boolean {
   const { deletedAtMs, bases, pages, segments, snapshots } = manifest;
   return deletedAtMs !== null && bases.length + pages.length + segments.length + snapshots.length === 0;
+}
+
+/** Deleted volumes that a run has seen, with the retention time that is left to each. Changes nothing. */
+export async function burialsLeft(
+  state: Pick<CollectorStateFile, "read">,
+  lease: Pick<CollectorLease, "look">,
+  graceMs: number,
+): Promise<ReadonlyMap<string, number>> {
+  const { deletedVolumes } = await state.read();
+  const { time } = await lease.look({ newestMs: null, oldestMs: null });
+  return new Map(
+    deletedVolumes.map(({ volumeId, sinceMs }) => [volumeId, Math.max(0, sinceMs + graceMs - time.timeMs)]),
+  );
 }
 
 export class VolumeBurial {
@@ -59,7 +74,7 @@ export class VolumeBurial {
       const sinceMs = since.get(listed.volumeId) ?? request.nowMs;
       deletedVolumes.push({ volumeId: listed.volumeId, sinceMs });
       if (request.isDry || request.nowMs - sinceMs < this.graceMs) continue;
-      if (request.isComingBack(listed.volumeId)) continue;
+      if (await request.isComingBack(listed.volumeId)) continue;
       const points = pointsNeeded(present.manifest, manifests, request);
       const last = remains(present.manifest, manifests, points, request.nowMs);
       if (last === null) continue;

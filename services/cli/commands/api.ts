@@ -17,11 +17,13 @@ import { varveVersion } from "./version.ts";
 
 async function clusterApiHome(): Promise<ClusterApiHome> {
   const { JobRegister } = await import("../../gateway/layer.ts");
-  const { checkStore, usageOfStore } = await import("../../archiver/keeper-layer.ts");
+  const { checkStore, deletedOfStore, usageOfStore } = await import("../../archiver/keeper-layer.ts");
+  const [clock, random] = [new SystemClock(), new SystemRandom()];
   return {
     version: varveVersion(),
-    jobs: new JobRegister(new SystemClock(), new SystemRandom()),
-    bucketOf: (store) => ({
+    jobs: new JobRegister(clock, random),
+    bucketOf: (store, who) => ({
+      deleted: deletedOfStore(store, { clock, random, who }),
       requests: () => store.counters,
       usage: async () => usageOfStore(store),
       check: async (quick, onProgress) =>

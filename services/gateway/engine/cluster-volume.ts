@@ -125,7 +125,8 @@ export class ClusterVolume {
         });
       // Whoever deletes it holds the lease while that is written (ClusterVolumes.delete), and this process may not have heard of it yet.
       const stored = await catalog.fetch(this.#record.id);
-      if (stored === null || stored.state === "deleting") throw deleted(this.#record.name);
+      if (stored === null || stored.state === "deleting" || stored.state === "settling")
+        throw deleted(this.#record.name);
       const session = await this.#setting.openSession(
         this.#record,
         lease,

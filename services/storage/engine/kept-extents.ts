@@ -10,6 +10,7 @@ import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 import type { EvictColdRequest, EvictedAnswer } from "#shared/formats/replica-message.ts";
 import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
+import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type {
   RemoteBeginning,
@@ -48,9 +49,21 @@ export interface KeptExtentsOptions {
 const hourMs = 3_600_000;
 const { extentBytes } = limits;
 
-/** Its own log begins with entry 1. */
-export function cloneBeginning({ volumeId, lsn }: PlacementOrigin): RemoteBeginning {
-  return { point: { volumeId, lsn }, appliedLsn: 0, line: null, epoch: 0 };
+/**
+ * A clone's own log begins with entry 1. A volume that was undeleted begins as its own point, behind which its log goes on: it is read for
+ * its line.
+ */
+export async function beginningOf(
+  ownId: string,
+  { volumeId, lsn }: PlacementOrigin,
+  log: Pick<LogFollower, "end">,
+): Promise<RemoteBeginning> {
+  const point = { volumeId, lsn };
+  if (volumeId !== ownId) return { point, appliedLsn: 0, line: null, epoch: 0 };
+  const end = await log.end();
+  if (end === null) throw missingLog(ownId);
+  // Whoever made the log took an epoch above all that are archived: the least one is below it.
+  return { point, appliedLsn: lsn, line: end.line, epoch: 1 };
 }
 
 export function bucketSources(archived: ArchivedImages): RemoteSources {
@@ -250,6 +263,13 @@ export class KeptExtents {
     onNote(`warning: what its evicted extents are read from is gone, it is filled again: ${error.message}`);
     onLost();
   }
+}
+
+function missingLog(volumeId: string): VarveError {
+  return new VarveError("LogAway", "Retry", "the log that goes on behind its point is not there yet", {
+    hint: "It is looked for again in a moment.",
+    fields: { volumeId },
+  });
 }
 
 function underWay(): VarveError {

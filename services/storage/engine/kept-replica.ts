@@ -22,7 +22,7 @@ import type { LocalReplica } from "#shared/ports/replica-image.ts";
 import { FillFromBucket } from "./fill-from-bucket.ts";
 import { FillFromPeers } from "./fill-from-peers.ts";
 import { type FillSource, isToldAlready } from "./fill-source.ts";
-import { bucketSources, cloneBeginning, KeptExtents, type SharedPast } from "./kept-extents.ts";
+import { beginningOf, bucketSources, KeptExtents, type SharedPast } from "./kept-extents.ts";
 import type { OpenPool } from "./open-pool.ts";
 import type { ReadGrant } from "./read-grant.ts";
 import { type AnsweringReplica, answerCopyRequest, answerReadRequest } from "./replica-answers.ts";
@@ -39,7 +39,7 @@ export interface KeptReplicaOptions {
   readonly paths: VolumePaths;
   /** Size of the disk before entry 1. */
   readonly beginBytes: number;
-  /** What it is before entry 1, of a clone; null: all zero. */
+  /** What it is before its first entry, of a clone or one that was undeleted; null: all zero. */
   readonly origin: PlacementOrigin | null;
   readonly store: FileStore;
   readonly clock: Clock;
@@ -192,7 +192,7 @@ export class KeptReplica implements AnsweringReplica {
       this.#options;
     if ((await store.readWhole(checkpointPathOf(paths.image))) === null) {
       await store.makeDirectory(paths.directory);
-      const begin = origin === null ? undefined : cloneBeginning(origin);
+      const begin = origin === null ? undefined : await beginningOf(record.id, origin, log);
       await pool.replicas.create({ ...record, sizeBytes: beginBytes }, paths, begin);
     }
     // Before the image changes: what was granted before a crash is void.

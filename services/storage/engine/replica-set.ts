@@ -9,7 +9,7 @@ import { volumePaths } from "#shared/domain/data-layout.ts";
 import { toVarveError, VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
-import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { VolumeRecord, VolumeState } from "#shared/domain/volume.ts";
 import { encodeMessage } from "#shared/formats/replica-message.ts";
 import type { ArchivedImages } from "#shared/ports/archived-images.ts";
 import type { Clock, Random, Timer } from "#shared/ports/clock.ts";
@@ -55,6 +55,9 @@ export interface ReplicaSetOptions {
   /** A line for the operator. */
   readonly onNote: (text: string) => void;
 }
+
+/** One that settles may be taken back, and its archiver still reads it. */
+const keptStates: ReadonlySet<VolumeState> = new Set(["active", "arriving", "settling"]);
 
 const noPast: SharedPast = { historyOf: () => null, archiveOf: () => null, changeHistory: async () => null };
 
@@ -136,7 +139,7 @@ export class ReplicaSet {
       const place = placeOn(map.placementOf(record.id), node);
       if (place === null || (only !== null && record.name !== only)) continue;
       if (record.state === "deleting") await this.#forget(record, place);
-      else if (record.state === "active" || record.state === "arriving") wanted.set(record.id, record);
+      else if (keptStates.has(record.state)) wanted.set(record.id, record);
     }
     for (const [id, replica] of this.#kept) {
       const place = wanted.has(id) ? placeOn(map.placementOf(id), node) : null;

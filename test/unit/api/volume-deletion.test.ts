@@ -8,10 +8,12 @@ import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
 import { KeyTableCatalog } from "#shared/adapters/volume-catalog/key-table.ts";
+import { newHistoryRecord } from "#shared/domain/history-record.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { BlockExport } from "#shared/ports/block-export.ts";
 import { ClusterVolumes } from "../../../services/api/engine/cluster-volumes.ts";
 import { ClusterVolume, type ClusterVolumeSetting } from "../../../services/gateway/engine/cluster-volume.ts";
+import { FastClock } from "../../tools/fast-clock.ts";
 
 const record: VolumeRecord = {
   id: "00112233aabbccdd",
@@ -22,10 +24,17 @@ const record: VolumeRecord = {
   state: "active",
 };
 const clock = new SystemClock();
+/** A second of its waits lasts a millisecond. */
+class HastyClock extends FastClock {
+  override monotonicMs(): number {
+    return super.monotonicMs() * 1000;
+  }
+}
 const opened = { name: "disk0" } as BlockExport;
 let keys: { readonly catalog: MemoryKeys; readonly leases: MemoryKeys };
 let catalog: KeyTableCatalog;
 let volumes: ClusterVolumes;
+let past: KeyTablePastRecords;
 
 const leasesOf = (leaseMs = 400): KeyTableLeases =>
   new KeyTableLeases({
@@ -60,13 +69,13 @@ beforeEach(async () => {
   catalog = new KeyTableCatalog(table);
   await catalog.load();
   await catalog.put(record);
-  const past = new KeyTablePastRecords(table);
+  past = new KeyTablePastRecords(table);
   await past.ready();
   volumes = new ClusterVolumes({
     catalog,
     map: new KeyTableMap(table, clock),
     past,
-    clock,
+    clock: new HastyClock(),
     random: new SystemRandom(),
     archived: true,
     leases: leasesOf(),
@@ -119,5 +128,61 @@ test("a gateway that died is waited for until its lease has run out", async () =
   await dead.take(`volume.${record.id}`, { holder: "gate", address: "g:1" });
   dead.close();
   await volumes.delete("disk0");
+  expect(catalog.list()).toEqual([]);
+});
+
+const archived = (state: "running" | "stopped") =>
+  ({
+    archiver: "keeper",
+    archiverEpoch: 1,
+    line: "a".repeat(16),
+    archivedLsn: 1,
+    heldLsn: 1,
+    lastBaseLsn: 0,
+    state,
+    error: "",
+  }) as const;
+
+test("one with a history settles: it is listed as deleted, and nobody else gets its name, until its archiver says that the bucket holds it", async () => {
+  await past.changeHistory(record.id, () => newHistoryRecord(record.id, record.sizeBytes));
+  await past.putArchive(record.id, archived("running"));
+  await volumes.delete("disk0");
+  expect(volumes.list()).toMatchObject([{ name: "disk0", condition: "deleting", failure: null }]);
+  expect(volumes.show("disk0")).toMatchObject({ condition: "deleting" });
+  const refusal = {
+    _tag: "VolumeSettlingError",
+    kind: "Retry",
+    hint: expect.stringContaining("varve volume undelete disk0"),
+  };
+  const same = { name: "disk0", sizeBytes: 4096, durability: "write" } as const;
+  for (const refused of [
+    volumes.create(same),
+    volumes.setReads("disk0", "strict"),
+    volumes.delete("disk0"),
+  ]) {
+    await expect(refused).rejects.toMatchObject(refusal);
+  }
+  const gate = await gateway();
+  await expect(gate.open()).rejects.toMatchObject({ _tag: "UnknownVolumeError" });
+  await catalog.change(record.id, (one) => ({ ...one, state: "deleting" }));
+  await past.forget(record.id);
+  await volumes.finishDeletions();
+  expect(catalog.list()).toEqual([]);
+});
+
+test("one that settles without an archive that could go on is gone when it is deleted once more", async () => {
+  await past.changeHistory(record.id, () => newHistoryRecord(record.id, record.sizeBytes));
+  await volumes.delete("disk0");
+  await past.putArchive(record.id, archived("stopped"));
+  await volumes.delete("disk0");
+  expect([catalog.list(), past.historyOf(record.id)]).toEqual([[], null]);
+});
+
+test("one whose history is gone while it settles goes", async () => {
+  await past.changeHistory(record.id, () => newHistoryRecord(record.id, record.sizeBytes));
+  await volumes.delete("disk0");
+  await past.forget(record.id);
+  await volumes.finishDeletions();
+  await volumes.finishDeletions();
   expect(catalog.list()).toEqual([]);
 });

@@ -5,6 +5,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { MemoryObjectStore } from "#shared/adapters/object-store/memory.ts";
 import { ownDisks } from "#shared/domain/bucket-prices.ts";
+import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Timer } from "#shared/ports/clock.ts";
 import type { JobHandle, JobView } from "#shared/ports/past-administration.ts";
@@ -45,6 +46,7 @@ let notes: string[];
 let keeper: BucketKeeper;
 let broughtBack: string[];
 let isCollector: boolean;
+let isKnown: (volumeId: string) => Promise<boolean>;
 
 beforeEach(() => {
   clock = new TimedClock();
@@ -53,6 +55,7 @@ beforeEach(() => {
   notes = [];
   broughtBack = [];
   isCollector = true;
+  isKnown = async () => false;
   keeper = new BucketKeeper({
     store,
     clock,
@@ -64,6 +67,7 @@ beforeEach(() => {
       throw new Error("none here");
     },
     isCollector: () => isCollector,
+    isKnown: async (volumeId) => isKnown(volumeId),
     kept: () => [],
     uploadsInFlight: () => [],
     pointsInUse: () => [],
@@ -142,6 +146,25 @@ describe("the keeper", () => {
     for await (const { key } of store.inner.list("volumes/")) await store.inner.remove(key);
     await clock.let(limits.collectorLeaseMs);
     expect(await leases()).toBeGreaterThan(0);
+  });
+
+  it("buries no volume that the cluster's catalogue knows, and none where nobody can say", async () => {
+    const volume = new SmallVolume(store.inner, clock, 1);
+    await volume.segment();
+    await volume.publish({ deletedAtMs: clock.wallTimeMs() });
+    const collect = async () => keeper.collectNow({ dryRun: false, acceptClock: true });
+    await collect();
+    clock.pass(9 * 24 * hour);
+    isKnown = async () => true;
+    expect((await collect()).findings).toEqual([]);
+    isKnown = async () => {
+      throw new VarveError("LogAway", "Retry", "nobody answers");
+    };
+    await expect(collect()).rejects.toMatchObject({ _tag: "LogAway" });
+    expect(await keeper.deletedVolumes()).toMatchObject([{ name: "disk1", goesInMs: 0 }]);
+    clock.pass(hour);
+    isKnown = async () => false;
+    expect((await collect()).findings).toMatchObject([{ key: "volume disk1" }]);
   });
 
   it("runs one job of a kind at a time and keeps its report", async () => {

@@ -9,7 +9,7 @@ import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts"
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord, withPin } from "#shared/domain/history-record.ts";
-import type { VolumeArchive } from "#shared/ports/archive.ts";
+import type { ArchiverHome, VolumeArchive } from "#shared/ports/archive.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { VolumeHistory } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
@@ -43,6 +43,7 @@ const demanded: number[] = [];
 const archive = {
   archive: async (lsn: number) => void demanded.push(lsn),
   status: () => ({ state: "running", archivedLsn: 1, heldLsn: 1, lastBaseLsn: 0, error: null, counters: {} }),
+  manifest: () => null,
   factsChanged: async () => undefined,
   stop: () => undefined,
   close: async () => undefined,
@@ -51,7 +52,7 @@ const archive = {
 const size = { sizeBytes: 2 ** 20, durability: "write", createdAtMs: 0 } as const;
 
 /** An archiver alone with a volume that has a history record. */
-async function archiverOver(clock: Clock, logOf: () => LogFollower) {
+async function archiverOver(clock: Clock, logOf: () => LogFollower, home: Partial<ArchiverHome> = {}) {
   const emptyTable = (): MemoryKeyTable => new MemoryKeyTable(new MemoryKeys());
   const catalog = new MemoryVolumeCatalog();
   const past = new KeyTablePastRecords(emptyTable());
@@ -72,7 +73,7 @@ async function archiverOver(clock: Clock, logOf: () => LogFollower) {
     catalog,
     bus: new MemoryMessageBus(),
     map: { placementOf: () => null },
-    archiver: { open: async () => archive, uploadsInFlight: () => [], close: async () => undefined },
+    archiver: { open: async () => archive, uploadsInFlight: () => [], close: async () => undefined, ...home },
     logOf,
     onNote: () => undefined,
   });
@@ -163,4 +164,96 @@ test("servers that say for a moment that there is no log do not make a deleted v
   archiver.reconcile();
   await expect.poll(() => past.historyOf(id)).toBe(null);
   await close();
+});
+
+/** What the bucket was told last, by whichever archiver, and how long it takes until it holds that. */
+interface ToldBucket {
+  readonly home: Partial<ArchiverHome>;
+  deletedAtMs: number | null;
+  heldInMs: number;
+  published: number;
+  beforeArchive: () => Promise<void>;
+  beforePublish: () => Promise<void>;
+}
+
+function toldBucket(): ToldBucket {
+  const bucket: ToldBucket = {
+    deletedAtMs: null,
+    heldInMs: 300_000,
+    published: 0,
+    beforeArchive: async () => undefined,
+    beforePublish: async () => undefined,
+    home: {
+      open: async (subject) =>
+        ({
+          ...archive,
+          archive: async () => bucket.beforeArchive(),
+          manifest: () => ({ archivedLsn: 1, deletedAtMs: bucket.deletedAtMs, rebases: [] }),
+          heldInMs: () => bucket.heldInMs,
+          factsChanged: async () => {
+            await bucket.beforePublish();
+            bucket.deletedAtMs = subject.facts().deletedAtMs;
+            bucket.published += 1;
+          },
+        }) as unknown as VolumeArchive,
+    },
+  };
+  return bucket;
+}
+
+const often = { timeout: 8000 };
+
+test("a deleted volume settles until the bucket holds all of it: then it may go, and its history record with it", async () => {
+  const bucket = toldBucket();
+  const { archiver, catalog, past, close } = await archiverOver(new SystemClock(), () => log, bucket.home);
+  await catalog.put({ id, name: "disk0", ...size, state: "settling" });
+  archiver.reconcile();
+  await expect.poll(() => bucket.deletedAtMs, often).not.toBeNull();
+  const { published } = bucket;
+  await new Promise((resolve) => {
+    setTimeout(resolve, 1200);
+  });
+  // It is not told again and again, and nothing of the volume goes.
+  expect([bucket.published, catalog.get(id)?.state]).toEqual([published, "settling"]);
+  expect(past.historyOf(id)).not.toBeNull();
+  bucket.heldInMs = 0;
+  await expect.poll(() => catalog.get(id)?.state, often).toBe("deleting");
+  await expect.poll(() => past.historyOf(id), often).toBeNull();
+  await close();
+});
+
+test.each(["beforeArchive", "beforePublish"] as const)(
+  "one that is taken back while the bucket is told of its deletion is in the bucket as what it is: %s",
+  async (at) => {
+    const bucket = toldBucket();
+    const { archiver, catalog, past, close } = await archiverOver(new SystemClock(), () => log, bucket.home);
+    bucket[at] = async () => {
+      if (bucket.published > 0) return;
+      await catalog.change(id, (one) => ({ ...one, state: "active" }));
+      archiver.reconcile();
+    };
+    await catalog.put({ id, name: "disk0", ...size, state: "settling" });
+    archiver.reconcile();
+    await expect.poll(() => [bucket.published > 1, bucket.deletedAtMs], often).toEqual([true, null]);
+    bucket.heldInMs = 0;
+    archiver.reconcile();
+    expect([catalog.get(id)?.state, past.historyOf(id) === null]).toEqual(["active", false]);
+    await close();
+  },
+);
+
+test("an archiver that finds an active volume marked as deleted tells the bucket that it lives, and one that goes stays marked", async () => {
+  const bucket = toldBucket();
+  bucket.deletedAtMs = 7;
+  const first = await archiverOver(new SystemClock(), () => log, bucket.home);
+  await first.catalog.put({ id, name: "disk0", ...size, state: "settling" });
+  first.archiver.reconcile();
+  await expect.poll(() => first.archiver.archived()[0]?.tenure?.archive, often).toBeDefined();
+  await first.close();
+  expect([bucket.published, bucket.deletedAtMs]).toEqual([0, 7]);
+  const second = await archiverOver(new SystemClock(), () => log, bucket.home);
+  await second.catalog.put({ id, name: "disk0", ...size, state: "active" });
+  second.archiver.reconcile();
+  await expect.poll(() => bucket.deletedAtMs, often).toBeNull();
+  await second.close();
 });

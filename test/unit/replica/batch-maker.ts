@@ -16,13 +16,15 @@ export interface MadeBatch {
 
 export class BatchMaker {
   sizeBytes: number;
-  #nextLsn = 1;
+  #nextLsn: number;
   #checksum = 0n;
   readonly #random: SteppedRandom;
   readonly #store: FileStore;
 
-  constructor(store: FileStore, random: SteppedRandom, sizeBytes: number) {
+  /** `lastLsn`: what the first batch follows, chained to nothing. */
+  constructor(store: FileStore, random: SteppedRandom, sizeBytes: number, lastLsn = 0) {
     this.#store = store;
+    this.#nextLsn = lastLsn + 1;
     this.#random = random;
     this.sizeBytes = sizeBytes;
   }

@@ -25,6 +25,8 @@ import { PlayedLog } from "./played-log.ts";
 const sizeBytes = 1024 * 1024;
 const volumeId = "c10c10c10c10c10c";
 const origin = { volumeId: "00112233aabbccdd", lsn: 3 };
+/** One that was undeleted begins as its own point. */
+const ownOrigin = { volumeId, lsn: 3 };
 let store: FileStore;
 let notes: string[];
 let bus: MemoryMessageBus;
@@ -56,7 +58,7 @@ afterEach(async () => {
 });
 
 /** The node of that placement, reconciled. */
-async function node(archived: ArchivedImages | null): Promise<ReplicaSet> {
+async function node(archived: ArchivedImages | null, begins = origin): Promise<ReplicaSet> {
   const clock = new FastClock();
   const replicas = new RawReplicas({ store, clock, dataDirectory: "/pool" });
   await replicas.start();
@@ -70,7 +72,7 @@ async function node(archived: ArchivedImages | null): Promise<ReplicaSet> {
     random: new SteppedRandom(7),
     catalog,
     map: {
-      placementOf: () => ({ volumeId, beginBytes: sizeBytes, replicas: places, origin }),
+      placementOf: () => ({ volumeId, beginBytes: sizeBytes, replicas: places, origin: begins }),
       changePlacement: async () => undefined,
     },
     bus,
@@ -167,6 +169,36 @@ describe("a clone's replica", () => {
     await expect.poll(async () => fills(3)).toEqual([7, 9, 8, 6]);
     expect(archive.reads).toBeGreaterThan(reads);
     expect(log.begun.at(-1)).toMatchObject({ line: "", appliedLsn: 0 });
+  });
+
+  test("of a volume that was undeleted begins as its own point, once its log is there, and goes on with that behind the point", async () => {
+    const archive = await parentAt3();
+    log = new PlayedLog(sizeBytes, 3);
+    const first = await node(archive, ownOrigin);
+    expect(first.reports()[0]).toMatchObject({ condition: "filling", appliedLsn: 0 });
+    log.write(4096, 9);
+    await expect.poll(() => first.reports()[0]).toMatchObject({ condition: "following", appliedLsn: 5 });
+    expect(log.begun[0]).toMatchObject({
+      appliedLsn: 3,
+      checksum: 0n,
+      line: expect.stringMatching(/^[0-9a-f]{16}$/),
+    });
+    expect(await fills(5)).toEqual([7, 9, 8, 0]);
+    await first.close();
+    const second = await node(archive, ownOrigin);
+    log.write(12_288, 6);
+    expect(await fills(6)).toEqual([7, 9, 8, 6]);
+    await expect.poll(() => second.reports()[0]?.remoteExtents).toBeUndefined();
+  });
+
+  test("is kept while a deleted volume settles", async () => {
+    const set = await node(await parentAt3());
+    log.write(4096, 9);
+    await expect.poll(() => set.reports()[0]).toMatchObject({ appliedLsn: 2 });
+    await catalog.change(volumeId, (one) => ({ ...one, state: "settling" }));
+    await set.reconcile();
+    log.write(4096, 10);
+    await expect.poll(() => set.reports()[0]).toMatchObject({ appliedLsn: 3 });
   });
 
   test("is filled only from where somebody chose, also after a restart, until that is done", async () => {

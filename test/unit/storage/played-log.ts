@@ -13,10 +13,11 @@ export class PlayedLog implements LogFollower {
   readonly maker: BatchMaker;
   readonly begun: FollowFrom[] = [];
   failure: VarveError | null = null;
-  oldestLsn = 1;
+  oldestLsn: number;
 
-  constructor(sizeBytes: number) {
-    this.maker = new BatchMaker(new MemoryFileStore(), new SteppedRandom(3), sizeBytes);
+  constructor(sizeBytes: number, lastLsn = 0) {
+    this.oldestLsn = lastLsn + 1;
+    this.maker = new BatchMaker(new MemoryFileStore(), new SteppedRandom(3), sizeBytes, lastLsn);
   }
 
   write(offset: number, value: number, length = 4096): void {
