@@ -15,6 +15,9 @@ import type { PastRecords } from "#shared/ports/past-records.ts";
 import { logAway, logReleased } from "./history-errors.ts";
 import { latestManifest } from "./latest-manifest.ts";
 
+/** Once it did not answer, it is given so long until it does. */
+const awayMs = 250;
+
 export interface RemoteSubjectOptions {
   readonly volumeId: string;
   readonly store: ObjectStore;
@@ -30,6 +33,8 @@ export class RemoteSubject implements HistorySubject {
   readonly begin: HistorySubject["begin"];
   readonly #options: RemoteSubjectOptions;
   readonly #log: RemoteHotLog;
+  /** The bucket did not answer in time when it was asked last. */
+  #isAway = false;
 
   constructor(options: RemoteSubjectOptions) {
     const history = options.past.historyOf(options.volumeId);
@@ -39,12 +44,29 @@ export class RemoteSubject implements HistorySubject {
     this.#log = new RemoteHotLog(options.log, options.clock);
   }
 
-  /** The log is looked at behind the manifest: what was released before that look is in this manifest, or in the next. */
+  /**
+   * The log is looked at behind the manifest: what was released before that look is in this manifest, or in the next. A log from its
+   * first entry on needs no bucket: one that does not answer soon is not waited for then (Retry).
+   */
   async manifest(): Promise<VolumeManifest | null> {
-    const [found] = await Promise.allSettled([latestManifest(this.#options.store, this.volumeId)]);
+    const asked = Promise.allSettled([latestManifest(this.#options.store, this.volumeId)]);
+    const early = await this.#soon(asked);
+    this.#isAway = early === null;
     await this.#log.look();
+    if (early === null && this.#log.state().oldestLsn === 1) throw bucketSilent(this.volumeId);
+    const [found] = early ?? (await asked);
+    if (early === null) await this.#log.look();
     if (found.status === "rejected") throw found.reason;
     return found.value?.manifest ?? null;
+  }
+
+  /** Null: it is not there in time; a point asks several times while it opens, and only the first of them waits long. */
+  async #soon<T>(asked: Promise<T>): Promise<T | null> {
+    return await new Promise((resolve, reject) => {
+      const patience = new Patience(this.#options.clock, this.#isAway ? awayMs : limits.archiveOpenMs);
+      const timer = patience.wait(() => resolve(null));
+      asked.then(resolve, reject).finally(() => timer.cancel());
+    });
   }
 
   hotLog(): HotLog {
@@ -54,6 +76,13 @@ export class RemoteSubject implements HistorySubject {
   snapshots(): readonly SnapshotRecord[] {
     return this.#options.past.historyOf(this.volumeId)?.snapshots ?? [];
   }
+}
+
+function bucketSilent(volumeId: string): VarveError {
+  return new VarveError("BucketAwayError", "Retry", `the bucket does not answer for volume ${volumeId}`, {
+    hint: "Try again when it answers.",
+    fields: { volumeId },
+  });
 }
 
 class RemoteHotLog implements HotLog {

@@ -121,6 +121,44 @@ describe("a log that is released under its readers", () => {
     expect(ended).toEqual(["read"]);
   });
 
+  it("a bucket that does not answer is not waited for by a log that has all from the first entry on", async () => {
+    const { clock } = await makeWorld();
+    const store = new MemoryObjectStore(clock);
+    const answer = Promise.withResolvers<void>();
+    const list = store.list.bind(store);
+    store.list = async function* (prefix) {
+      await answer.promise;
+      yield* list(prefix);
+    };
+    let oldestLsn = 1;
+    const log: LogFollower = {
+      end: async () => ({ ...logEnd, oldestLsn, lastLsn: 9 }),
+      follow: () => expect.unreachable(),
+      read: () => expect.unreachable(),
+    };
+    const past = { historyOf: () => null };
+    const subject = new RemoteSubject({
+      volumeId: "00000000000000a1",
+      store,
+      past,
+      log,
+      clock,
+      beginBytes: 256 * 1024,
+    });
+    for (const waitMs of [5000, 250]) {
+      const beganMs = clock.monotonicMs();
+      await expect(clock.until(subject.manifest())).rejects.toMatchObject({ kind: "Retry" });
+      expect(clock.monotonicMs() - beganMs).toBe(waitMs);
+      expect(subject.hotLog().state()).toEqual({ oldestLsn: 1, durableLsn: 9 });
+    }
+    // What was released is in the bucket only.
+    oldestLsn = 5;
+    const waiting = subject.manifest();
+    await clock.run(20);
+    answer.resolve();
+    await expect(clock.until(waiting)).resolves.toBeNull();
+  });
+
   it("a process that stood still for minutes does not count them: the log answers when it goes on", async () => {
     const { clock, volume } = await makeWorld();
     const batch = volume.hotLog.batches[0] as LoggedBatch;
