@@ -19,6 +19,7 @@ import type { PoolConfig, StorageConfig } from "#shared/shell/cluster-config.ts"
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
 import type { Readiness } from "#shared/shell/health-server.ts";
+import { greatestFileBytes } from "./engine/greatest-file.ts";
 import { nodeReadiness } from "./engine/node-readiness.ts";
 import { type OpenPool, ReplicaSet } from "./engine/replica-set.ts";
 import { RawReplicas } from "./layer.ts";
@@ -41,6 +42,7 @@ class Pool implements OpenPool {
   readonly #store: FileStore;
   readonly #lock: DirectoryLock;
   #free = { freeBytes: 0, totalBytes: 0 };
+  #fileBytesMax: number | null = null;
 
   private constructor(config: PoolConfig, store: FileStore, replicas: RawReplicas, lock: DirectoryLock) {
     this.name = config.name;
@@ -73,6 +75,8 @@ class Pool implements OpenPool {
       await replicas.start();
       const pool = new Pool(config, store, replicas, lock);
       await pool.sample();
+      // Where it can't be asked it is not said, and the node serves what it has.
+      pool.#fileBytesMax = await greatestFileBytes(store, directory).catch(() => null);
       return pool;
     } catch (cause) {
       await replicas.close();
@@ -83,6 +87,11 @@ class Pool implements OpenPool {
 
   async sample(): Promise<void> {
     this.#free = await this.#store.freeSpace(this.dataDirectory);
+  }
+
+  /** Null: not known. */
+  get fileBytesMax(): number | null {
+    return this.#fileBytesMax;
   }
 
   roomBytes(): number {
@@ -209,6 +218,7 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
 function renewNode({ config, version, onNote, clock, pools, cluster }: NodeParts): () => void {
   let renewal = 0;
   let stopped = false;
+  let limitsAreSaid = false;
   let lastPutMs = Number.NEGATIVE_INFINITY;
   const renew = async (): Promise<void> => {
     await Promise.all(pools.map(async (pool) => pool.sample().catch(() => undefined))); // the last figures stay
@@ -223,6 +233,13 @@ function renewNode({ config, version, onNote, clock, pools, cluster }: NodeParts
       // Grows over restarts, too.
       renewal: Math.max(renewal, Math.floor(clock.wallTimeMs() / 1000)),
     };
+    if (!limitsAreSaid) {
+      const known = pools.flatMap(({ name: pool, fileBytesMax }) =>
+        fileBytesMax === null ? [] : [{ name: pool, fileBytesMax }],
+      );
+      await cluster.map.putFileLimits({ node: name, pools: known });
+      limitsAreSaid = true;
+    }
     await cluster.map.putNode(record);
     lastPutMs = clock.monotonicMs();
   };

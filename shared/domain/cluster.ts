@@ -13,6 +13,14 @@ export interface PoolRecord {
   /** Sum of the sizes of volumes that may be placed there; null: no limit but the free bytes. */
   readonly quotaBytes: number | null;
   readonly tags: readonly string[];
+  /** The greatest file of its file system, where its node said that: in a record of its own, so that every Varve reads the node's. */
+  readonly fileBytesMax?: number;
+}
+
+/** Said by each node once after its start. */
+export interface FileLimits {
+  readonly node: string;
+  readonly pools: readonly { readonly name: string; readonly fileBytesMax: number }[];
 }
 
 export interface NodeRecord {

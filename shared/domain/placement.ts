@@ -2,6 +2,7 @@
  * Which nodes get the replicas of a new volume: the first fit on the nodes with the fewest active volumes, one replica per node.
  * Pure; the api calls it with what the catalogue says. Rules: docs/specs/cluster.md#placement.
  */
+import { readableByteSize } from "./byte-size.ts";
 import type { NodeRecord, PlacementRecord, PoolRecord, ReplicaPlace } from "./cluster.ts";
 import { VarveError } from "./errors.ts";
 import { limits } from "./limits.ts";
@@ -69,10 +70,31 @@ function reasonAgainst(
 ): string | null {
   const missing = wish.tags.filter((tag) => !pool.tags.includes(tag));
   if (missing.length > 0) return `lacks the tag ${missing.join(", ")}`;
+  const greatest = pool.fileBytesMax ?? limits.volumeBytesMax;
+  if (wish.sizeBytes > greatest) return smallFiles(greatest);
   if (pool.freeBytes <= limits.reserveBytes) return "has no free space above its reserve";
   if (pool.quotaBytes === null) return null;
   const placed = ground.placements
     .filter(({ replicas }) => replicas.some((one) => one.node === node.name && one.pool === pool.name))
     .reduce((sum, { volumeId }) => sum + ground.sizeOf(volumeId), 0);
   return placed + wish.sizeBytes <= pool.quotaBytes ? null : "has its quota used up";
+}
+
+/** The very number beside: 16 TiB and a block less read alike. */
+function smallFiles(greatest: number): string {
+  return `holds no file larger than ${readableByteSize(greatest)} (${greatest} bytes)`;
+}
+
+/** Replicas of a volume that can't become so large, each with why; [] where all can, or have not said. */
+export function placesTooSmall(
+  sizeBytes: number,
+  places: readonly ReplicaPlace[],
+  nodes: readonly NodeRecord[],
+): readonly string[] {
+  return places.flatMap((place) => {
+    const pools = nodes.find(({ name }) => name === place.node)?.pools ?? [];
+    const greatest = pools.find(({ name }) => name === place.pool)?.fileBytesMax;
+    if (greatest === undefined || sizeBytes <= greatest) return [];
+    return [`${place.node}/${place.pool} ${smallFiles(greatest)}`];
+  });
 }

@@ -7,6 +7,7 @@ import {
   type ArchiveRecord,
   archiveStates,
   type DrainRecord,
+  type FileLimits,
   type HeldBase,
   type LeaseRecord,
   leaseStates,
@@ -37,13 +38,14 @@ export interface ClusterRecords {
   readonly placement: PlacementRecord;
   readonly drain: DrainRecord;
   readonly pools: PoolOrders;
+  readonly files: FileLimits;
   readonly lease: LeaseRecord;
   readonly archive: ArchiveRecord;
 }
 
 const name = text(machineNameMistake);
 const plain = text(/^[\x20-\x7e]{0,255}$/);
-const pool = fields<PoolRecord>({
+const pool = fields<Omit<PoolRecord, "fileBytesMax">>({
   name,
   capacityBytes: integer(),
   freeBytes: integer(),
@@ -94,6 +96,10 @@ const shapes: Readonly<Record<keyof ClusterRecords, Shape>> = {
   placement: placementOf(list(place, limits.replicasMax)),
   drain: fields<DrainRecord>({ node: name }),
   pools: fields<PoolOrders>({ node: name, pools: list(poolOrder, limits.poolsMax) }),
+  files: fields<FileLimits>({
+    node: name,
+    pools: list(fields<FileLimits["pools"][number]>({ name, fileBytesMax: integer() }), limits.poolsMax),
+  }),
   lease: fields<LeaseRecord>({
     holder: name,
     address: plain,

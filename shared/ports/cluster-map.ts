@@ -2,7 +2,7 @@
  * Which storage nodes there are and which of them keep replicas of which volume (docs/specs/cluster.md). Nodes write their own
  * record, the api writes placements, gateways and nodes read both. Adapter: adapters/cluster-map/key-table.ts over any key table.
  */
-import type { NodeRecord, PlacementRecord, PoolOrder } from "#shared/domain/cluster.ts";
+import type { FileLimits, NodeRecord, PlacementRecord, PoolOrder } from "#shared/domain/cluster.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 
 export interface SeenNode {
@@ -26,6 +26,8 @@ export interface ClusterMap {
   onError(listener: (error: VarveError) => void): void;
   /** Durable when it resolves. Rejects Retry while the table is away, or when others change it all the time. */
   putNode(record: NodeRecord): Promise<void>;
+  /** Says how large files in a node's pools may be; nodes() has it with each pool. Durable when it resolves; rejects as putNode(). */
+  putFileLimits(record: FileLimits): Promise<void>;
   /** Drains a node or ends that. Durable when it resolves; rejects as putNode(). */
   setDrained(node: string, drained: boolean): Promise<void>;
   /** Orders for pools of a node; those of other pools, and what is null here, stay. Durable when it resolves; rejects as putNode(). */

@@ -78,6 +78,8 @@ describe("cluster records", () => {
     const none = { name: "hdd", quotaBytes: 0, tags: null };
     const pools = { node: "shelf", pools: [{ name: "ssd", quotaBytes: null, tags: ["fast"] }, none] };
     expect(decodeClusterRecord("pools", encodeClusterRecord("pools", pools), "pools.shelf")).toEqual(pools);
+    const files = { node: "shelf", pools: [{ name: "ssd", fileBytesMax: 2 ** 44 - 4096 }] };
+    expect(decodeClusterRecord("files", encodeClusterRecord("files", files), "files.shelf")).toEqual(files);
     const drain = { node: "shelf" };
     expect(decodeClusterRecord("drain", encodeClusterRecord("drain", drain), "drain.shelf")).toEqual(drain);
   });

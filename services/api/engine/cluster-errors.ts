@@ -1,6 +1,8 @@
 /*
  * What a cluster refuses of a new or changed volume, said alike by cluster-volumes.ts, cluster-past.ts and cluster-clones.ts.
  */
+
+import { readableByteSize } from "#shared/domain/byte-size.ts";
 import type { LeaseRecord } from "#shared/domain/cluster.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
@@ -59,4 +61,17 @@ export function notYet(name: string, what: string): VarveError {
     hint: "This works with varve up on one machine only. Nothing was changed.",
     fields: { name },
   });
+}
+
+/** `why`: the pools that can't, each with its limit. */
+export function tooLargeForFiles(name: string, sizeBytes: number, why: readonly string[]): VarveError {
+  return new VarveError(
+    "VolumeTooLargeForPool",
+    "Full",
+    `volume ${name} can't have ${readableByteSize(sizeBytes)}: ${why.join("; ")}`,
+    {
+      hint: "Move those replicas to a pool on a file system for larger files, as XFS: varve replica move. Nothing was changed.",
+      fields: { name, sizeBytes },
+    },
+  );
 }

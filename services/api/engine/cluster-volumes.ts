@@ -9,7 +9,7 @@ import { replicaStateSubject, volumeHolderSubject } from "#shared/domain/cluster
 import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
-import { placeReplicas } from "#shared/domain/placement.ts";
+import { placeReplicas, placesTooSmall } from "#shared/domain/placement.ts";
 import type { ReplicaReport } from "#shared/domain/replica-report.ts";
 import {
   checkVolumeName,
@@ -45,6 +45,7 @@ import {
   notYet,
   refuseSettling,
   stillServed,
+  tooLargeForFiles,
   volumeSettling,
   writeOnly,
 } from "./cluster-errors.ts";
@@ -154,6 +155,7 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
   async resize(name: string, sizeBytes: number): Promise<VolumeView> {
     const record = this.require(name);
     checkVolumeSize(sizeBytes);
+    this.#requireRoomInFiles(record, sizeBytes);
     if (this.#serving(record.id) === null) throw servedByNobody(name);
     const request = encodeMessage({ type: "resize", sizeBytes });
     const data = await this.#options.bus.request(volumeHolderSubject(record.id), request, resizedMs);
@@ -166,6 +168,15 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     const grown = (one: VolumeRecord): number => Math.max(one.sizeBytes, sizeBytes);
     await this.#options.catalog.change(record.id, (one) => ({ ...one, sizeBytes: grown(one) }));
     return this.show(name);
+  }
+
+  /** Before the log has an entry that an image can't follow. */
+  #requireRoomInFiles({ id, name }: VolumeRecord, sizeBytes: number): void {
+    const { map } = this.#options;
+    const places = map.placementOf(id)?.replicas ?? [];
+    const nodes = map.nodes().map(({ record }) => record);
+    const why = placesTooSmall(sizeBytes, places, nodes);
+    if (why.length > 0) throw tooLargeForFiles(name, sizeBytes, why);
   }
 
   async setDurability(name: string, durability: VolumeDurability): Promise<VolumeView> {

@@ -1,8 +1,9 @@
 /*
- * Nodes and placements over a key table: keys `node.NAME`, `drain.NAME`, `pools.NAME` and `placement.VOLUME`. Each key has one writer at a time (a node its
+ * Nodes and placements over a key table: keys `node.NAME`, `files.NAME`, `drain.NAME`, `pools.NAME` and `placement.VOLUME`. Each key has one writer at a time (a node its
  * own, the api the placements), so a compare-and-set that lost is simply made again on what is there. See ports/cluster-map.ts.
  */
 import {
+  type FileLimits,
   type NodeRecord,
   orderedPool,
   type PlacementRecord,
@@ -29,6 +30,7 @@ export class KeyTableMap implements ClusterMap {
   readonly #placements = new Map<string, PlacementRecord>();
   readonly #drained = new Set<string>();
   readonly #pools = new Map<string, readonly PoolOrder[]>();
+  readonly #files = new Map<string, FileLimits["pools"]>();
   /** Of pools and placements, by key: what was heard of another's later change stays when the answer to an own one comes behind it. */
   readonly #revisions = new Map<string, number>();
   readonly #watches: readonly KeyWatch[];
@@ -67,6 +69,10 @@ export class KeyTableMap implements ClusterMap {
       watch("pools.", ({ key, value }) => {
         if (value === null) this.#pools.delete(key);
         else this.#pools.set(key, decodeClusterRecord("pools", value, key).pools);
+      }),
+      watch("files.", ({ key, value }) => {
+        if (value === null) this.#files.delete(key);
+        else this.#files.set(key, decodeClusterRecord("files", value, key).pools);
       }),
       watch("placement.", ({ key, value }) => {
         if (value === null) this.#placements.delete(key);
@@ -109,6 +115,10 @@ export class KeyTableMap implements ClusterMap {
 
   async putNode(record: NodeRecord): Promise<void> {
     await this.#put(`node.${record.name}`, encodeClusterRecord("node", record));
+  }
+
+  async putFileLimits(record: FileLimits): Promise<void> {
+    await this.#put(`files.${record.node}`, encodeClusterRecord("files", record));
   }
 
   async setDrained(node: string, drained: boolean): Promise<void> {
@@ -177,8 +187,9 @@ export class KeyTableMap implements ClusterMap {
   }
 
   #ordered(node: string, pool: PoolRecord): PoolRecord {
+    const file = this.#files.get(`files.${node}`)?.find(({ name }) => name === pool.name);
     return orderedPool(
-      pool,
+      file === undefined ? pool : { ...pool, fileBytesMax: file.fileBytesMax },
       this.#pools.get(`pools.${node}`)?.find(({ name }) => name === pool.name),
     );
   }

@@ -59,6 +59,16 @@ describe("pools", () => {
     expect(await poolOf("b")).toEqual(own);
   });
 
+  test("how large files may be is with the pool for everybody, whatever else is ordered or said", async () => {
+    await map.putFileLimits({ node: "a", pools: [{ name: "main", fileBytesMax: 2 ** 44 }] });
+    await map.setPools("a", [{ ...order, tags: ["ssd"] }]);
+    expect(await poolOf("a")).toEqual({ ...own, tags: ["ssd"], fileBytesMax: 2 ** 44 });
+    await map.putNode({ name: "a", host: "a", version: "1", pools: [own], renewal: 2 });
+    await map.putFileLimits({ node: "a", pools: [{ name: "main", fileBytesMax: 2 ** 50 }] });
+    expect(await poolOf("a")).toMatchObject({ fileBytesMax: 2 ** 50 });
+    expect(await poolOf("b")).toEqual(own);
+  });
+
   test("what is not there can't be ordered, and nothing holds of orders with a mistake", () => {
     const node = { name: "a", host: "a", version: "0", pools: [own], renewal: 1 };
     const view = { ...node, alive: true, drained: false, ageMs: 0, volumes: [] };

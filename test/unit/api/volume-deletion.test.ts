@@ -98,6 +98,26 @@ test("a gateway that has it keeps it, and nothing is changed", async () => {
   expect(catalog.list()).toEqual([]);
 });
 
+test("a new size that a pool's file system does not take is refused before anything is asked", async () => {
+  const map = new KeyTableMap(new MemoryKeyTable(keys.catalog), clock);
+  const pool = { name: "main", capacityBytes: 2 ** 50, freeBytes: 2 ** 49, quotaBytes: null, tags: [] };
+  await map.putNode({ name: "one", host: "one", version: "0", pools: [pool], renewal: 1 });
+  await map.putFileLimits({ node: "one", pools: [{ name: "main", fileBytesMax: 2 ** 44 - 4096 }] });
+  const placement = { volumeId: record.id, beginBytes: 2 ** 20, replicas: [{ node: "one", pool: "main" }] };
+  await map.changePlacement(record.id, () => placement);
+  await new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+  await expect(volumes.resize("disk0", 2 ** 44)).rejects.toMatchObject({
+    _tag: "VolumeTooLargeForPool",
+    kind: "Full",
+    message: expect.stringContaining("one/main holds no file larger than"),
+  });
+  await expect(volumes.resize("disk0", 2 ** 44 - 4096)).rejects.not.toMatchObject({ kind: "Full" });
+  const large = { name: "large", sizeBytes: 2 ** 44, durability: "write" } as const;
+  await expect(volumes.create(large)).rejects.toThrow("one/main holds no file larger than");
+});
+
 test("a gateway that wants it while the deletion is written does not get it", async () => {
   const gate = await gateway();
   const change = catalog.change.bind(catalog);

@@ -2,7 +2,8 @@
 import { describe, expect, test } from "vitest";
 import type { NodeRecord, PlacementRecord, PoolRecord } from "#shared/domain/cluster.ts";
 import { machineNameMistake } from "#shared/domain/cluster.ts";
-import { type PlacementGround, placeReplicas } from "#shared/domain/placement.ts";
+import { limits } from "#shared/domain/limits.ts";
+import { type PlacementGround, placeReplicas, placesTooSmall } from "#shared/domain/placement.ts";
 
 const gib = 2 ** 30;
 const pool = (name: string, changes: Partial<PoolRecord> = {}): PoolRecord => ({
@@ -77,6 +78,24 @@ describe("placement", () => {
     expect(() => placeReplicas({ ...wish, replicas: 2 }, ground(nodes, before))).toThrow(
       "a/full has no free space above its reserve; a/quota has its quota used up",
     );
+  });
+
+  test("a file system that takes no file of the size passes its pool over, and says how large they may be", () => {
+    const nodes = [
+      node("a", [pool("ext4", { fileBytesMax: 16 * 1024 * gib - 4096 })]),
+      node("b", [pool("xfs", { fileBytesMax: limits.volumeBytesMax })]),
+      node("c", [pool("unsaid")]),
+    ];
+    const large = { ...wish, sizeBytes: 16 * 1024 * gib, replicas: 2 };
+    expect(placeReplicas(large, ground(nodes)).map((place) => place.node)).toEqual(["b", "c"]);
+    expect(() => placeReplicas({ ...large, replicas: 3 }, ground(nodes))).toThrow(
+      /a\/ext4 holds no file larger than 1[0-9.]+ TiB/,
+    );
+    const places = [...placed("1", "a/ext4", "b/xfs", "c/unsaid").replicas];
+    expect(placesTooSmall(large.sizeBytes - 4096, places, nodes)).toEqual([]);
+    expect(placesTooSmall(large.sizeBytes, places, nodes)).toEqual([
+      expect.stringMatching(/^a\/ext4 holds no file larger than/),
+    ]);
   });
 
   test("names of machines stand in subjects: no dots, no capitals", () => {
