@@ -27,10 +27,12 @@ import { type ApiJobs, ClusterBucket, type ClusterBucketOptions } from "./engine
 import { ClusterClones, type ClusterClonesOptions } from "./engine/cluster-clones.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterRollback, type ClusterRollbackOptions } from "./engine/cluster-rollback.ts";
+import { ClusterShrink } from "./engine/cluster-shrink.ts";
 import { ClusterTiering, type ClusterTieringOptions } from "./engine/cluster-tiering.ts";
 import { ClusterUndelete, type ClusterUndeleteOptions } from "./engine/cluster-undelete.ts";
 import { ClusterVolumes } from "./engine/cluster-volumes.ts";
 import { ReplicaPlacing } from "./engine/replica-placing.ts";
+import type { VolumeWritingParts } from "./engine/volume-writing.ts";
 import { runSharedSchedules, scheduleLeasePrefix } from "./schedule-layer.ts";
 
 /** What the command wires in from other services. */
@@ -62,13 +64,15 @@ export async function openClusterApi(
   const removeLog = async (id: string): Promise<void> => removeLogStream(connection, id);
   const archived = config.bucket !== null;
   const parts = { catalog, map, leases, bus, past, archived, clock, random };
-  const volumes = new ClusterVolumes({ ...parts, removeLog });
+  const log = { config, clock, random, connection };
+  const writing = (what: string): VolumeWritingParts => writingAs(what, parts, log, { reading, files });
+  const shrinks = new ClusterShrink({ ...writing("resize"), ...parts });
+  const shrink: ClusterShrink["shrink"] = async (record, sizeBytes) => shrinks.shrink(record, sizeBytes);
+  const volumes = new ClusterVolumes({ ...parts, removeLog, shrink });
   const ground = (): PlacementGround => volumes.ground();
   const arrivals = new Arrivals({ catalog, map, past, clock, random, archived, ground });
   const placing = new ReplicaPlacing({
-    map,
-    bus,
-    clock,
+    ...parts,
     require: (name) => volumes.require(name),
     replicas: (name) => volumes.replicas(name),
     ground,
@@ -78,22 +82,17 @@ export async function openClusterApi(
   const withJobs = { ...parts, jobs: home.jobs };
   const clones = clonesOf(volumes, reading, withJobs);
   const tiering = tieringOf(volumes, withJobs);
-  const log = { config, clock, random, connection };
-  const rollbacks = rollbacksOf(volumes, reading, files, { parts: withJobs, log });
+  const rollbacks = rollbacksOf(volumes, reading, { ...writing("rollback"), ...withJobs });
   const pasts = new ClusterPast({
+    ...withJobs,
     clones,
     tiering,
     rollbacks,
-    past,
-    leases,
-    bus,
-    clock,
     logOf: reading.logOf,
     require: (name) => volumes.require(name),
     show: (name) => volumes.show(name),
     historyOf: (record) => reading.historyOf(record),
     allocateSlab: (bytes) => files.allocateSlab(bytes),
-    jobs: home.jobs,
   });
   const scheduleLeases = { table: cluster.leaseTable, clock, random, prefix: scheduleLeasePrefix };
   const schedules = runSharedSchedules(
@@ -123,31 +122,18 @@ export async function openClusterApi(
   };
 }
 
-interface RollbackParts {
-  readonly parts: Pick<
-    ClusterRollbackOptions,
-    "catalog" | "map" | "past" | "leases" | "bus" | "clock" | "jobs"
-  >;
-  readonly log: LogParts;
-}
-
 function rollbacksOf(
   volumes: ClusterVolumes,
   reading: ClusterHistories,
-  files: NativeFileStore,
-  { parts, log }: RollbackParts,
+  parts: VolumeWritingParts & Pick<ClusterRollbackOptions, "catalog" | "map" | "past" | "bus" | "jobs">,
 ): ClusterRollback {
   return new ClusterRollback({
     ...parts,
-    writer: writerName(`rollback by api ${log.config.name} pid ${process.pid}`),
     require: (name) => volumes.require(name),
     show: (name) => volumes.show(name),
     replicasOf: (record) => volumes.replicasOf(record),
     historyOf: (record) => reading.historyOf(record),
     images: reading.images,
-    logOf: reading.logOf,
-    openLog: async (id) => openLog(id, log),
-    allocateSlab: (bytes) => files.allocateSlab(bytes),
   });
 }
 
@@ -158,7 +144,23 @@ interface LogParts {
   readonly connection: ClusterConnection["connection"];
 }
 
-/** As the gateways set it: a rollback changes neither its room nor its copies. */
+/** How this process writes to logs, and for what it says so in them. */
+function writingAs(
+  what: string,
+  parts: Pick<VolumeWritingParts, "catalog" | "leases" | "bus" | "clock">,
+  log: LogParts,
+  { reading, files }: { readonly reading: ClusterHistories; readonly files: NativeFileStore },
+): VolumeWritingParts {
+  return {
+    ...parts,
+    writer: writerName(`${what} by api ${log.config.name} pid ${process.pid}`),
+    logOf: reading.logOf,
+    openLog: async (id) => openLog(id, log),
+    allocateSlab: (bytes) => files.allocateSlab(bytes),
+  };
+}
+
+/** As the gateways set it: who appends an entry changes neither its room nor its copies. */
 async function openLog(volumeId: string, parts: LogParts): Promise<WriteLog> {
   const found = await new LogStream(parts.connection, volumeId).view();
   if (found === null) throw missingStream(`varve-log-${volumeId}`, 0);

@@ -108,3 +108,15 @@ export function checkVolumeSize(sizeBytes: number): void {
     fields: { sizeBytes },
   });
 }
+
+export function shrinkNotAllowed(name: string, before: number, after: number): VarveError {
+  return new VarveError(
+    "ShrinkNotAllowedError",
+    "Invalid",
+    `volume ${name} has ${before} bytes; ${after} bytes would cut off its end`,
+    {
+      hint: "Shrink the file system first, then say so with --shrink: what lies behind the new end is lost.",
+      fields: { name, sizeBytes: before, wantedBytes: after },
+    },
+  );
+}

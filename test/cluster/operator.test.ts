@@ -125,7 +125,7 @@ describe("an operator", () => {
     await again.disconnect();
   });
 
-  test("grows a volume that is served; clients see it when they connect again, and nothing shrinks", async () => {
+  test("grows a volume that is served, shrinks one that nobody is attached to; clients see it when they connect again", async () => {
     await lab.storage("shelf");
     await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);
     await varve("volume", "create", "disk0", "--size", "16M");
@@ -135,16 +135,31 @@ describe("an operator", () => {
     await before.write(0, Buffer.alloc(4096, 5));
     expect((await varve("volume", "resize", "disk0", "--size", "32M")).code).toBe(0);
     expect((await varve("volume", "resize", "disk0", "--size", "32M")).code).toBe(0);
-    expect((await varve("volume", "resize", "disk0", "--size", "8M", "--shrink")).text).toContain(
-      "only grows",
-    );
+    const half = ["volume", "resize", "disk0", "--size", "8M"] as const;
+    expect((await varve(...half)).text).toContain("would cut off its end");
+    expect((await varve(...half, "--shrink")).text).toContain("it is not shrunk");
     expect(await json("volume", "list")).toMatchObject([{ name: "disk0", sizeBytes: 32 * 2 ** 20 }]);
     const after = await attach(gate.port);
     await after.write(32 * 2 ** 20 - 4096, Buffer.alloc(4096, 6));
     expect((await after.read(32 * 2 ** 20 - 4096, 4096)).every((byte) => byte === 6)).toBe(true);
     expect((await after.read(0, 4096)).every((byte) => byte === 5)).toBe(true);
     await before.disconnect();
+    await after.write(8 * 2 ** 20 - 4096, Buffer.alloc(8192, 7));
     await after.disconnect();
+    expect(await varve(...half, "--shrink")).toMatchObject({ code: 0 });
+    expect(await json("volume", "list")).toMatchObject([{ name: "disk0", sizeBytes: 8 * 2 ** 20 }]);
+    const small = await attach(gate.port);
+    expect(small.size).toBe(8 * 2 ** 20);
+    expect((await small.read(8 * 2 ** 20 - 4096, 4096)).every((byte) => byte === 7)).toBe(true);
+    expect((await varve("volume", "resize", "disk0", "--size", "32M")).code).toBe(0);
+    await small.disconnect();
+    const again = await attach(gate.port);
+    expect(again.size).toBe(32 * 2 ** 20);
+    for (const at of [8 * 2 ** 20, 32 * 2 ** 20 - 4096]) {
+      expect((await again.read(at, 4096)).every((byte) => byte === 0)).toBe(true);
+    }
+    expect((await again.read(0, 4096)).every((byte) => byte === 5)).toBe(true);
+    await again.disconnect();
   });
 
   test("takes a volume away from a gateway: its clients are cut off, another one serves all that was acknowledged", async () => {

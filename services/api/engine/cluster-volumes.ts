@@ -15,6 +15,7 @@ import {
   checkVolumeName,
   checkVolumeSize,
   type ReadPolicy,
+  shrinkNotAllowed,
   type VolumeDurability,
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
@@ -64,6 +65,8 @@ export interface ClusterVolumesOptions {
   readonly archived: boolean;
   /** Removes the log of a volume whose images are gone. */
   readonly removeLog: (volumeId: string) => Promise<void>;
+  /** See ClusterShrink. */
+  readonly shrink: (record: VolumeRecord, sizeBytes: number) => Promise<void>;
 }
 
 const resizedMs = 30_000;
@@ -151,10 +154,15 @@ export class ClusterVolumes implements VolumeAdministration, ClusterAdministrati
     await this.#deletion.finishAll();
   }
 
-  /** The gateway that serves it appends the entry. A volume of a cluster only grows. */
-  async resize(name: string, sizeBytes: number): Promise<VolumeView> {
+  /** Of a larger one the gateway that serves it appends the entry, of a smaller one this process, while nobody is attached. */
+  async resize(name: string, sizeBytes: number, shrink = false): Promise<VolumeView> {
     const record = this.require(name);
     checkVolumeSize(sizeBytes);
+    if (sizeBytes < record.sizeBytes) {
+      if (!shrink) throw shrinkNotAllowed(name, record.sizeBytes, sizeBytes);
+      await this.#options.shrink(record, sizeBytes);
+      return this.show(name);
+    }
     this.#requireRoomInFiles(record, sizeBytes);
     if (this.#serving(record.id) === null) throw servedByNobody(name);
     const request = encodeMessage({ type: "resize", sizeBytes });

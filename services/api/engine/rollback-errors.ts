@@ -1,5 +1,6 @@
 /*
- * What a rollback in a cluster is refused with, each with what was changed by then: nothing, but for one. Thrown by cluster-rollback.ts.
+ * What a rollback in a cluster is refused with, each with what was changed by then: nothing, but for one. Thrown by cluster-rollback.ts, some
+ * for a shrink, too (volume-writing.ts).
  */
 import type { ErrorKind } from "#shared/domain/errors.ts";
 import { VarveError } from "#shared/domain/errors.ts";
@@ -11,11 +12,11 @@ interface Refusal {
 }
 
 /** The gateway's own words, as the error that they are. */
-export function toldByHolder(name: string, { kind, tag, message }: Refusal): VarveError {
+export function toldByHolder(name: string, { kind, tag, message }: Refusal, refused: string): VarveError {
   const isAttached = tag === "VolumeAttachedError";
-  return new VarveError(tag, kind, isAttached ? `${message}; it is not rolled back` : message, {
+  return new VarveError(tag, kind, isAttached ? `${message}; it is not ${refused}` : message, {
     hint: isAttached
-      ? `Disconnect its clients first: varve volume show ${name} says which gateway serves it. Or add --force: their connections are cut then.`
+      ? `Disconnect its clients first: varve volume show ${name} says which gateway serves it.${refused === "rolled back" ? " Or add --force: their connections are cut then." : ""}`
       : "The disk was not changed.",
     fields: { name },
   });

@@ -37,6 +37,6 @@ function wouldShrink(sizeBytes: number): VarveError {
   return new VarveError(
     "ClusterShrinkRefused",
     "Invalid",
-    `the volume has ${readableByteSize(sizeBytes)}, and a volume of a cluster only grows`,
+    `the volume has ${readableByteSize(sizeBytes)}, and while it is served it only grows`,
   );
 }

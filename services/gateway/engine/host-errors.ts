@@ -57,18 +57,6 @@ export function bucketNotTold(name: string): VarveError {
   );
 }
 
-export function shrinkNotAllowed(name: string, before: number, after: number): VarveError {
-  return new VarveError(
-    "ShrinkNotAllowedError",
-    "Invalid",
-    `volume ${name} has ${before} bytes; ${after} bytes would cut off its end`,
-    {
-      hint: "Shrink the file system first, then say so with --shrink: what lies behind the new end is lost.",
-      fields: { name, sizeBytes: before, wantedBytes: after },
-    },
-  );
-}
-
 export function hostClosing(): VarveError {
   return new VarveError("HostClosingError", "Retry", "the server is shutting down", {
     hint: "Try again when it runs again.",

@@ -13,6 +13,7 @@ import {
   checkVolumeName,
   checkVolumeSize,
   type ReadPolicy,
+  shrinkNotAllowed,
   type VolumeDurability,
   type VolumeRecord,
 } from "#shared/domain/volume.ts";
@@ -33,7 +34,6 @@ import {
   directoryTaken,
   hostClosing,
   requireStrictReads,
-  shrinkNotAllowed,
   unknownVolume,
   volumeExists,
 } from "./host-errors.ts";

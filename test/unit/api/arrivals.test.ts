@@ -58,7 +58,13 @@ const parts = () => ({
 function volumes(): ClusterVolumes {
   const common = parts();
   const leases = new KeyTableLeases({ ...common, table: new MemoryKeyTable(new MemoryKeys()) });
-  return new ClusterVolumes({ ...common, leases, bus: new MemoryMessageBus(), removeLog: async () => {} });
+  return new ClusterVolumes({
+    ...common,
+    leases,
+    bus: new MemoryMessageBus(),
+    removeLog: async () => {},
+    shrink: async () => {},
+  });
 }
 
 function arrivals(): Arrivals {

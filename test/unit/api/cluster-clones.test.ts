@@ -171,7 +171,12 @@ beforeEach(async () => {
     random: new SystemRandom(),
   });
   const parts = { catalog, map, past, leases, bus, archived: true, clock: new FastClock() };
-  volumes = new ClusterVolumes({ ...parts, random: new SystemRandom(), removeLog: async () => {} });
+  volumes = new ClusterVolumes({
+    ...parts,
+    random: new SystemRandom(),
+    removeLog: async () => {},
+    shrink: async () => {},
+  });
   await map.putNode({ name: "a", host: "a", version: "0", pools: [pool], renewal: 1 });
   const size = { sizeBytes: 2 ** 23, durability: "write", createdAtMs: 0 } as const;
   await catalog.put({ id: parentId, name: "disk0", ...size, state: "active", reads: "strict" });

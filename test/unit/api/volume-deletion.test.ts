@@ -81,6 +81,7 @@ beforeEach(async () => {
     leases: leasesOf(),
     bus: new MemoryMessageBus(),
     removeLog: async () => undefined,
+    shrink: async () => undefined,
   });
 });
 
