@@ -54,7 +54,9 @@ describe("an operator", () => {
       text: expect.stringContaining("1 replicas want as many storage nodes with room, and 0 can take one"),
     });
     for (const name of ["shelf", "attic"]) await lab.storage(name);
-    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "attic" }, { name: "shelf" }]);
+    await expect
+      .poll(async () => json("node", "list"), { timeout: 15_000 })
+      .toMatchObject([{ name: "attic" }, { name: "shelf" }]);
     expect((await varve("volume", "create", "disk0", "--size", "16M", "--replicas", "3")).code).toBe(73);
     expect((await varve("volume", "create", "disk0", "--size", "16M", "--replicas", "2")).code).toBe(0);
     expect((await varve("volume", "create", "disk0", "--size", "16M")).text).toContain(
@@ -95,7 +97,9 @@ describe("an operator", () => {
 
   test("puts the catalogue back from a cold copy: the volumes of then, with their bytes", async () => {
     const shelf = await lab.storage("shelf");
-    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);
+    await expect
+      .poll(async () => json("node", "list"), { timeout: 15_000 })
+      .toMatchObject([{ name: "shelf" }]);
     await varve("volume", "create", "disk0", "--size", "16M");
     const gate = await lab.gateway("gate-1");
     const client = await attach(gate.port);
@@ -127,7 +131,9 @@ describe("an operator", () => {
 
   test("grows a volume that is served, shrinks one that nobody is attached to; clients see it when they connect again", async () => {
     await lab.storage("shelf");
-    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);
+    await expect
+      .poll(async () => json("node", "list"), { timeout: 15_000 })
+      .toMatchObject([{ name: "shelf" }]);
     await varve("volume", "create", "disk0", "--size", "16M");
     expect((await varve("volume", "resize", "disk0", "--size", "32M")).text).toContain("no gateway serves");
     const gate = await lab.gateway("gate-1");
@@ -164,7 +170,9 @@ describe("an operator", () => {
 
   test("takes a volume away from a gateway: its clients are cut off, another one serves all that was acknowledged", async () => {
     await lab.storage("shelf");
-    await expect.poll(async () => json("node", "list")).toMatchObject([{ name: "shelf" }]);
+    await expect
+      .poll(async () => json("node", "list"), { timeout: 15_000 })
+      .toMatchObject([{ name: "shelf" }]);
     await varve("volume", "create", "disk0", "--size", "16M");
     const [one, two] = [await lab.gateway("gate-1"), await lab.gateway("gate-2")];
     expect((await varve("volume", "takeover", "disk0")).code).toBe(2);
@@ -185,7 +193,7 @@ describe("an operator", () => {
 
   test("with two replicas a dead storage node delays no read by a second", async () => {
     const nodes = { shelf: await lab.storage("shelf"), attic: await lab.storage("attic") };
-    await expect.poll(async () => json("node", "list")).toHaveLength(2);
+    await expect.poll(async () => json("node", "list"), { timeout: 15_000 }).toHaveLength(2);
     await varve("volume", "create", "disk0", "--size", "16M", "--replicas", "2");
     const client = await attach((await lab.gateway("gate-1")).port);
     const fill = async (value: number): Promise<void> => {
