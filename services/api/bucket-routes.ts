@@ -13,6 +13,7 @@ import type { BucketAdministration } from "#shared/ports/bucket-administration.t
 import { fromPort } from "#shared/shell/run-process.ts";
 import { answered } from "./answered.ts";
 import type { ApiSubject } from "./api-subject.ts";
+import { notACluster } from "./cluster-routes.ts";
 import { readBody } from "./request-body.ts";
 
 export const bucketRoutes = (subject: ApiSubject) => {
@@ -50,10 +51,12 @@ export const bucketRoutes = (subject: ApiSubject) => {
       .handleRaw("scrub", ({ params, request }) =>
         answered(
           Effect.gen(function* () {
-            const { repair, bytesPerSecond } = yield* readBody(request, bodies.Scrub);
+            const { repair, bytesPerSecond, node } = yield* readBody(request, bodies.Scrub);
+            if (node !== undefined && subject.cluster === undefined) throw notACluster();
             const options = {
               repair: repair ?? false,
-              bytesPerSecond: checkedRate(bytesPerSecond ?? limits.scrubBytesPerSecond),
+              node: node ?? null,
+              bytesPerSecond: checkedRate(bytesPerSecond ?? limits.scrub.bytesPerSecond),
             };
             return accepted(yield* fromPort("scrub", async () => bucket().scrub(params.name, options)));
           }),

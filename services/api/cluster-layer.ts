@@ -11,6 +11,7 @@ import { removeLogStream } from "#shared/adapters/write-log/jetstream-removal.ts
 import { LogStream } from "#shared/adapters/write-log/jetstream-stream.ts";
 import { writerName } from "#shared/domain/entry.ts";
 import type { PlacementGround } from "#shared/domain/placement.ts";
+import type { VolumeRecord } from "#shared/domain/volume.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
 import type { DeletedVolumes } from "#shared/ports/rescue.ts";
@@ -23,10 +24,16 @@ import type { Readiness } from "#shared/shell/health-server.ts";
 import { addressText, nbdUri, parseListenAddress } from "#shared/shell/listen-address.ts";
 import type { ApiSubject } from "./api-subject.ts";
 import { Arrivals } from "./engine/arrivals.ts";
-import { type ApiJobs, ClusterBucket, type ClusterBucketOptions } from "./engine/cluster-bucket.ts";
+import {
+  type ApiJobs,
+  ClusterBucket,
+  type ClusterBucketOptions,
+  withoutBucket,
+} from "./engine/cluster-bucket.ts";
 import { ClusterClones, type ClusterClonesOptions } from "./engine/cluster-clones.ts";
 import { ClusterPast } from "./engine/cluster-past.ts";
 import { ClusterRollback, type ClusterRollbackOptions } from "./engine/cluster-rollback.ts";
+import { ClusterScrub } from "./engine/cluster-scrub.ts";
 import { ClusterShrink } from "./engine/cluster-shrink.ts";
 import { ClusterTiering, type ClusterTieringOptions } from "./engine/cluster-tiering.ts";
 import { ClusterUndelete, type ClusterUndeleteOptions } from "./engine/cluster-undelete.ts";
@@ -254,6 +261,7 @@ async function connect(config: ApiConfig, onNote: (text: string) => void) {
   }
 }
 
+/** Without a bucket it scrubs all the same: nodes have theirs, and replicas are compared with each other. */
 function bucketOf(
   home: ClusterApiHome,
   volumes: ClusterVolumes,
@@ -261,9 +269,13 @@ function bucketOf(
   parts: Pick<ClusterUndeleteOptions, "catalog" | "map" | "past" | "leases" | "clock"> &
     Pick<ClusterBucketOptions, "bus" | "clock" | "random" | "jobs">,
   log: LogParts,
-): ClusterBucket | null {
+): ClusterBucket {
   const { store, logOf } = reading;
-  if (store === null) return null;
+  const { bus, clock, random } = parts;
+  const replicasOf: ClusterVolumes["replicasOf"] = (record) => volumes.replicasOf(record);
+  const require = (name: string): VolumeRecord => volumes.require(name);
+  const scrubs = new ClusterScrub({ bus, clock, random, require, replicasOf });
+  if (store === null) return new ClusterBucket({ ...parts, ...withoutBucket, scrubs });
   const who = `api ${log.config.name}`;
   const { deleted: bucket, ...looks } = home.bucketOf(store, who);
   const deleted = new ClusterUndelete({
@@ -273,17 +285,17 @@ function bucketOf(
     writer: writerName(`undelete by ${who} pid ${process.pid}`),
     lastMs: async (record) => (await reading.historyOf(record).range()).toMs,
     ground: () => volumes.ground(),
-    replicasOf: (record) => volumes.replicasOf(record),
+    replicasOf,
     failpoint: failpointOf(process.env["VARVE_TEST_FAILPOINT"]),
     newLog: (id) => logWith(id, log, { replicas: log.config.nats.replicas }),
   });
-  return new ClusterBucket({ ...parts, ...looks, deleted });
+  return new ClusterBucket({ ...parts, ...looks, deleted, scrubs });
 }
 
 interface Parts {
   readonly placing: ReplicaPlacing;
   readonly past: ClusterPast;
-  readonly bucket: ClusterBucket | null;
+  readonly bucket: ClusterBucket;
   readonly arrivals: Arrivals;
 }
 

@@ -29,7 +29,7 @@ export class BucketAccess {
 
   async scrub(
     volume: string,
-    options: { readonly repair: boolean; readonly bytesPerSecond?: number },
+    options: { readonly repair: boolean; readonly bytesPerSecond?: number; readonly node?: string },
   ): Promise<ApiJob> {
     return await this.client.call("POST", `/v1/volumes/${encodeURIComponent(volume)}/scrub`, options);
   }

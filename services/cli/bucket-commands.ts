@@ -51,10 +51,14 @@ export const bucketCommands: readonly Command[] = [
   {
     path: ["scrub"],
     summary: "compare a volume's image with its history in the bucket",
-    detail: ["Exit code 1 where an extent is damaged and was not repaired."],
+    detail: [
+      "In a cluster every replica is compared, and where the bucket can't be asked, with the other replicas.",
+      "Exit code 1 where an extent is damaged and was not repaired, or a replica was passed over.",
+    ],
     args: [volumeName],
     flags: [
-      { name: "repair", summary: "fetch damaged extents from the bucket again" },
+      { name: "repair", summary: "fetch damaged extents again" },
+      { name: "node", value: "NODE", summary: "in a cluster: only the replica there" },
       { name: "rate", value: "SIZE", summary: "read so much a second (default 8M)" },
       detach,
       ...served,

@@ -15,6 +15,7 @@ import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { DirectoryLock, FileStore } from "#shared/ports/file-store.ts";
+import type { ScrubRun } from "#shared/ports/scrub.ts";
 import type { PoolConfig, StorageConfig } from "#shared/shell/cluster-config.ts";
 import { type ClusterConnection, openCluster } from "#shared/shell/cluster-connection.ts";
 import { failpointOf } from "#shared/shell/failpoint.ts";
@@ -115,6 +116,7 @@ export async function openStorageNode(
   config: StorageConfig,
   version: string,
   onNote: (text: string) => void,
+  scrub?: ScrubRun,
 ): Promise<StorageNode> {
   const clock = new SystemClock();
   const store = new NativeFileStore();
@@ -132,7 +134,18 @@ export async function openStorageNode(
     cluster = await openCluster(config.nats, `varve storage ${config.name}`, clock, onNote);
     archived = config.bucket === null ? null : imagesIn(config.bucket, clock);
     await archived?.ready().catch((cause: unknown) => onNote(`warning: ${(cause as Error).message}`));
-    return await startNode({ config, version, onNote, clock, store, pools, cluster, archived, closeAll });
+    return await startNode({
+      config,
+      version,
+      onNote,
+      clock,
+      store,
+      pools,
+      cluster,
+      archived,
+      scrub,
+      closeAll,
+    });
   } catch (cause) {
     await closeAll();
     throw cause;
@@ -148,6 +161,7 @@ interface NodeParts {
   readonly pools: readonly Pool[];
   readonly cluster: ClusterConnection;
   readonly archived: BucketImages | null;
+  readonly scrub: ScrubRun | undefined;
   readonly closeAll: () => Promise<void>;
 }
 
@@ -184,6 +198,7 @@ async function startNode(parts: NodeParts): Promise<StorageNode> {
     past: cluster.past,
     fillBytesPerSecond: config.fillBytesPerSecond,
     imageBytesMax: config.imageBytesMax,
+    ...(parts.scrub === undefined ? {} : { scrub: parts.scrub }),
     onNote,
   });
   const reconcile = (): void => {

@@ -96,7 +96,31 @@ const ScrubReport = Schema.Struct({
   remote: Schema.Int,
   busy: Schema.Int,
   damaged: Schema.Array(
-    Schema.Struct({ extent: Schema.Int, firstOffset: Schema.Int, repaired: Schema.Boolean }),
+    Schema.Struct({
+      extent: Schema.Int,
+      firstOffset: Schema.Int,
+      repaired: Schema.Boolean,
+      node: Schema.optionalKey(Schema.String.annotate({ description: "in a cluster: whose replica" })),
+      why: Schema.optionalKey(
+        Schema.String.annotate({ description: "why it was not repaired, where known" }),
+      ),
+    }),
+  ),
+  replicas: Schema.optionalKey(
+    Schema.Array(
+      Schema.Struct({
+        node: Schema.String,
+        against: Schema.NullOr(Schema.Literals(["bucket", "replicas"])).annotate({
+          description: "what it was compared with; null: it was passed over",
+        }),
+        compared: Schema.Int,
+        remote: Schema.Int,
+        busy: Schema.Int,
+        reason: Schema.String.annotate({
+          description: "why it was passed over, or not compared with the bucket",
+        }),
+      }),
+    ).annotate({ description: "in a cluster; the counts are sums over these" }),
   ),
 });
 
@@ -133,6 +157,9 @@ const Collect = Schema.Struct({
 const Scrub = Schema.Struct({
   repair: Schema.optionalKey(Schema.Boolean),
   bytesPerSecond: Schema.optionalKey(Schema.Int),
+  node: Schema.optionalKey(
+    Schema.String.annotate({ description: "in a cluster: the replica on this node only" }),
+  ),
 });
 
 export const bucketBodies = { Check, Collect, Scrub };

@@ -2,6 +2,7 @@
  * Every maximum in one place, with the sum that justifies it. Domain, formats, adapters and engines import from here;
  * what a user may set is in shared/shell/config.ts and is checked against these.
  */
+import { scrubLimits } from "./scrub-limits.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -250,8 +251,7 @@ export const limits = {
   bucketReportsMax: 16,
   /** Objects fetched side by side by check, mark and exact bases: 4 of at most 8 MiB. */
   bucketReadsMax: 4,
-  /** Scrub reads so fast by default: a 100 GiB image in 3.6 hours, without being felt. */
-  scrubBytesPerSecond: 8 * MiB,
+  scrub: scrubLimits,
   /**
    * Reading the past, all points of a process together: 96 frames, 120 pages of 4 GiB each, heads of 2,000 chunks, the footers of
    * about 200 segments: 48 MiB. Beside them what is under way (six whole chunks, stored and open) and the open points' maps.

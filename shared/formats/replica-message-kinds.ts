@@ -232,7 +232,45 @@ export interface CollectedAnswer {
   readonly isDone: boolean;
 }
 
+/** The api has a replica compared with the bucket under this name; scrubbed answers at once, and is asked for again until it is done. */
+export interface ScrubRequest {
+  readonly type: "scrub";
+  readonly run: string;
+  readonly isRepair: boolean;
+  readonly bytesPerSecond: number;
+  /** The first extent, and how many; 0: all. */
+  readonly first: number;
+  readonly count: number;
+}
+
+/** When it is done, the payload is its report as JSON. */
+export interface ScrubbedAnswer {
+  readonly type: "scrubbed";
+  readonly isDone: boolean;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** The api names the checksum that an extent had at an LSN; the replica's is another, and `peer` has these bytes. mended answers. */
+export interface MendRequest {
+  readonly type: "mend";
+  readonly extent: number;
+  readonly lsn: number;
+  /** As in hashes, 16 hex digits. */
+  readonly sum: string;
+  readonly peer: string;
+}
+
+/** False: something else was written there meanwhile, or the peer has other bytes now. Nothing was changed then. */
+export interface MendedAnswer {
+  readonly type: "mended";
+  readonly isMended: boolean;
+}
+
+export type ScrubMessage = ScrubRequest | ScrubbedAnswer | MendRequest | MendedAnswer;
+
 export type ReplicaMessage =
+  | ScrubMessage
   | CollectRequest
   | CollectedAnswer
   | MarkRequest

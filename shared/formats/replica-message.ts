@@ -22,42 +22,12 @@ import {
   type PlaceAnswer,
   type RepairRequest,
   type ReplicaMessage,
+  type ScrubMessage,
   type StateMessage,
 } from "./replica-message-kinds.ts";
+import { isScrubMessage, isScrubType, scrubElements, scrubMessageOf, scrubValues } from "./scrub-messages.ts";
 
-export type {
-  BaseAnswer,
-  CollectedAnswer,
-  CollectRequest,
-  CopyAnswer,
-  CopyRequest,
-  EvictColdRequest,
-  EvictedAnswer,
-  ExtentRequest,
-  FillRequest,
-  GrantAnswer,
-  GrantRequest,
-  HashAnswer,
-  HashRequest,
-  HeldAnswer,
-  HoldRequest,
-  MarkedAnswer,
-  MarkRequest,
-  PeekAnswer,
-  PeekRequest,
-  PlaceAnswer,
-  PlaceRequest,
-  ReadAnswer,
-  ReadRequest,
-  RepairRequest,
-  ReplicaMessage,
-  ReplicaRefusal,
-  ResizedAnswer,
-  ResizeRequest,
-  StateMessage,
-  StateRequest,
-  SurveyRequest,
-} from "./replica-message-kinds.ts";
+export type * from "./replica-message-kinds.ts";
 
 /** "VMSG" as bytes. */
 export const messageMagic = 0x4753_4d56;
@@ -80,6 +50,7 @@ const withPayload: readonly ReplicaMessage["type"][] = [
   "surveyed",
   "piece",
   "collected",
+  "scrubbed",
   "hashes",
 ];
 
@@ -101,7 +72,8 @@ export function encodeWith(
   message: ReplicaMessage,
   payloadBytes: number,
 ): { readonly bytes: Buffer; readonly payloadAt: number } {
-  const headerBytes = packInto(scratch, 0, valuesOf(message));
+  const values = isScrubMessage(message) ? scrubValues(message) : valuesOf(message);
+  const headerBytes = packInto(scratch, 0, values);
   const payloadAt = headBytes + headerBytes;
   const bytes = Buffer.allocUnsafe(payloadAt + payloadBytes);
   scratch.copy(bytes, headBytes, 0, headerBytes);
@@ -140,7 +112,7 @@ export function isBadMessage(value: DecodedMessage | BadMessage): value is BadMe
   return "fault" in value;
 }
 
-function valuesOf(message: ReplicaMessage): PackedValue[] {
+function valuesOf(message: Exclude<ReplicaMessage, ScrubMessage>): PackedValue[] {
   const { type } = message;
   switch (type) {
     case "survey":
@@ -269,6 +241,7 @@ const elements: Readonly<Record<ReplicaMessage["type"], number>> = {
   fill: 1,
   evict: 3,
   evicted: 3,
+  ...scrubElements,
 };
 
 function messageOf(reader: PackedReader): ReplicaMessage | null {
@@ -279,6 +252,7 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
   if (type === "repair") return repairOf(reader, count);
   if (type === "state") return stateOf(reader, count);
   if (elements[type] !== count) return null;
+  if (isScrubType(type)) return scrubMessageOf(type, reader);
   if (type === "place") return placeOf(reader);
   if (type === "mark" || type === "evict" || type === "collect") return namedOf(type, reader);
   if (type === "granted") {

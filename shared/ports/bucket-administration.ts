@@ -107,6 +107,18 @@ export interface CollectReport {
 export interface ScrubOptions {
   readonly repair: boolean;
   readonly bytesPerSecond: number;
+  /** In a cluster: the replica on this node only; null or none: all. */
+  readonly node?: string | null;
+}
+
+export interface DamagedExtent {
+  readonly extent: number;
+  readonly firstOffset: number;
+  readonly repaired: boolean;
+  /** In a cluster: whose replica. */
+  readonly node?: string;
+  /** Why it was not repaired, where that is known. */
+  readonly why?: string;
 }
 
 export interface ScrubReport {
@@ -119,11 +131,29 @@ export interface ScrubReport {
   readonly remote: number;
   /** Written to at each try. */
   readonly busy: number;
-  readonly damaged: readonly {
-    readonly extent: number;
-    readonly firstOffset: number;
-    readonly repaired: boolean;
-  }[];
+  readonly damaged: readonly DamagedExtent[];
+  /** In a cluster; the counts above are sums over these. */
+  readonly replicas?: readonly ScrubbedReplica[];
+}
+
+/** What a storage node says of its replica. */
+export interface ReplicaScrubReport extends Omit<ScrubReport, "volume" | "replicas"> {
+  /** Of those that were busy at each look, at most limits.scrub.busyMax. */
+  readonly busyExtents: readonly number[];
+  /** Where one extent alone was scrubbed and is damaged: the checksum that the bucket has for it, 16 hex digits. */
+  readonly rightSum?: string;
+}
+
+/** One replica of a scrubbed volume. */
+export interface ScrubbedReplica {
+  readonly node: string;
+  /** What it was compared with; null: with nothing, it was passed over. */
+  readonly against: "bucket" | "replicas" | null;
+  readonly compared: number;
+  readonly remote: number;
+  readonly busy: number;
+  /** Why it was passed over, or not compared with the bucket; empty: nothing to say. */
+  readonly reason: string;
 }
 
 /** What rescue or undelete reached for one volume. */

@@ -5,6 +5,7 @@
  */
 import type { ExtentRun } from "#shared/domain/archive.ts";
 import type { PointSource } from "./history.ts";
+import type { Slab } from "./slab.ts";
 
 /** A disk as it was at an LSN, by name: what remote extents are read from. The volume may be another one (a clone's parent). */
 export interface RemotePoint {
@@ -54,10 +55,26 @@ export interface EvictRequest {
   readonly extents: readonly number[];
 }
 
+/** What a scrub does with local extents: reads the file itself and puts right what is wrong in it (docs/specs/residency.md#mending). */
+export interface ExtentMending {
+  /** The greatest LSN of an applied entry that may have changed the extent; where nothing did since the attach, the LSN of that. */
+  touchedLsn(extent: number): number;
+  /** The file's bytes, which counts as no use of them. Only what is local counts. */
+  read(slab: Slab, start: number, length: number, offset: number): Promise<void>;
+  /**
+   * Writes what the file has otherwise than `right`, the extent as it was at `lsn`, which is applied. False, and nothing is written, where
+   * an entry after it touched the extent or not all of it is local. `scratch` has an extent's size.
+   */
+  mend(extent: number, lsn: number, right: Slab, scratch: Slab): Promise<boolean>;
+  /** Resolves when what was mended is on the disk: a checkpoint. */
+  record(): Promise<void>;
+}
+
 /** Residency of an attached replica, extent by extent (limits.extentBytes). */
 export interface ReplicaExtents {
   /** So much is partly local that applies should wait until some of it is filled (limits.partialExtentsMax). */
   readonly crowded: boolean;
+  readonly mending: ExtentMending;
   residency(): ResidencyState;
   /** True: every byte of the extent is in the file. Also for extents past the end. */
   isLocal(extent: number): boolean;

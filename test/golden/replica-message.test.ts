@@ -37,6 +37,19 @@ const messages: readonly ReplicaMessage[] = [
   { type: "fill" },
   { type: "evict", run: "0f1e2d3c4b5a6978", coldAfterMs: 2_592_000_000 },
   { type: "evicted", extents: 2 ** 20, isDone: false },
+  {
+    ...({
+      type: "scrub",
+      run: "0f1e2d3c4b5a6978",
+      isRepair: true,
+    } as const),
+    bytesPerSecond: 2 ** 40,
+    first: 2 ** 20,
+    count: 0,
+  },
+  { type: "scrubbed", isDone: true, doneBytes: 2 ** 45, totalBytes: 2 ** 46 },
+  { type: "mend", extent: 2 ** 20, lsn: 2 ** 40, sum: "00f1e2d3c4b5a697", peer: "attic" },
+  { type: "mended", isMended: false },
   { type: "refused", kind: "Retry", tag: "ReplicaBehind", message: "at LSN 12", epoch: 3 },
   {
     type: "state",

@@ -15,10 +15,12 @@ import type {
   CollectReport,
   DeletedVolume,
   RescuedVolume,
+  ScrubOptions,
 } from "#shared/ports/bucket-administration.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { JobHandle, JobKind, JobView } from "#shared/ports/past-administration.ts";
+import type { ClusterScrub } from "./cluster-scrub.ts";
 import type { ClusterUndelete } from "./cluster-undelete.ts";
 
 export type ApiJob = Omit<JobHandle, "stopped">;
@@ -34,6 +36,7 @@ export interface ClusterBucketOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly jobs: ApiJobs;
+  readonly scrubs: Pick<ClusterScrub, "prepare">;
   /** Requests to the store since the start. */
   readonly requests: () => Readonly<Record<string, number>>;
   readonly deleted: Pick<ClusterUndelete, "list" | "undelete">;
@@ -93,12 +96,18 @@ export class ClusterBucket implements BucketAdministration {
     });
   }
 
-  scrub = (volume: string): never => {
-    throw notYet(
-      `volume ${volume} can't be scrubbed`,
-      `Compare its replicas: varve replica verify ${volume}.`,
+  scrub(volume: string, options: ScrubOptions): JobView {
+    const scrub = this.#options.scrubs.prepare(volume, options);
+    return this.#begin(
+      "scrub",
+      async (job) => {
+        const report = await scrub((done, total) => job.progress(done, total));
+        job.done(`${report.compared} extents compared, ${report.damaged.length} damaged`);
+        return { kind: "scrub", report };
+      },
+      volume,
     );
-  };
+  }
 
   async deletedVolumes(): Promise<readonly DeletedVolume[]> {
     return await this.#options.deleted.list();
@@ -127,21 +136,27 @@ export class ClusterBucket implements BucketAdministration {
     }
   }
 
-  #begin(kind: "check" | "collect", work: (job: ApiJob) => Promise<BucketReport>): JobView {
-    if (this.#running.has(kind)) {
-      throw new VarveError("AlreadyRunningError", "Retry", `a ${kind} is under way already`, {
+  /** One of a kind, and of a volume, at a time. */
+  #begin(
+    kind: "check" | "collect" | "scrub",
+    work: (job: ApiJob) => Promise<BucketReport>,
+    volume = "",
+  ): JobView {
+    const what = `${kind} ${volume}`.trimEnd();
+    if (this.#running.has(what)) {
+      throw new VarveError("AlreadyRunningError", "Retry", `a ${what} is under way already`, {
         hint: "Wait for it to end: varve job list.",
-        fields: { what: kind },
+        fields: { what },
       });
     }
-    this.#running.add(kind);
-    const job = this.#options.jobs.start(kind, "");
+    this.#running.add(what);
+    const job = this.#options.jobs.start(kind, volume);
     work(job)
       .then(
         (report) => this.#keep(job.id, report),
         (cause: unknown) => job.failed(cause),
       )
-      .finally(() => this.#running.delete(kind))
+      .finally(() => this.#running.delete(what))
       .catch(() => undefined);
     return job.view();
   }
@@ -166,6 +181,17 @@ function reportIn(data: Uint8Array): CollectReport | null {
   return message.isDone ? (JSON.parse(payload.toString("utf8")) as CollectReport) : null;
 }
 
+/** Of an api that was given none. */
+export const withoutBucket: Pick<ClusterBucketOptions, "requests" | "usage" | "check" | "deleted"> = {
+  requests: () => ({}),
+  usage: async () => Promise.reject(noBucket()),
+  check: async () => Promise.reject(noBucket()),
+  deleted: {
+    list: async () => Promise.reject(noBucket()),
+    undelete: async () => Promise.reject(noBucket()),
+  },
+};
+
 function noCollector(cause: unknown): VarveError {
   return new VarveError("NoCollectorError", "Retry", "no archiver collects this bucket now", {
     hint: "Start a varve archiver, or wait until one takes over; its readiness says collects.",
@@ -173,6 +199,8 @@ function noCollector(cause: unknown): VarveError {
   });
 }
 
-function notYet(what: string, hint: string): VarveError {
-  return new VarveError("NotInCluster", "Invalid", `${what} in a cluster`, { hint });
+function noBucket(): VarveError {
+  return new VarveError("NoBucketError", "Invalid", "this api has no bucket", {
+    hint: "Start it with the archivers' bucket: --bucket URL.",
+  });
 }

@@ -57,7 +57,8 @@ export async function compareReplicas(
   return { lsn, sizeBytes, nextOffset: at < sizeBytes ? at : null, differing, notCompared };
 }
 
-async function compareExtents(
+/** Some extents from `offset` on, at most limits.replicaHashExtentsMax. */
+export async function compareExtents(
   setting: ComparisonSetting,
   offset: number,
   extents: number,

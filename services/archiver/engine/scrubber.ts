@@ -1,37 +1,23 @@
 /*
  * `varve scrub`: compares the local extents of an image with the volume's past in the bucket, extent by extent, at a limited
  * rate. An extent that differs and that no entry touched meanwhile is damaged; with repair it becomes remote and is filled
- * again. Called by bucket-keeper.ts; the volume host gives the subject. See docs/specs/retention.md, "Check, usage, scrub".
+ * again. Called by bucket-keeper.ts, where the volume host gives the subject, and by storage nodes through ../scrub-layer.ts. See
+ * docs/specs/retention.md, "Check, usage, scrub".
  */
 import { limits } from "#shared/domain/limits.ts";
-import type { BaseImage } from "#shared/ports/archive.ts";
 import type { ScrubOptions, ScrubReport } from "#shared/ports/bucket-administration.ts";
-import type { Clock } from "#shared/ports/clock.ts";
-import type { PointSource, VolumeHistory } from "#shared/ports/history.ts";
+import type { PointSource } from "#shared/ports/history.ts";
+import type { ScrubberParts, ScrubSubject } from "#shared/ports/scrub.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 
-/** A volume that is served, as the scrubber reads it. */
-export interface ScrubSubject {
-  readonly name: string;
-  /** The file itself, never through an overlay. */
-  readonly image: BaseImage;
-  readonly history: Pick<VolumeHistory, "open" | "changes">;
-  /** Takes the extent's bytes from the bucket again, through `memory`; false where that is not possible now. */
-  repair(extent: number, memory: Slab): Promise<boolean>;
-}
-
-export interface ScrubberParts {
-  readonly clock: Clock;
-  allocateSlab(bytes: number): Slab;
-  onProgress?(doneBytes: number, totalBytes: number): void;
-  /** True: end with what was compared so far. */
-  isStopped?(): boolean;
-}
+export type { ScrubberParts, ScrubSubject } from "#shared/ports/scrub.ts";
 
 /** An extent that changes under each look is written to all the time; the next scrub sees it again. */
 const looksMax = 3;
 /** A point is opened again after so many extents, so that what it holds on to stays small. */
 const extentsPerPoint = 256;
+/** A slow one looks so often whether it is to end. */
+const stopLookMs = 1000;
 
 type Outcome = "same" | "busy" | { readonly firstOffset: number };
 
@@ -40,6 +26,8 @@ export class Scrubber {
   private readonly subject: ScrubSubject;
   private readonly mine: Slab;
   private readonly theirs: Slab;
+  /** What was written to at each look, as far as limits.scrub.busyMax goes. */
+  readonly busy: number[] = [];
   private source: PointSource | null = null;
   private looked = 0;
 
@@ -54,25 +42,31 @@ export class Scrubber {
     const { image, name } = this.subject;
     const { sizeBytes, appliedLsn } = image.state();
     const extents = Math.ceil(sizeBytes / limits.extentBytes);
+    const wanted = this.parts.extents ?? upTo(extents);
+    const totalBytes = (this.parts.extents?.length ?? 0) * limits.extentBytes || sizeBytes;
+    const { damagedMax = Number.POSITIVE_INFINITY } = this.parts;
     const counts = { compared: 0, bytes: 0, remote: 0, busy: 0 };
     const damaged: { extent: number; firstOffset: number; repaired: boolean }[] = [];
     const startedMs = this.parts.clock.monotonicMs();
     let pacedBytes = 0;
     try {
-      for (let extent = 0; extent < extents && this.parts.isStopped?.() !== true; extent += 1) {
+      for (const extent of wanted) {
+        if (this.parts.isStopped?.() === true || damaged.length >= damagedMax) break;
         if (!image.isLocal(extent)) {
           counts.remote += 1;
           continue;
         }
         const outcome = await this.compare(extent);
-        if (outcome === "busy") counts.busy += 1;
-        else counts.compared += 1;
+        if (outcome === "busy") {
+          counts.busy += 1;
+          if (this.busy.length < limits.scrub.busyMax) this.busy.push(extent);
+        } else counts.compared += 1;
         if (typeof outcome === "object") {
           const repaired = options.repair && (await this.repair(extent));
           damaged.push({ extent, firstOffset: outcome.firstOffset, repaired });
         }
         counts.bytes += limits.extentBytes;
-        this.parts.onProgress?.(counts.bytes, sizeBytes);
+        this.parts.onProgress?.(counts.bytes, totalBytes);
         // Holes cost no reads of the disk: a thin one takes the time of what it stores.
         if (!this.isHole(extent)) pacedBytes += limits.extentBytes;
         await this.keepPace(startedMs, pacedBytes, options.bytesPerSecond);
@@ -143,12 +137,18 @@ export class Scrubber {
 
   private async keepPace(startedMs: number, bytes: number, bytesPerSecond: number): Promise<void> {
     const dueMs = startedMs + (bytes / bytesPerSecond) * 1000;
-    const waitMs = dueMs - this.parts.clock.monotonicMs();
-    if (waitMs <= 0) return;
-    await new Promise<void>((resolve) => {
-      this.parts.clock.after(waitMs, resolve);
-    });
+    for (;;) {
+      const waitMs = dueMs - this.parts.clock.monotonicMs();
+      if (waitMs <= 0 || this.parts.isStopped?.() === true) return;
+      await new Promise<void>((resolve) => {
+        this.parts.clock.after(Math.min(waitMs, stopLookMs), resolve);
+      });
+    }
   }
+}
+
+function* upTo(extents: number): Generator<number, void, undefined> {
+  for (let extent = 0; extent < extents; extent += 1) yield extent;
 }
 
 function firstDifference(mine: Buffer, theirs: Buffer, length: number): number {

@@ -14,6 +14,7 @@ import type {
   BucketVolumeRow,
   CollectReport,
   RescuedVolume,
+  ScrubbedReplica,
   ScrubReport,
 } from "#shared/ports/bucket-administration.ts";
 import { BucketAccess } from "../bucket-access.ts";
@@ -62,15 +63,19 @@ async function collect(line: CommandLine): Promise<number> {
 async function scrub(line: CommandLine): Promise<number> {
   const access = new BucketAccess(line);
   const rate = line.values.get("rate")?.[0];
+  const node = line.values.get("node")?.[0];
   const started = await access.scrub(line.args[0] ?? "", {
     repair: line.values.has("repair"),
     ...(rate === undefined ? {} : { bytesPerSecond: byteSizeFrom(rate, "--rate") }),
+    ...(node === undefined ? {} : { node }),
   });
   const report = await reportOf(line, access, started);
   if (report?.kind !== "scrub") return 0;
   if (wantsJson(line)) printJson(report.report);
   else printLine(scrubText(report.report, line.values.has("repair")));
-  return report.report.damaged.every((one) => one.repaired) ? 0 : foundExitCode;
+  const { damaged, replicas = [] } = report.report;
+  const isWhole = damaged.every((one) => one.repaired) && replicas.every((one) => one.against !== null);
+  return isWhole ? 0 : foundExitCode;
 }
 
 async function undelete(line: CommandLine): Promise<number> {
@@ -217,23 +222,33 @@ function scrubText(report: ScrubReport, wasAsked: boolean): string {
   const left = wasAsked
     ? "not repaired: it is written to, or the bucket does not hold what was written last; try again in some minutes"
     : "not repaired";
-  const lines = report.damaged.map(
-    ({ extent, firstOffset, repaired }) =>
-      `extent ${extent} differs from byte ${firstOffset} on: ${repaired ? "repaired" : left}`,
-  );
+  const lines = report.damaged.map(({ extent, firstOffset, repaired, node, why }) => {
+    const where = node === undefined ? "" : `${node}: `;
+    const notDone = why === undefined ? left : `not repaired: ${why}`;
+    return `${where}extent ${extent} differs from byte ${firstOffset} on: ${repaired ? "repaired" : notDone}`;
+  });
+  const replicas = report.replicas ?? [];
+  for (const one of replicas) lines.push(replicaText(one));
+  const passedOver = replicas.filter((one) => one.against === null).length;
+  const agreed = replicas.length === 0 ? "image and history agree" : "what was compared agrees";
   lines.push(
     pairs([
       ["volume", report.volume],
       ["compared", `${report.compared} of ${report.extents} extents`],
       ["in the bucket only", report.remote === 0 ? null : String(report.remote)],
       ["written to meanwhile", report.busy === 0 ? null : String(report.busy)],
-      [
-        "verdict",
-        report.damaged.length === 0 ? "image and history agree" : `${report.damaged.length} damaged`,
-      ],
+      ["passed over", passedOver === 0 ? null : `${passedOver} of ${replicas.length} replicas`],
+      ["verdict", report.damaged.length === 0 ? agreed : `${report.damaged.length} damaged`],
     ]),
   );
   return lines.join("\n");
+}
+
+function replicaText({ node, against, compared, reason }: ScrubbedReplica): string {
+  const why = reason === "" ? "" : ` (${reason})`;
+  if (against === null) return `${node}: passed over${why}`;
+  const other = against === "bucket" ? "the bucket" : "the other replicas";
+  return `${node}: ${compared} extents compared with ${other}${why}`;
 }
 
 export function rescuedText(volume: RescuedVolume): string {

@@ -16,9 +16,10 @@ export async function storage(line: CommandLine): Promise<number> {
   return await runService(line, config, (serveReadiness) =>
     Effect.gen(function* () {
       const { openStorageNode } = yield* Effect.promise(async () => import("../../storage/node-layer.ts"));
+      const { runScrub } = yield* Effect.promise(async () => import("../../archiver/scrub-layer.ts"));
       const opened = yield* scopedPort(
         "open the storage node",
-        async () => openStorageNode(config, varveVersion(), printNote),
+        async () => openStorageNode(config, varveVersion(), printNote, runScrub),
         async (one) => one.close(),
       );
       serveReadiness(() => opened.readiness());

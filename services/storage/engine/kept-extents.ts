@@ -22,6 +22,8 @@ import type {
 import type { LocalReplica } from "#shared/ports/replica-image.ts";
 import type { RemotePoint, RemoteSources } from "#shared/ports/replica-residency.ts";
 import { ReplicaPins } from "./replica-pins.ts";
+import { noBucket } from "./replica-reach.ts";
+import { ReplicaScrub, type ReplicaScrubOptions } from "./replica-scrub.ts";
 
 export type SharedPast = Pick<PastRecords, "historyOf" | "archiveOf" | "changeHistory">;
 
@@ -35,6 +37,7 @@ export interface KeptExtentsOptions {
   /** Null: this node was given no bucket, and keeps whole replicas. */
   readonly archived: ArchivedImages | null;
   readonly past: SharedPast;
+  readonly scrub: Pick<ReplicaScrubOptions, "means" | "bus" | "peers" | "follower">;
   /** The image holds nothing that it has not begun to apply. */
   readonly isExact: () => boolean;
   /** Gateways read the image directly no more. Throws where that can't be said. */
@@ -66,7 +69,9 @@ export async function beginningOf(
   return { point, appliedLsn: lsn, line: end.line, epoch: 1 };
 }
 
-export function bucketSources(archived: ArchivedImages): RemoteSources {
+/** Without a bucket an image follows its extents all the same: a scrub wants to know what was written to (extents.mending). */
+export function remoteSources(node: string, archived: ArchivedImages | null): RemoteSources {
+  if (archived === null) return { open: async () => Promise.reject(noBucket(node)) };
   return { open: async ({ volumeId, lsn }) => archived.point(volumeId, lsn) };
 }
 
@@ -77,6 +82,7 @@ interface EvictRun {
 }
 
 export class KeptExtents {
+  readonly scrub: ReplicaScrub;
   readonly #options: KeptExtentsOptions;
   readonly #tending: ReplicaTending;
   readonly #pins: ReplicaPins | null;
@@ -95,6 +101,10 @@ export class KeptExtents {
     const used = (): readonly number[] =>
       this.#points().flatMap((one) => (one.volumeId === volumeId ? [one.lsn] : []));
     this.#pins = archived === null ? null : new ReplicaPins({ node, volumeId, past, archived, clock, used });
+    const keep = async (lsn: number): Promise<() => void> =>
+      (await this.#pins?.keep(lsn)) ?? (() => undefined);
+    const { admission } = options.replicas;
+    this.scrub = new ReplicaScrub({ ...options, ...options.scrub, admission, keep });
     this.#policy = this.#presentPolicy();
     this.#tending = options.replicas.tend(image, {
       policy: this.#policy,
@@ -198,6 +208,7 @@ export class KeptExtents {
     this.#closed = true;
     this.#timer?.cancel();
     this.#pins?.close();
+    await this.scrub.close();
     await this.#tending.close();
     await this.#upkeep;
   }

@@ -22,7 +22,7 @@ import type { LocalReplica } from "#shared/ports/replica-image.ts";
 import { FillFromBucket } from "./fill-from-bucket.ts";
 import { FillFromPeers } from "./fill-from-peers.ts";
 import { type FillSource, isToldAlready } from "./fill-source.ts";
-import { beginningOf, bucketSources, KeptExtents, type SharedPast } from "./kept-extents.ts";
+import { beginningOf, KeptExtents, remoteSources, type SharedPast } from "./kept-extents.ts";
 import type { OpenPool } from "./open-pool.ts";
 import type { ReadGrant } from "./read-grant.ts";
 import { type AnsweringReplica, answerCopyRequest, answerReadRequest } from "./replica-answers.ts";
@@ -30,6 +30,7 @@ import { findFill, keepFillOrigin, orderFill, ReplicaFill } from "./replica-fill
 import { ReplicaFollower } from "./replica-follower.ts";
 import { noBucket } from "./replica-reach.ts";
 import type { ReadSlots } from "./replica-reads.ts";
+import type { ScrubMeans } from "./replica-scrub.ts";
 
 export interface KeptReplicaOptions {
   readonly node: string;
@@ -50,6 +51,8 @@ export interface KeptReplicaOptions {
   /** For reads that may wait for the bucket. */
   readonly remoteSlots: ReadSlots;
   readonly tending: TendingLimits;
+  readonly mendSlots: ReadSlots;
+  readonly scrub: ScrubMeans | null;
   /** Policy, held base and pins of the volume. */
   readonly past: SharedPast;
   /** What the bucket has; null: this node was given none. */
@@ -197,7 +200,7 @@ export class KeptReplica implements AnsweringReplica {
     }
     // Before the image changes: what was granted before a crash is void.
     const grant = await this.#options.openGrant(paths.image);
-    const sources = archived === null ? undefined : bucketSources(archived);
+    const sources = remoteSources(node, archived);
     const image = await pool.replicas.attach(record, paths, sources).catch(async (cause: unknown) => {
       await grant?.close();
       throw cause;
@@ -228,7 +231,10 @@ export class KeptReplica implements AnsweringReplica {
 
   #tend(image: LocalReplica, follower: ReplicaFollower): KeptExtents {
     const { node, record, pool, clock, tending, archived, past, onChange, onNote } = this.#options;
+    const { bus, scrub: means } = this.#options;
+    const peers = (): readonly string[] => this.#options.peers().map((one) => one.node);
     return new KeptExtents({
+      scrub: { means, bus, peers, follower },
       node,
       volumeId: record.id,
       replicas: pool.replicas,

@@ -10,12 +10,15 @@ import {
   encodeMessage,
   type FillRequest,
   isBadMessage,
+  type ScrubRequest,
 } from "#shared/formats/replica-message.ts";
 import type { KeptExtents } from "./kept-extents.ts";
 import { answerCopy } from "./replica-copies.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
+import { answerMend, type MendMeans } from "./replica-mend.ts";
 import { answerReach, type ReachParts } from "./replica-reach.ts";
 import { answerRead, type ReadMeans, type ReadSlots } from "./replica-reads.ts";
+import { noBucket } from "./replica-scrub.ts";
 
 /** Of a kept-replica.ts. */
 export interface AnsweringReplica {
@@ -29,7 +32,8 @@ export interface AnsweringReplica {
   refill(from: FillOrigin | null): Promise<void>;
 }
 
-export interface AnswerMeans extends ReadMeans, ReachParts {
+export interface AnswerMeans extends ReadMeans, ReachParts, MendMeans {
+  readonly record: MendMeans["record"] & ReachParts["record"];
   readonly copySlots: ReadSlots;
 }
 
@@ -59,6 +63,8 @@ export async function answerCopyRequest(
   if (message.type === "reach") return await answerReach(message.lsn, means);
   if (message.type === "repair") return await answerRepair(replica, message.from);
   if (replica.follower === null) return notOpen(replica);
+  if (message.type === "scrub") return answerScrub(replica, message, means.node);
+  if (message.type === "mend") return await answerMend(message, replica.follower, means);
   if (message.type === "fill" || message.type === "evict") return answerExtents(replica, message);
   return await answerCopy(message, replica.follower, { slots: copySlots, remoteSlots });
 }
@@ -73,6 +79,21 @@ function answerExtents(replica: AnsweringReplica, message: FillRequest | EvictCo
     return encodeMessage(extents?.evict(message) ?? { type: "evicted", extents: 0, isDone: true });
   } catch (cause) {
     return refusalOf(cause, "evict");
+  }
+}
+
+function answerScrub(
+  { follower, extents }: AnsweringReplica,
+  message: ScrubRequest,
+  node: string,
+): Uint8Array {
+  const failure = follower?.failure ?? null;
+  if (failure !== null) return refusal("Retry", "ReplicaHalted", `the replica halted: ${failure.message}`);
+  try {
+    if (extents === null) throw noBucket(node);
+    return extents.scrub.answer(message);
+  } catch (cause) {
+    return refusalOf(cause, "scrub");
   }
 }
 

@@ -5,7 +5,7 @@
  */
 import { type ErrorKind, toVarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
-import { checksumOf } from "#shared/formats/checksum.ts";
+import { ExtentSum } from "#shared/formats/extent-sum.ts";
 import {
   type CopyRequest,
   encodeMessage,
@@ -116,15 +116,15 @@ async function hashes(
       bytes.writeBigUInt64LE(0n, payloadAt + index * 8);
       continue;
     }
-    const sums = Buffer.alloc((limits.extentBytes / limits.replicaReadBytesMax) * 8);
-    for (let at = start, part = 0; at < end; at += limits.replicaReadBytesMax, part += 1) {
+    const sum = new ExtentSum();
+    for (let at = start; at < end; at += limits.replicaReadBytesMax) {
       const length = Math.min(limits.replicaReadBytesMax, end - at);
       const run = image.allocation(at, length, 1)[0];
       if (run !== undefined && !run.allocated && run.length >= length) slab.bytes.fill(0, 0, length);
       else await image.read(slab, 0, length, at);
-      sums.writeBigUInt64LE(checksumOf(slab.bytes.subarray(0, length)), part * 8);
+      sum.add(slab.bytes.subarray(0, length));
     }
-    bytes.writeBigUInt64LE(checksumOf(sums), payloadAt + index * 8);
+    bytes.writeBigUInt64LE(sum.value(), payloadAt + index * 8);
   }
   sealMessage(bytes);
   return bytes;

@@ -100,7 +100,8 @@ export class ReplicaPins {
         if (failure.kind !== "Retry") throw failure;
         return null;
       });
-      if (found?.pins.some((pin) => pin.lsn === lsn && pin.holder === this.#holder) === true) return;
+      const isPinned = found?.pins.some((pin) => pin.lsn === lsn && pin.holder === this.#holder);
+      if (found !== null && found.lsn >= lsn && isPinned === true) return;
       if (clock.monotonicMs() >= endMs) break;
       await new Promise<void>((resolve) => {
         clock.after(lookMs, resolve);

@@ -33,9 +33,13 @@ export class ReadSlots {
   #made = 0;
   #atOnce: Slab | null = null;
 
-  constructor(allocateSlab: (bytes: number) => Slab, slotsMax: number) {
+  constructor(
+    allocateSlab: (bytes: number) => Slab,
+    slotsMax: number,
+    slotBytes: number = limits.replicaReadBytesMax,
+  ) {
     this.#slotsMax = slotsMax;
-    this.#allocate = () => allocateSlab(limits.replicaReadBytesMax);
+    this.#allocate = () => allocateSlab(slotBytes);
   }
 
   /** For what begins and ends in one go on the event loop. */

@@ -19,13 +19,16 @@ import type { LogFollower } from "#shared/ports/log-follower.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { TendingLimits } from "#shared/ports/replica-home.ts";
+import type { ScrubRun } from "#shared/ports/scrub.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import type { SharedPast } from "./kept-extents.ts";
 import { KeptReplica } from "./kept-replica.ts";
 import type { OpenPool } from "./open-pool.ts";
 import { ReadGrant } from "./read-grant.ts";
+import { mendSlotBytes } from "./replica-mend.ts";
 import { ReadSlots } from "./replica-reads.ts";
+import { type ScrubMeans, scrubSlotBytes } from "./replica-scrub.ts";
 import { removeUnplaced } from "./unplaced-files.ts";
 
 export type { OpenPool } from "./open-pool.ts";
@@ -46,6 +49,8 @@ export interface ReplicaSetOptions {
   readonly archived?: ArchivedImages | null;
   /** Policy, held base and pins of volumes; absent: none is tiered. */
   readonly past?: SharedPast & Pick<PastRecords, "onChange">;
+  /** How a replica is scrubbed; absent: it is compared with others only. */
+  readonly scrub?: ScrubRun;
   /** A tiered image that takes more loses its coldest extents before their time; null or none: no such mark. */
   readonly imageBytesMax?: number | null;
   /** Only this volume; null: all that are placed here. */
@@ -70,6 +75,8 @@ export class ReplicaSet {
   readonly #readSlots: ReadSlots;
   readonly #copySlots: ReadSlots;
   readonly #remoteSlots: ReadSlots;
+  readonly #mendSlots: ReadSlots;
+  readonly #scrub: ScrubMeans | null;
   readonly #noteSlab: Slab;
   readonly #kept = new Map<string, KeptReplica>();
   readonly #statesQueued = new Set<KeptReplica>();
@@ -92,6 +99,10 @@ export class ReplicaSet {
       (bytes) => options.store.allocateSlab(bytes),
       limits.bucketFill.cloneReadsMax,
     );
+    const allocate = (bytes: number): Slab => options.store.allocateSlab(bytes);
+    this.#mendSlots = new ReadSlots(allocate, limits.scrub.mendsMax, mendSlotBytes);
+    const slots = new ReadSlots(allocate, limits.scrub.runsMax, scrubSlotBytes);
+    this.#scrub = options.scrub === undefined ? null : { run: options.scrub, slots };
     this.#noteSlab = options.store.allocateSlab(limits.blockBytes);
     this.#past = options.past ?? noPast;
     this.#unfollow = options.past?.onChange((id) => this.#kept.get(id)?.policyChanged()) ?? null;
@@ -184,6 +195,8 @@ export class ReplicaSet {
         copySlots: this.#copySlots,
         remoteSlots: this.#remoteSlots,
         tending: this.#tending(),
+        mendSlots: this.#mendSlots,
+        scrub: this.#scrub,
         past: this.#past,
         archived: this.#options.archived ?? null,
         peers: () => (map.placementOf(record.id)?.replicas ?? []).filter((one) => one.node !== node),

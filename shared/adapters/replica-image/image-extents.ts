@@ -22,6 +22,7 @@ import { fillOperations } from "./fill-operations.ts";
 import type { ImagePlace } from "./image-opening.ts";
 import { readLastUse, writeLastUse } from "./last-use-file.ts";
 import { LeavingExtents, requireOwnPoint } from "./leaving-extents.ts";
+import { MendedExtents } from "./mended-extents.ts";
 import { RecentReads } from "./recent-reads.ts";
 import type { RemoteReader } from "./remote-reader.ts";
 import type { Turns } from "./turns.ts";
@@ -56,6 +57,7 @@ export interface NotedExtents {
 }
 
 export class ImageExtents implements ReplicaExtents {
+  readonly mending: MendedExtents;
   readonly #parts: ImageExtentsParts;
   readonly #table: ExtentTable;
   readonly #touches: ExtentTouches;
@@ -76,6 +78,7 @@ export class ImageExtents implements ReplicaExtents {
     this.#parts = parts;
     this.#table = parts.table;
     this.#touches = new ExtentTouches(parts.attachedLsn, this.#hour);
+    this.mending = new MendedExtents(parts, this.#touches);
     this.#recordedRevision = this.#revision;
     this.#recordedPoints = parts.table.points();
     this.#repointLsn = parts.attachedLsn;

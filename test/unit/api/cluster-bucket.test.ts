@@ -52,6 +52,7 @@ async function collected(answer: (times: number) => Uint8Array | null) {
     random,
     jobs,
     deleted: { list: async () => [], undelete: async () => Promise.reject(new Error("unused")) },
+    scrubs: { prepare: () => async () => Promise.reject(new Error("unused")) },
     requests: () => ({}),
     usage: async () => Promise.reject(new Error("unused")),
     check: async () => Promise.reject(new Error("unused")),
