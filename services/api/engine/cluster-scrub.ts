@@ -32,8 +32,8 @@ const { extentBytes } = limits;
 const askMs = 5000;
 const againMs = 1000;
 const firstLookMs = 200;
-/** So often in a row a node may be away, or not that far: it may have been started again. It is asked each second. */
-const missesMax = 90;
+/** So long a node may be away, or not that far: it may have been started again, or end the run of an api that is gone first. */
+const awayMsMax = 90_000;
 /** What a node says for a while only. */
 const passing: readonly string[] = ["ReplicaFilling", "AlreadyRunningError"];
 
@@ -137,22 +137,23 @@ export class ClusterScrub {
     request: ScrubRequest,
     onProgress: (doneBytes: number) => void,
   ): Promise<ReplicaScrubReport> {
+    const { clock } = this.#options;
     let waitMs = firstLookMs;
-    for (let misses = 0; ; ) {
+    for (let awayMs = Number.POSITIVE_INFINITY; ; ) {
       try {
         const { message, payload } = await ask(this.#options.bus, record.id, node, request, askMs);
         if (message.type === "scrubbed") {
-          misses = 0;
+          awayMs = Number.POSITIVE_INFINITY;
           onProgress(message.doneBytes);
           if (message.isDone) return JSON.parse(payload.toString("utf8")) as ReplicaScrubReport;
         }
       } catch (cause) {
         const error = toVarveError(cause, "ask");
-        misses += 1;
+        awayMs = Math.min(awayMs, clock.monotonicMs());
         const isSaid = error.fields["node"] !== undefined && !passing.includes(error._tag);
-        if (isSaid || misses >= missesMax) throw error;
+        if (isSaid || clock.monotonicMs() - awayMs > awayMsMax) throw error;
       }
-      await pause(this.#options.clock, waitMs);
+      await pause(clock, waitMs);
       waitMs = againMs;
       this.#options.require(record.name);
     }
