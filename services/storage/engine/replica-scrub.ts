@@ -242,7 +242,12 @@ export class ReplicaScrub {
     offset: number,
   ): Promise<void> {
     if (this.#closed) throw stopped(this.#options.node);
-    const reading = mending.read(slab, start, length, offset);
+    // A volume that shrank meanwhile ends before the point does.
+    const { sizeBytes } = this.#options.image.state();
+    const there = Math.max(0, Math.min(length, sizeBytes - offset));
+    slab.bytes.fill(0, start + there, start + length);
+    if (there === 0) return;
+    const reading = mending.read(slab, start, there, offset);
     this.#reading = reading;
     await reading;
   }
