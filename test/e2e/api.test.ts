@@ -193,6 +193,7 @@ test("what belongs to several machines is refused on one", async () => {
     ["POST", "/v1/volumes/any/replicas/shelf/repair"],
     ["POST", "/v1/volumes/any/move", { from: "shelf" }],
     ["POST", "/v1/volumes/any/verify", {}],
+    ["POST", "/v1/volumes/any/scrub", { node: "shelf" }],
     ["POST", "/v1/nodes/shelf/drain"],
     ["DELETE", "/v1/nodes/shelf/drain"],
     ["POST", "/v1/volumes", { name: "copies", size: "16M", replicas: 2 }],
