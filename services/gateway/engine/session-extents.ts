@@ -42,13 +42,15 @@ export class SessionExtents {
   /** Gives what was not used since `beforeMs` back to the bucket; resolves with how many went. */
   async evictCold(held: EvictionBase, beforeMs: number): Promise<number> {
     const { extents } = this;
-    let evicted = 0;
-    for (;;) {
+    // Once each: what somebody reads comes back as fast as it leaves, and there would be no end.
+    const chosen = new Set<number>();
+    for (let evicted = 0; ; ) {
       if (extents === undefined || this.closed) return evicted;
-      const cold = await extents.coldExtents(held.baseLsn, beforeMs, evictedAtOnceMax);
-      const gone = cold.length === 0 ? 0 : await extents.evict({ ...held, extents: cold });
-      if (gone === 0) return evicted;
-      evicted += gone;
+      const found = await extents.coldExtents(held.baseLsn, beforeMs, evictedAtOnceMax + chosen.size);
+      const cold = found.filter((extent) => !chosen.has(extent)).slice(0, evictedAtOnceMax);
+      if (cold.length === 0) return evicted;
+      for (const extent of cold) chosen.add(extent);
+      evicted += await extents.evict({ ...held, extents: cold });
     }
   }
 

@@ -86,10 +86,12 @@ export class ExtentTending implements ReplicaTending {
   }
 
   async evictCold(beforeMs: number): Promise<number> {
+    // Once each: what somebody reads comes back as fast as it leaves, and there would be no end.
+    const chosen = new Set<number>();
     for (let evicted = 0; ; ) {
-      const gone = await this.#evict(beforeMs, evictedAtOnceMax);
-      evicted += gone;
-      if (gone === 0) return evicted;
+      const before = chosen.size;
+      evicted += await this.#evict(beforeMs, evictedAtOnceMax, chosen);
+      if (chosen.size === before) return evicted;
     }
   }
 
@@ -172,11 +174,14 @@ export class ExtentTending implements ReplicaTending {
     await this.#evict(clock.wallTimeMs(), Math.min(surplus, evictedAtOnceMax));
   }
 
-  async #evict(beforeMs: number, most: number): Promise<number> {
+  /** `chosen`: not those; afterwards also what was chosen now. */
+  async #evict(beforeMs: number, most: number, chosen = new Set<number>()): Promise<number> {
     const base = this.#options.heldBase();
     if (base === null || this.#closed) return 0;
-    const extents = await this.#extents.coldExtents(base.baseLsn, beforeMs, most);
+    const found = await this.#extents.coldExtents(base.baseLsn, beforeMs, most + chosen.size);
+    const extents = found.filter((extent) => !chosen.has(extent)).slice(0, most);
     if (extents.length === 0 || this.#closed) return 0;
+    for (const extent of extents) chosen.add(extent);
     const release = await this.#options.keep?.(base.point);
     const gone = this.#closed ? 0 : await this.#extents.evict({ ...base, extents });
     release?.();

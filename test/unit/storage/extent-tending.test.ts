@@ -178,3 +178,25 @@ test("above the high mark the coldest go until the low mark is reached; nothing 
   expect(firstDifference(await wholeDisk(image, store), world.disk)).toBe(-1);
   await tending.close();
 });
+
+test("giving back what is cold ends under readers, who bring back each extent as it leaves", async () => {
+  const { clock, store, world, image, tend } = await setUp();
+  const tending = tend(full);
+  await clock.until(tending.fill());
+  tending.setPolicy(tiered);
+  const evict = image.extents.evict.bind(image.extents);
+  let turns = 0;
+  image.extents.evict = async (request) => {
+    const gone = await evict(request);
+    turns += 1;
+    if (turns === 5) throw new Error("it goes on and on");
+    await image.extents.cache(0, sizeBytes);
+    return gone;
+  };
+  const hourAhead = clock.wallTimeMs() + hourMs;
+  expect(await clock.until(tending.evictCold(hourAhead))).toBe(6);
+  expect(turns).toBe(1);
+  expect(firstDifference(await wholeDisk(image, store), world.disk)).toBe(-1);
+  await tending.close();
+  await image.detach();
+});
