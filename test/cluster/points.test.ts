@@ -1,7 +1,7 @@
 // The past of a cluster's volume as its users see it, by the real commands and NBD: snapshots, points by name, LSN and time at a gateway that
 // does not serve the volume, first from the log alone and then from the bucket, timeline and changes; a clone that outlives its parent; cold
-// extents that leave a node; a scrub of replicas whose bytes changed; a deletion that the bucket is told; and a rollback under an attached
-// client, and forward again, with the node killed.
+// extents that leave a node, and a rollback of the disk that is read from the bucket then; a scrub of replicas whose bytes changed; a deletion
+// that the bucket is told; and a rollback under an attached client, and forward again, with the node killed.
 import { readFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
@@ -82,10 +82,10 @@ async function cloneOf(
  * punch. The gateway on its host, which read that file directly, reads the disk as it was, and all comes back.
  */
 async function tiered(
-  shelf: ClusterProcess,
-  archiver: ArchiverPlace,
+  { shelf, archiver, gate }: { shelf: ClusterProcess; archiver: ArchiverPlace; gate: GatewayPlace },
   client: NbdClient,
   disk: Buffer,
+  atKept: Buffer,
 ): Promise<void> {
   await json("volume", "set", "disk0", "--residency", "tiered");
   await shelf.stop();
@@ -107,11 +107,43 @@ async function tiered(
   const resident = async () =>
     ((await json("volume", "show", "disk0")) as { past: { extents: unknown } }).past.extents;
   await expect.poll(resident, { timeout: 15_000 }).toMatchObject({ total: 4, remote: 3 });
-  expect((await readWhole(client, sizeBytes)).equals(disk)).toBe(true);
+  const begin = await client.read(0, 8 * MiB);
+  expect(begin.equals(disk.subarray(0, begin.length))).toBe(true);
+  const forth = await coldAndBack({ node: third, gate, client, resident }, atKept);
   expect(await json("volume", "fill", "disk0")).toMatchObject({ kind: "fill", state: "done" });
   expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
-  await third.stop();
-  expect(readFileSync(past.lab.imageOf("shelf", "disk0")).equals(disk)).toBe(true);
+  await forth.stop();
+  expect(readFileSync(past.lab.imageOf("shelf", "disk0")).equals(atKept)).toBe(true);
+}
+
+/**
+ * A disk whose cold extents are read from a base goes back to a snapshot that is older than its window: all of it is read from there, also by
+ * the node's next process, and what is written then is in it.
+ */
+async function coldAndBack(
+  {
+    node,
+    gate,
+    client,
+    resident,
+  }: { node: ClusterProcess; gate: GatewayPlace; client: NbdClient; resident: () => Promise<unknown> },
+  disk: Buffer,
+): Promise<ClusterProcess> {
+  await client.disconnect();
+  expect(await resident()).not.toMatchObject({ remote: 0 });
+  expect(await json("volume", "rollback", "disk0", "--to", "kept")).toMatchObject({
+    job: { kind: "rollback", state: "done", note: "it is fetched as it is read" },
+  });
+  await expect.poll(resident, { timeout: 15_000 }).toMatchObject({ total: 4, remote: 4 });
+  const back = await attach(gate.port);
+  expect((await readWhole(back, sizeBytes)).equals(disk)).toBe(true);
+  await back.write(5 * MiB - 512, Buffer.alloc(1024, 7));
+  disk.fill(7, 5 * MiB - 512, 5 * MiB + 512);
+  await node.kill();
+  const again = await past.lab.storage("shelf", { bucket: past.bucketUrl });
+  expect((await readWhole(back, sizeBytes)).equals(disk)).toBe(true);
+  await back.disconnect();
+  return again;
 }
 
 /**
@@ -384,8 +416,7 @@ describe("the past of a cluster's volume", () => {
     expect(await json("bucket", "check")).toMatchObject({ problems: 0 });
     expect(await json("bucket", "usage")).toMatchObject({ place: past.bucketUrl });
     await scrubbed(client, model);
-    await tiered(shelf, second, client, model);
-    await client.disconnect();
+    await tiered({ shelf, archiver: second, gate }, client, model, atKept);
   }, 240_000);
 
   test("comes back after a deletion: as it is before the bucket has all of it, and from the bucket alone, its api killed on the way", async () => {

@@ -282,3 +282,25 @@ test(
   },
   minutesMs,
 );
+
+test(
+  "evict against a rollback, its checkpoint and a write behind it, a crash at each step",
+  async () => {
+    const orders = await inEveryOrder(
+      prepare({
+        local: true,
+        crashes: true,
+        work: (scene) =>
+          Promise.all([
+            evictAll(scene),
+            scene
+              .later()
+              .then(() => rollBack(scene))
+              .then(() => write(scene, 100_001, 5000, 1)),
+          ]),
+      }),
+    );
+    expect(orders).toBeGreaterThan(50);
+  },
+  minutesMs,
+);

@@ -173,7 +173,7 @@ export class MemoryArchive implements ArchivedImages {
   found: ArchivedPlace | null;
   reads = 0;
   open = async (): Promise<PointSource> => this.#point();
-  point = async (): Promise<PointSource> => this.open();
+  point: (volumeId?: string, lsn?: number) => Promise<PointSource> = async () => this.open();
   /** Called before each read; what it throws is the read's failure. */
   beforeRead: () => void | Promise<void> = () => undefined;
 

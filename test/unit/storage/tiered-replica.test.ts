@@ -231,6 +231,26 @@ describe("a tiered replica", () => {
     await expect.poll(async () => reads({ type: "grant" })).toMatchObject({ type: "granted" });
   });
 
+  test("goes back while nothing of it is in its file: all of it is the point's, which is pinned in place of the base's", async () => {
+    archive.point = async (_id, lsn = 0) => (await MemoryArchive.at(log.batches, lsn, sizeBytes)).open();
+    await evicted(await node());
+    expect(pins()).toEqual([pin]);
+    log.rebase(2);
+    log.write(8192, 9);
+    await expect.poll(pins).toEqual([{ ...pin, lsn: 2 }]);
+    await closers.pop()?.();
+    const set = await node();
+    expect(set.reports()[0]).toMatchObject({ remoteExtents: 2 });
+    expect(await read(extentBytes, 5)).toMatchObject({ fill: 0 });
+    expect(await read(0, 5)).toMatchObject({ fill: 7 });
+    expect(await read(8192, 5)).toMatchObject({ fill: 9 });
+    // What it went back behind is no base of what it is now: nothing leaves to it.
+    expect(await copies({ type: "fill" })).toMatchObject({ type: "state" });
+    await expect.poll(() => set.reports()[0]?.remoteExtents).toBeUndefined();
+    await expect.poll(async () => evict("again")).toMatchObject({ isDone: true, extents: 0 });
+    expect(await read(0, 5)).toMatchObject({ fill: 7 });
+  });
+
   test("is filled again where what it reads from is gone", async () => {
     await evicted(await node());
     await closers.pop()?.();
