@@ -2,7 +2,7 @@
 // middle of their work, paused past their lease, cut off. No client may notice. Called by nemesis-run.ts beside nemesis-faults.ts.
 import type { SeededRandom } from "../tools/seeded-random.ts";
 import { between, type Fault } from "./nemesis-faults.ts";
-import type { NemesisLab } from "./nemesis-lab.ts";
+import { gateNames, type NemesisLab, nodeNames } from "./nemesis-lab.ts";
 import { servers, whileCut } from "./nemesis-partitions.ts";
 import { archiverSteps, type KeeperName, keeperNames } from "./nemesis-past.ts";
 
@@ -35,8 +35,9 @@ const bucketFaults: readonly Fault[] = [
     name: "bucket cut off",
     client: "stays",
     run: async (lab, random) => {
+      const users = [...keeperNames, ...nodeNames, ...gateNames, "front"];
       const cut = async (): Promise<void> => {
-        for (const keeper of keeperNames) await lab.network.part(keeper, "bucket");
+        for (const user of users) await lab.network.part(user, "bucket");
       };
       await whileCut(lab, random, cut, 2000, 8000);
     },

@@ -17,6 +17,8 @@ export interface ArchiveVerdict {
 }
 
 export async function judgeArchive(lab: NemesisLab, volume: string): Promise<ArchiveVerdict> {
+  // A file is the disk where all of it is there: what is cold is fetched first.
+  await lab.past.api.job(`volumes/${volume}/fill`);
   const end = await lab.logEnd(volume);
   if (end === null) throw new Error(`${volume} has no log`);
   const { lastLsn, oldestLsn, line } = end;
@@ -41,10 +43,10 @@ export async function judgeArchive(lab: NemesisLab, volume: string): Promise<Arc
   const failures: string[] = [];
   for (const node of nodeNames) {
     const equalByMs = performance.now() + equalMs;
-    let at = firstDifference(fold, readFileSync(lab.imageOf(node, volume)));
+    let at = firstDifference(fold, readFileSync(lab.fileOf(node, volume)));
     while (at !== null && performance.now() < equalByMs) {
       await sleep(200);
-      at = firstDifference(fold, readFileSync(lab.imageOf(node, volume)));
+      at = firstDifference(fold, readFileSync(lab.fileOf(node, volume)));
     }
     if (at !== null) failures.push(`${node} differs from the fold of the archived log from byte ${at} on`);
   }

@@ -1,13 +1,14 @@
-// One volume of the nemesis and its client: a load that knows every block, a witness of reads that are too old, and what is judged when a fault
-// leaves the connection alone, or ends it and another gateway takes over. Called by nemesis-run.ts, one for each volume.
-import { BlockChecker, type RunResult, describe as wording } from "../tools/block-checker.ts";
-import { sleep } from "../tools/cluster-process.ts";
+// One volume of the nemesis and its client: a load that knows every block (nemesis-load.ts), a witness of reads that are too old, and what is
+// judged when a fault leaves the connection alone, ends it and another gateway takes over, or the disk goes back to a point of its past.
+// Called by nemesis-run.ts, one for each volume, and by nemesis-steps.ts.
+import { BlockChecker, type ByteRange, describe as wording } from "../tools/block-checker.ts";
+import type { LedgerPoint } from "../tools/block-ledger.ts";
 import type { NbdClient } from "../tools/nbd-client.ts";
 import { otherGate } from "./nemesis-faults.ts";
 import { type GateName, gateNames, type LabVolume, type NemesisLab, nodeNames } from "./nemesis-lab.ts";
-import { Witness, witnessBytes } from "./nemesis-witness.ts";
+import { Load } from "./nemesis-load.ts";
+import { Witness, type WitnessPoint, witnessBytes } from "./nemesis-witness.ts";
 
-const depth = 4;
 const attachTriesMax = 5;
 const answersAgainMs = 30_000;
 
@@ -15,6 +16,14 @@ export interface RoundOfClient {
   readonly acknowledged: number;
   readonly waitedMs: number;
   readonly failures: readonly string[];
+}
+
+/** A snapshot that was taken under the load, and what the disk may hold there. */
+export interface KnownPoint {
+  readonly name: string;
+  readonly lsn: number;
+  readonly ledger: LedgerPoint;
+  readonly witness: WitnessPoint;
 }
 
 export class NemesisClient {
@@ -47,8 +56,70 @@ export class NemesisClient {
     return await this.#look("restart");
   }
 
-  begin(): void {
-    this.#load = this.#newLoad();
+  /** `writes`: where it writes; everywhere without. */
+  begin(writes?: ByteRange): void {
+    this.#load = this.#newLoad(writes);
+  }
+
+  /** Of the disk as it is under the load: `take` makes a snapshot. A name is taken once, so what fails is tried again by another one. */
+  async point(take: () => Promise<{ readonly name: string; readonly lsn: number }>): Promise<KnownPoint> {
+    const { ledger } = this.#checker;
+    const [asked, least] = [ledger.pointAsked(), this.witness.pointAsked()];
+    try {
+      const { name, lsn } = await take();
+      return { name, lsn, ledger: ledger.pointTaken(asked), witness: this.witness.pointTaken(least) };
+    } catch (cause) {
+      ledger.readFailed(asked);
+      throw cause;
+    }
+  }
+
+  /** What is wrong with another disk that is to be this one at a point. */
+  async judgeCopy(copy: NbdClient, point: KnownPoint): Promise<readonly string[]> {
+    const findings = (await this.#checker.verifyPoint(copy, point.ledger, false)).map(wording);
+    return [...findings, ...(await this.witness.judgePoint(copy, point.witness, false))];
+  }
+
+  /** Nothing is under way any more, and the connection stands. */
+  async rest(): Promise<readonly string[]> {
+    const { findings, requestErrors, connectionLost } = await this.#loading().end();
+    const lost = connectionLost === undefined ? [] : [`the connection was lost: ${connectionLost}`];
+    if (connectionLost !== undefined) this.#client = null;
+    return [...findings.map(wording), ...requestErrors, ...lost];
+  }
+
+  /**
+   * The disk goes back: under its load, whose connection is cut and none of whose requests fails, or while nobody is attached. Then it is what it
+   * was at the point, whoever reads it, and is written to again.
+   */
+  async wentBack(back: Promise<void>, point: KnownPoint): Promise<RoundOfClient> {
+    const load = this.#loading();
+    const begunMs = performance.now();
+    const failures: string[] = [];
+    await back;
+    if (this.#client !== null) {
+      const before = await load.end();
+      failures.push(...before.findings.map((one) => `before it went back: ${wording(one)}`));
+      failures.push(...before.requestErrors);
+      if (before.connectionLost === undefined) failures.push("the disk went back under an attached client");
+      this.#client.destroy();
+      this.#client = null;
+    }
+    await this.#served();
+    const waitedMs = performance.now() - begunMs;
+    const disk = this.#required();
+    failures.push(
+      ...(await this.#checker.verifyPoint(disk, point.ledger, true)).map(wording),
+      ...(await this.witness.judgePoint(disk, point.witness, true)),
+    );
+    const again = this.#newLoad();
+    await again.answersAgain(answersAgainMs);
+    const after = await again.end();
+    failures.push(...after.findings.map((one) => `after it went back: ${wording(one)}`));
+    failures.push(...after.requestErrors);
+    if (after.connectionLost !== undefined) failures.push(`lost once more: ${after.connectionLost}`);
+    failures.push(...(await this.#look("quiet")));
+    return this.#round(load, waitedMs, failures);
   }
 
   /** Nothing that the client sees breaks: requests wait, none fails. */
@@ -169,53 +240,8 @@ export class NemesisClient {
     return this.#load;
   }
 
-  #newLoad(): Load {
-    return new Load(this.#checker, this.witness, this.#required(), this.#gate);
-  }
-}
-
-/** Requests under way until end(), with the times of their answers. */
-class Load {
-  readonly #stop = new AbortController();
-  readonly #running: Promise<RunResult>;
-  readonly #witness: { stop(): Promise<void> };
-  #acknowledged = 0;
-  #worstMs = 0;
-
-  constructor(checker: BlockChecker, witness: Witness, client: NbdClient, gate: GateName) {
-    this.#witness = witness.on(client, gate);
-    this.#running = checker.run([client], {
-      depth,
-      signal: this.#stop.signal,
-      onAnswer: (ms) => {
-        this.#acknowledged += 1;
-        this.#worstMs = Math.max(this.#worstMs, ms);
-      },
-    });
-  }
-
-  acknowledged(): number {
-    return this.#acknowledged;
-  }
-
-  worstMs(): number {
-    return this.#worstMs;
-  }
-
-  /** Resolves when answers came again after this call. */
-  async answersAgain(timeoutMs: number): Promise<void> {
-    const wanted = this.#acknowledged + 4 * depth;
-    const endMs = performance.now() + timeoutMs;
-    while (this.#acknowledged < wanted) {
-      if (performance.now() > endMs) throw new Error(`no answers ${timeoutMs} ms after the fault was healed`);
-      await sleep(20);
-    }
-  }
-
-  async end(): Promise<RunResult> {
-    this.#stop.abort();
-    const result = await this.#running;
-    await this.#witness.stop();
-    return result;
+  #newLoad(writes?: ByteRange): Load {
+    const { witness } = this;
+    return new Load({ checker: this.#checker, witness, client: this.#required(), gate: this.#gate, writes });
   }
 }

@@ -1,11 +1,12 @@
 // The lab that the nemesis plays with: three NATS servers that keep everything three times, three storage nodes, two gateways, volumes with
-// a replica on two of the nodes, archivers with their bucket (nemesis-past.ts), each part in a network namespace of its own; the first
+// a replica on two of the nodes, a bucket, archivers and an api (nemesis-past.ts), each part in a network namespace of its own; the first
 // gateway and the first node are one machine. Every part can be killed, paused, cut off, set to another time and brought back; whoever
 // needs a disk is attached where one is served. Called by nemesis-run.ts and test/bench/cluster/failures.ts.
-import { closeSync, openSync, readSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
 import { JetStreamLogFollower } from "#shared/adapters/write-log/jetstream-follower.ts";
+import { partialImagePathOf } from "#shared/domain/data-layout.ts";
 import { isVarveError } from "#shared/domain/errors.ts";
 import type { ReadPolicy } from "#shared/domain/volume.ts";
 import type { TakeoverStep } from "#shared/ports/failpoint.ts";
@@ -36,6 +37,8 @@ const attachTryMs = 6000;
 const followMs = 60_000;
 const logEndMs = 60_000;
 const logEndPauseMs = 500;
+/** Each volume's log may take 10 GiB of it, a clone's too; nothing here is as long. */
+const maxFileStore = "500GB";
 
 export class NemesisLab {
   readonly servers: NatsServers;
@@ -57,13 +60,14 @@ export class NemesisLab {
   /** In a network of one's own (insideOwnNetwork). */
   static async open(volumes: readonly LabVolume[], store: S3ServerName | null): Promise<NemesisLab> {
     const network = await NamespaceNetwork.make();
-    const lab = new NemesisLab(await NatsServers.start({ servers: 3, network }), network);
+    const lab = new NemesisLab(await NatsServers.start({ servers: 3, network, maxFileStore }), network);
     try {
+      if (store !== null) lab.#past = await NemesisPast.open(lab.#lab, network, store);
       for (const name of [...nodeNames, "shelf-3"] as const) await lab.startNode(name);
       for (const volume of volumes) await lab.createVolume(volume);
       for (const name of gateNames) await lab.startGate(name);
-      if (store !== null) lab.#past = await NemesisPast.open(lab.#lab, network, store);
       for (const name of store === null ? [] : keeperNames) await lab.startKeeper(name);
+      await lab.#past?.api.start();
       return lab;
     } catch (cause) {
       await lab.close();
@@ -97,15 +101,23 @@ export class NemesisLab {
   }
 
   async startNode(name: NodeName | "shelf-3"): Promise<void> {
-    const started = await this.#lab.storage(name, {}, this.#clockOf(name));
+    const started = await this.#lab.storage(name, this.#bucketSetting(), this.#environmentOf(name));
     if (name !== "shelf-3") this.#nodes.set(name, started);
   }
 
   /** `pausedAt`: the step of its next takeover at which it stops itself by SIGSTOP. */
   async startGate(name: GateName, pausedAt?: TakeoverStep): Promise<void> {
     const failpoint = pausedAt === undefined ? "" : `${pausedAt}:1:stop`;
-    const env = { ...this.#clockOf(name), VARVE_TEST_FAILPOINT: failpoint };
-    this.#gates.set(name, await this.#lab.gateway(name, {}, env));
+    const env = { ...this.#environmentOf(name), VARVE_TEST_FAILPOINT: failpoint };
+    this.#gates.set(name, await this.#lab.gateway(name, this.#bucketSetting(), env));
+  }
+
+  #bucketSetting(): Readonly<Record<string, string>> {
+    return this.#past === null ? {} : { bucket: this.#past.bucket.url() };
+  }
+
+  #environmentOf(name: string): Readonly<Record<string, string>> {
+    return { ...this.#clockOf(name), ...this.#past?.bucket.env };
   }
 
   async startKeeper(name: KeeperName, failpoint?: string): Promise<void> {
@@ -241,9 +253,19 @@ export class NemesisLab {
     return this.#lab.imageOf(node, volume);
   }
 
+  /** The image by the name that it has now: one that was filled keeps its other name until the next checkpoint. */
+  fileOf(node: NodeName, volume: string): string {
+    const whole = this.imageOf(node, volume);
+    return existsSync(whole) ? whole : partialImagePathOf(whole);
+  }
+
+  async stopGates(): Promise<void> {
+    for (const { process } of this.#gates.values()) await endWell(process);
+  }
+
   /** Stops gateways, archivers, then nodes, in good order. Rejects where one does not end with 0. */
   async stop(): Promise<void> {
-    for (const { process } of this.#gates.values()) await endWell(process);
+    await this.stopGates();
     for (const process of this.#past?.processes ?? []) await endWell(process);
     // Nobody writes any more: both come to have what the log has, also one that lost its servers a moment ago.
     const endMs = performance.now() + followMs;
@@ -255,7 +277,7 @@ export class NemesisLab {
 
   /** First byte in which the two images of a volume differ, or null. */
   difference(volume: string): number | null {
-    const [one, other] = nodeNames.map((name) => openSync(this.imageOf(name, volume), "r"));
+    const [one, other] = nodeNames.map((name) => openSync(this.fileOf(name, volume), "r"));
     if (one === undefined || other === undefined) throw new Error("two images");
     const [left, right] = [Buffer.alloc(1024 * 1024), Buffer.alloc(1024 * 1024)];
     try {

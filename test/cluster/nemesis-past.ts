@@ -1,5 +1,6 @@
-// The past of the nemesis' lab: an S3 server in a network namespace of its own, two archivers, and the judge of what they stored: a copy of
-// the bucket, folded by a reader that shares no code with Varve (test/oracle/read_bucket.py). Called by nemesis-lab.ts.
+// The past of the nemesis' lab: an S3 server in a network namespace of its own, two archivers, an api that is asked for points, rollbacks and
+// clones, and the judge of what is stored: a copy of the bucket, folded by a reader that shares no code with Varve
+// (test/oracle/read_bucket.py). Called by nemesis-lab.ts.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { SystemClock, SystemRandom } from "#shared/adapters/clock/system.ts";
@@ -11,12 +12,16 @@ import type { NamespaceNetwork } from "../tools/lab-network.ts";
 import { S3Server, type S3ServerName } from "../tools/s3-servers.ts";
 import { run } from "../tools/varve-command.ts";
 import { repositoryDir } from "../tools/varve-process.ts";
+import { NemesisApi } from "./nemesis-api.ts";
 
 export const keeperNames = ["keep-1", "keep-2"] as const;
 export type KeeperName = (typeof keeperNames)[number];
 
 /** What an archiver of the lab dies at. */
 export const archiverSteps = ["seal", "upload", "publish", "release"] as const;
+
+/** A base is due after so much log: what went cold can leave a node behind the next one. */
+export const baseBytes = 8 * 1024 * 1024;
 
 interface Keeper {
   readonly process: ClusterProcess;
@@ -25,6 +30,7 @@ interface Keeper {
 
 export class NemesisPast {
   readonly bucket: S3Server;
+  readonly api: NemesisApi;
   readonly #lab: Lab;
   readonly #network: NamespaceNetwork;
   readonly #keepers = new Map<KeeperName, Keeper>();
@@ -33,6 +39,7 @@ export class NemesisPast {
     this.#lab = lab;
     this.#network = network;
     this.bucket = bucket;
+    this.api = new NemesisApi(lab, network.place("front").host, bucket);
   }
 
   static async open(lab: Lab, network: NamespaceNetwork, kind: S3ServerName): Promise<NemesisPast> {
@@ -52,7 +59,7 @@ export class NemesisPast {
       VARVE_TEST_FAILPOINT: failpoint,
       VARVE_TEST_SEGMENT_MS: "1500",
       VARVE_TEST_SETTLE_MS: "1000",
-      VARVE_TEST_BASE_BYTES: String(24 * 1024 * 1024),
+      VARVE_TEST_BASE_BYTES: String(baseBytes),
     };
     const process = await this.#lab.start("archiver", name, { bucket: this.bucket.url(), health }, env);
     this.#keepers.set(name, { process, readiness: `http://${health}/readyz` });
@@ -65,7 +72,7 @@ export class NemesisPast {
   }
 
   get processes(): readonly ClusterProcess[] {
-    return [...this.#keepers.values()].map(({ process }) => process);
+    return [...this.#keepers.values()].map(({ process }) => process).concat(this.api.processes);
   }
 
   /** Where the archive of a volume's log stands, by the archiver that knows most; null: nowhere yet. */

@@ -1,21 +1,28 @@
 // Rounds of a nemesis on a cluster under the block checker, on a volume of either read policy: load, one fault in the middle of it, healing, a
-// look at every block. What was acknowledged is there, nothing is read that is older than the volume promises, writes come through again in
-// time; now and then and in the end the replicas are the same file, and what the bucket makes of the log. Called by nemesis.ts (command line).
+// look at every block; or a step with one volume's past (nemesis-steps.ts) while something is away. What was acknowledged is there, nothing is
+// read that is older than the volume promises, writes come through again in time; now and then and in the end the replicas are the same file,
+// and what the bucket makes of the log. Called by nemesis.ts (command line).
 import { sleep } from "../tools/cluster-process.ts";
 import type { S3ServerName } from "../tools/s3-servers.ts";
 import { SeededRandom } from "../tools/seeded-random.ts";
 import { type ArchiveVerdict, judgeArchive } from "./nemesis-archive.ts";
 import { archiveFaults } from "./nemesis-archive-faults.ts";
-import { NemesisClient } from "./nemesis-client.ts";
+import { NemesisClient, type RoundOfClient } from "./nemesis-client.ts";
+import { type Disturbance, disturbances } from "./nemesis-disturbances.ts";
 import { type Fault, processFaults } from "./nemesis-faults.ts";
 import { NemesisFio } from "./nemesis-fio.ts";
 import { type GateName, gateNames, type LabVolume, NemesisLab } from "./nemesis-lab.ts";
 import { partitionFaults } from "./nemesis-partitions.ts";
+import { NemesisPoints } from "./nemesis-points.ts";
+import { type PastStep, pastSteps } from "./nemesis-steps.ts";
 import { witnessBytes } from "./nemesis-witness.ts";
 
 export interface NemesisReport {
   readonly round: number;
+  /** What it is counted with. */
   readonly fault: string;
+  /** All that was chosen. */
+  readonly plan: string;
   readonly acknowledged: number;
   /** The longest that a request took; where the client moved, from the fault to its first answer by the next gateway. */
   readonly waitedMs: number;
@@ -30,31 +37,40 @@ const volumes: readonly LabVolume[] = [
 
 export interface NemesisOptions {
   readonly seed: number;
-  /** Faults by the beginning of their names; all where it is empty. */
+  /** Faults and steps by the beginning of their names; all where it is empty, all steps with `past`. */
   readonly only: string;
+  /** What is away while a step is taken, by the beginning of its name. */
+  readonly away: string;
   /** fio works beside the block checkers on a volume of its own; then only faults that no connection ends by. */
   readonly withFio: boolean;
   readonly bucket: S3ServerName;
 }
 
 export class NemesisRun {
-  readonly #random: SeededRandom;
+  readonly #seed: number;
   readonly #lab: NemesisLab;
-  readonly #faults: readonly Fault[];
+  readonly #points: NemesisPoints;
+  readonly #plans: readonly (Fault | PastStep)[];
+  readonly #disturbances: readonly Disturbance[];
   readonly #withFio: boolean;
   readonly #clients: readonly NemesisClient[];
   #fio: NemesisFio | null = null;
-  #order: Fault[] = [];
   #gate: GateName = gateNames[0];
 
-  private constructor(lab: NemesisLab, { seed, only, withFio }: NemesisOptions) {
+  private constructor(lab: NemesisLab, { seed, only, away, withFio }: NemesisOptions) {
     this.#lab = lab;
     this.#withFio = withFio;
-    this.#faults = [...processFaults, ...partitionFaults, ...archiveFaults].filter(
-      ({ name, client }) => name.startsWith(only) && (client === "stays" || !withFio),
+    const faults = [...processFaults, ...partitionFaults, ...archiveFaults].filter(
+      ({ client }) => client === "stays" || !withFio,
     );
-    if (this.#faults.length === 0) throw new Error(`no fault is called "${only}"`);
-    this.#random = new SeededRandom(seed);
+    const plans = [...faults, ...pastSteps].filter(
+      (plan) => plan.name.startsWith(only) || (only === "past" && !("client" in plan)),
+    );
+    if (plans.length === 0) throw new Error(`no fault is called "${only}"`);
+    this.#plans = plans;
+    this.#disturbances = disturbances.filter(({ name }) => name.startsWith(away));
+    this.#seed = seed;
+    this.#points = new NemesisPoints(lab.past.api);
     this.#clients = volumes.map((volume, index) => new NemesisClient(lab, volume, seed + index));
   }
 
@@ -62,34 +78,83 @@ export class NemesisRun {
     return new NemesisRun(await NemesisLab.open(volumes, options.bucket), options);
   }
 
-  /** One after the other in an order that changes, so that each comes about equally often. */
+  /** What round n is: one after the other in an order that changes, so that each comes about equally often. By the seed and n alone. */
+  #planOf(round: number): { readonly plan: Fault | PastStep; readonly random: SeededRandom } {
+    const turn = Math.floor((round - 1) / this.#plans.length);
+    const order = shuffled(this.#plans, new SeededRandom(this.#seed + turn * 0x9e3779b1));
+    const plan = order[(round - 1) % order.length] as Fault | PastStep;
+    return { plan, random: new SeededRandom((this.#seed ^ Math.imul(round, 0x85ebca6b)) >>> 0) };
+  }
+
+  /** For people: what a round that did not come to its end was. */
+  planOf(round: number): string {
+    const { plan, random } = this.#planOf(round);
+    return "client" in plan ? plan.name : this.#choose(plan, random).name;
+  }
+
+  #choose(step: PastStep, random: SeededRandom) {
+    const client = random.pick(this.#clients);
+    const disturbance = random.pick(this.#disturbances);
+    return { client, disturbance, name: `${client.volume.name} ${step.name}, ${disturbance.name}` };
+  }
+
   async round(round: number): Promise<NemesisReport> {
-    if (this.#order.length === 0) this.#order = this.#shuffled();
-    const fault = this.#order.pop() as Fault;
+    const { plan, random } = this.#planOf(round);
     const failures: string[] = [];
     for (const client of this.#clients) failures.push(...(await client.ready(this.#gate)));
     await this.#gather();
     if (this.#withFio) this.#fio ??= await NemesisFio.start(this.#lab, this.#gate, sizeBytes);
-    await fault.prepare?.(this.#lab, this.#random, this.#gate);
+    const { name, rounds } =
+      "client" in plan ? await this.#fault(plan, random) : await this.#step(plan, random);
+    await this.#lab.countDirectReads();
+    await this.#points.deleteClones();
+    failures.push(...rounds.flatMap((one) => one.failures), ...(this.#fio?.failures() ?? []));
+    return {
+      round,
+      fault: plan.name,
+      plan: name,
+      acknowledged: rounds.reduce((sum, one) => sum + one.acknowledged, 0),
+      waitedMs: Math.max(...rounds.map((one) => one.waitedMs)),
+      failures,
+    };
+  }
+
+  async #fault(fault: Fault, random: SeededRandom): Promise<Done> {
+    await fault.prepare?.(this.#lab, random, this.#gate);
     for (const client of this.#clients) client.begin();
-    await sleep(this.#random.between(300, 900));
+    await sleep(random.between(300, 900));
     await this.#lab.countDirectReads();
     const faultMs = performance.now();
-    const healed = fault.run(this.#lab, this.#random, this.#gate);
+    const healed = fault.run(this.#lab, random, this.#gate);
     const rounds = await Promise.all(
       this.#clients.map(async (client) =>
         fault.client === "stays" ? client.stayed(healed) : client.moved(healed, faultMs),
       ),
     );
-    await this.#lab.countDirectReads();
-    failures.push(...rounds.flatMap((one) => one.failures), ...(this.#fio?.failures() ?? []));
-    return {
-      round,
-      fault: fault.name,
-      acknowledged: rounds.reduce((sum, one) => sum + one.acknowledged, 0),
-      waitedMs: Math.max(...rounds.map((one) => one.waitedMs)),
-      failures,
+    return { name: fault.name, rounds };
+  }
+
+  /** With the past of one volume; the other one is written to meanwhile. */
+  async #step(step: PastStep, random: SeededRandom): Promise<Done> {
+    const { client, disturbance, name } = this.#choose(step, random);
+    const [planned, away] = [random.fork(), random.fork()];
+    const writes = step.writes?.(planned);
+    for (const one of this.#clients) one.begin(one === client ? writes : undefined);
+    await sleep(planned.between(300, 900));
+    const ended = new AbortController();
+    const over = new Promise<void>((resolve) => ended.signal.addEventListener("abort", () => resolve()));
+    const disturb = (): Promise<void> => {
+      const disturbed = disturbance.run(this.#lab, away, this.#gate);
+      // A step that fails before does not wait for it.
+      disturbed.catch(() => undefined);
+      return disturbed;
     };
+    const stepped = step
+      .run({ lab: this.#lab, client, points: this.#points, random: planned, disturb })
+      .finally(() => ended.abort());
+    const others = this.#clients.filter((one) => one !== client);
+    const rounds = await Promise.all([stepped, ...others.map(async (one) => one.stayed(over))]);
+    return { name, rounds };
   }
 
   /** Between two rounds. */
@@ -103,8 +168,14 @@ export class NemesisRun {
   async close(): Promise<readonly string[]> {
     await this.#fio?.stop();
     for (const client of this.#clients) await client.leave();
+    // They let go of the clones, which they would serve half a minute longer.
+    await this.#lab.stopGates();
+    const failures = [...(await this.#points.end())];
+    const { api } = this.#lab.past;
+    for (const name of this.#lab.volumeNames) await api.job(`volumes/${name}/fill`);
+    failures.push(...(await api.bucketProblems()));
     await this.#lab.stop();
-    const failures = this.#clients.flatMap((client) => client.verifyImages());
+    failures.push(...this.#clients.flatMap((client) => client.verifyImages()));
     for (const { volume } of this.#clients) {
       const at = this.#lab.difference(volume.name);
       if (at !== null) failures.push(`the replicas of ${volume.name} differ from byte ${at} on`);
@@ -131,6 +202,7 @@ export class NemesisRun {
     return [
       `reads of an image on the gateway's own machine: ${direct}; asked of a node: ${remote}`,
       ...witnessed,
+      this.#points.summary(),
     ];
   }
 
@@ -147,11 +219,16 @@ export class NemesisRun {
       await client.ready(this.#gate);
     }
   }
+}
 
-  #shuffled(): Fault[] {
-    const rest = [...this.#faults];
-    const order: Fault[] = [];
-    while (rest.length > 0) order.push(...rest.splice(this.#random.between(0, rest.length), 1));
-    return order;
-  }
+interface Done {
+  readonly name: string;
+  readonly rounds: readonly RoundOfClient[];
+}
+
+function shuffled<T>(all: readonly T[], random: SeededRandom): readonly T[] {
+  const rest = [...all];
+  const order: T[] = [];
+  while (rest.length > 0) order.push(...rest.splice(random.between(0, rest.length), 1));
+  return order;
 }

@@ -15,6 +15,12 @@ const findingsMax = 20;
 
 export type RegisterClient = Pick<NbdClient, "read" | "write">;
 
+/** The numbers that each register may show at a point of the past. */
+export interface WitnessPoint {
+  readonly least: readonly number[];
+  readonly most: readonly number[];
+}
+
 export class Witness {
   readonly policy: ReadPolicy;
   readonly counts = { reads: 0, writes: 0, older: 0 };
@@ -22,6 +28,9 @@ export class Witness {
   readonly #start: number;
   readonly #issued: number[] = Array.from({ length: registers }, () => 0);
   readonly #acknowledged: number[] = Array.from({ length: registers }, () => 0);
+  /** What the last rollback found, and what it undid: numbers above the one and up to the other are never seen again. */
+  readonly #found: number[] = Array.from({ length: registers }, () => 0);
+  readonly #undone: number[] = Array.from({ length: registers }, () => 0);
   #connections = 0;
 
   constructor(policy: ReadPolicy, start: number) {
@@ -66,6 +75,32 @@ export class Witness {
     };
   }
 
+  /** Before a point of the disk is asked for; give it to pointTaken() when that was answered. */
+  pointAsked(): readonly number[] {
+    return [...this.#acknowledged];
+  }
+
+  pointTaken(least: readonly number[]): WitnessPoint {
+    return { least, most: [...this.#issued] };
+  }
+
+  /** A disk that is to show a point. `isDisk`: this one went back to it, and nothing is under way on it. */
+  async judgePoint(client: RegisterClient, point: WitnessPoint, isDisk: boolean): Promise<readonly string[]> {
+    const findings: string[] = [];
+    for (let register = 0; register < registers; register += 1) {
+      const number = await this.#show(client, register, (finding) => findings.push(finding));
+      const [least, most] = [point.least[register] ?? 0, point.most[register] ?? 0];
+      if (number < least || number > most) {
+        findings.push(`register ${register} shows ${number}, not ${least} to ${most} as at the point`);
+      }
+      if (!isDisk) continue;
+      this.#acknowledged[register] = number;
+      this.#found[register] = number;
+      this.#undone[register] = this.#issued[register] ?? 0;
+    }
+    return findings;
+  }
+
   async #write(client: RegisterClient, register: number): Promise<number> {
     const number = (this.#issued[register] ?? 0) + 1;
     this.#issued[register] = number;
@@ -80,19 +115,30 @@ export class Witness {
   async #read(client: RegisterClient, register: number, seen: number[], through: string): Promise<void> {
     const newest = this.#acknowledged[register] ?? 0;
     const own = seen[register] ?? 0;
-    const block = await client.read(this.#start + register * registerBytes, registerBytes);
-    const number = block.readUInt32LE(0);
+    const undone = this.#undone[register] ?? 0;
+    const number = await this.#show(client, register, (finding) =>
+      this.#note(`through ${through}: ${finding}`),
+    );
     this.counts.reads += 1;
-    const fill = number === 0 ? 0 : number % 251;
-    if (block.subarray(4).some((byte) => byte !== fill)) {
-      this.#note(`through ${through}: register ${register} is torn at number ${number}`);
-    }
     if (number < newest) this.counts.older += 1;
     const least = this.policy === "strict" ? Math.max(own, newest) : own;
     if (number < least || number > (this.#issued[register] ?? 0)) {
       this.#note(`through ${through}: register ${register} shows ${number}, at least ${least} was promised`);
     }
+    if (number > (this.#found[register] ?? 0) && number <= undone) {
+      this.#note(`through ${through}: register ${register} shows ${number}, which a rollback undid`);
+    }
     seen[register] = Math.max(own, number);
+  }
+
+  /** The number in a register, which is in all of it. */
+  async #show(client: RegisterClient, register: number, note: (finding: string) => void): Promise<number> {
+    const block = await client.read(this.#start + register * registerBytes, registerBytes);
+    const number = block.readUInt32LE(0);
+    const fill = number === 0 ? 0 : number % 251;
+    if (block.subarray(4).some((byte) => byte !== fill))
+      note(`register ${register} is torn at number ${number}`);
+    return number;
   }
 
   #note(finding: string): void {

@@ -1,4 +1,4 @@
-// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S] [--fault "gateway paused"] [--fio] [--bucket versitygw]
+// Command line of the nemesis: npm run test:cluster -- --rounds 200 [--seed S [--first N]] [--fault "rolled back" [--away bucket]] [--fio] [--bucket versitygw]
 // One line per round, a table of what each fault made clients wait, exit code 1 when anything acknowledged was lost, anything older was read
 // than promised, the replicas differ, or the bucket's fold does. Last line: `N passed, N failed`.
 import { parseArgs } from "node:util";
@@ -9,41 +9,63 @@ import { type NemesisReport, NemesisRun } from "./nemesis-run.ts";
 
 /** So often the bucket's fold is compared with the replicas, and after the last round. */
 const archiveEach = 20;
+const watchMs = 500;
+const standstillMs = 3000;
 
 const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "20" },
     seed: { type: "string" },
+    first: { type: "string", default: "1" },
     fault: { type: "string", default: "" },
+    away: { type: "string", default: "" },
     fio: { type: "boolean", default: false },
     bucket: { type: "string", default: s3ServerDefault },
   },
 });
 const rounds = Number(values.rounds);
+const first = Number(values.first);
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(values.seed);
 const bucket = (["seaweedfs", "versitygw"] as const).find((name) => name === values.bucket);
 if (bucket === undefined) {
   console.error("test:cluster: --bucket is seaweedfs or versitygw");
   process.exit(64);
 }
-if (!Number.isSafeInteger(rounds) || rounds < 1 || !Number.isSafeInteger(seed)) {
-  console.error("test:cluster: --rounds and --seed want whole numbers, e.g. --rounds 200 --seed 7");
+if (![rounds, first, seed].every(Number.isSafeInteger) || rounds < 1 || first < 1) {
+  console.error("test:cluster: --rounds, --first and --seed want whole numbers, e.g. --rounds 200 --seed 7");
   process.exit(64);
 }
 if (!(await insideOwnNetwork())) process.exit();
 console.log(
-  `nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, three storage nodes, two gateways, two archivers and a bucket (${bucket}), each with a network of its own`,
+  `nemesis: ${rounds} rounds, seed ${seed}; three NATS servers, three storage nodes, two gateways, an api, two archivers and a bucket (${bucket}), each with a network of its own`,
 );
+// Waits in which nothing ran at all are nobody's: of a machine that was suspended, or processes that were stopped together.
+let lastMs = performance.now();
+const watch = setInterval(() => {
+  const stoodMs = performance.now() - lastMs - watchMs;
+  lastMs += stoodMs + watchMs;
+  if (stoodMs > standstillMs) console.log(`(this process stood still for ${Math.round(stoodMs)} ms)`);
+}, watchMs);
+watch.unref();
 const reports: NemesisReport[] = [];
 const failures: string[] = [];
-const run = await NemesisRun.open({ seed, only: values.fault, withFio: values.fio, bucket });
+let begun = first;
+const run = await NemesisRun.open({
+  seed,
+  only: values.fault,
+  away: values.away,
+  withFio: values.fio,
+  bucket,
+});
 try {
-  for (let round = 1; round <= rounds && failures.length === 0; round += 1) {
+  const last = first + rounds - 1;
+  for (let round = first; round <= last && failures.length === 0; round += 1) {
+    begun = round;
     const report = await run.round(round);
     reports.push(report);
     failures.push(...report.failures);
     console.log(lineOf(report));
-    if (failures.length > 0 || (round % archiveEach !== 0 && round !== rounds)) continue;
+    if (failures.length > 0 || (round % archiveEach !== 0 && round !== last)) continue;
     for (const verdict of await run.judgeArchives()) {
       failures.push(...verdict.failures);
       console.log(archiveLineOf(verdict));
@@ -57,16 +79,23 @@ try {
 for (const line of waitsOf(reports)) console.log(line);
 if (failures.length > 0) {
   for (const failure of failures.slice(0, 20)) console.error(`  ${failure}`);
-  console.error(`again: npm run test:cluster -- --rounds ${rounds} --seed ${seed}\n${run.outputs()}`);
+  const filter = values.fault === "" ? "" : ` --fault "${values.fault}"`;
+  const away = values.away === "" ? "" : ` --away "${values.away}"`;
+  const again = `npm run test:cluster -- --seed ${seed}${filter}${away}`;
+  console.error(`in or after round ${begun}, ${run.planOf(begun)}`);
+  console.error(
+    `again: ${again} --rounds ${rounds} --first ${first}; the round alone: ${again} --rounds 1 --first ${begun}`,
+  );
+  console.error(run.outputs());
   await run.abandon();
 }
 const passed = reports.filter((report) => report.failures.length === 0).length;
 console.log(`${passed} passed, ${failures.length === 0 ? 0 : Math.max(1, reports.length - passed)} failed`);
 process.exit(failures.length === 0 ? 0 : 1);
 
-function lineOf({ round, fault, acknowledged, waitedMs, failures: found }: NemesisReport): string {
+function lineOf({ round, plan, acknowledged, waitedMs, failures: found }: NemesisReport): string {
   const verdict = found.length === 0 ? "ok" : `${found.length} FAILURES`;
-  return `round ${String(round).padStart(3)}  ${fault.padEnd(30)} ${String(acknowledged).padStart(5)} acked  waited ${Math.round(waitedMs)} ms  ${verdict}`;
+  return `round ${String(round).padStart(3)}  ${plan.padEnd(44)} ${String(acknowledged).padStart(5)} acked  waited ${Math.round(waitedMs)} ms  ${verdict}`;
 }
 
 function archiveLineOf({ volume, lastLsn, oldestLsn, lastBaseLsn, failures: found }: ArchiveVerdict): string {

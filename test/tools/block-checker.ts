@@ -4,7 +4,7 @@
 
 import { randomBytes } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
-import { BlockLedger } from "./block-ledger.ts";
+import { BlockLedger, type LedgerPoint } from "./block-ledger.ts";
 import type { Finding, Operation, Survives } from "./block-operation.ts";
 import { type NbdClient, NbdRequestError } from "./nbd-client.ts";
 import { commandFlag } from "./nbd-wire.ts";
@@ -23,11 +23,18 @@ export interface CheckerOptions {
   readonly weights?: Readonly<Record<Action, number>>;
 }
 
+export interface ByteRange {
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface RunLimits {
   /** Requests in flight per connection. */
   readonly depth: number;
   readonly operationsMax?: number;
   readonly signal?: AbortSignal;
+  /** Bytes [from, to) that writes, zeroes and trims keep to; reads go anywhere. */
+  readonly writes?: ByteRange;
   /** Rest of each worker after a request, for a load that leaves the machine room. */
   readonly thinkTimeMs?: number;
   /** Told how long each acknowledged request took. */
@@ -103,17 +110,22 @@ export class BlockChecker {
    * pause without a restart, when everything that was acknowledged must be there.
    */
   async verify(client: NbdClient, after: "restart" | "quiet"): Promise<Finding[]> {
-    const { sizeBytes } = this.options;
     const check = after === "restart" ? this.ledger.restartCheck() : undefined;
     const findings: Finding[] = [];
-    for (let offset = 0; offset < sizeBytes; offset += verifyReadBytes) {
-      const length = Math.min(verifyReadBytes, sizeBytes - offset);
+    await this.each(async (offset, length) => {
       const read = this.ledger.readIssued(offset, length);
       const data = await client.read(offset, length);
       if (check) check.add(offset, data);
       else findings.push(...this.ledger.readDone(read, data));
-    }
+    });
     return check ? check.finish() : findings;
+  }
+
+  /** Reads a whole disk that is to show a point of this one. `isDisk`: it is this one, which went back to it. */
+  async verifyPoint(client: NbdClient, point: LedgerPoint, isDisk: boolean): Promise<Finding[]> {
+    const check = this.ledger.takenCheck(point, isDisk);
+    await this.each(async (offset, length) => check.add(offset, await client.read(offset, length)));
+    return check.finish();
   }
 
   /** The same judgement on the image file itself, after a clean stop: the file is the disk. */
@@ -129,6 +141,13 @@ export class BlockChecker {
     return check.finish();
   }
 
+  private async each(step: (offset: number, length: number) => Promise<void>): Promise<void> {
+    const { sizeBytes } = this.options;
+    for (let offset = 0; offset < sizeBytes; offset += verifyReadBytes) {
+      await step(offset, Math.min(verifyReadBytes, sizeBytes - offset));
+    }
+  }
+
   private async work(
     client: NbdClient,
     random: SeededRandom,
@@ -141,7 +160,7 @@ export class BlockChecker {
       const action = random.weighted(this.options.weights);
       const sentAtMs = performance.now();
       try {
-        await this.act(client, random, action, result);
+        await this.act(client, random, action, { result, writes: limits.writes });
         result.acknowledged += 1;
         limits.onAnswer?.(performance.now() - sentAtMs);
         if (limits.thinkTimeMs !== undefined) await pauseMs(limits.thinkTimeMs);
@@ -159,7 +178,7 @@ export class BlockChecker {
     client: NbdClient,
     random: SeededRandom,
     action: Action,
-    result: RunResult,
+    { result, writes }: { readonly result: RunResult; readonly writes: ByteRange | undefined },
   ): Promise<void> {
     const { ledger } = this;
     if (action === "flush") {
@@ -168,7 +187,7 @@ export class BlockChecker {
       ledger.flushed(issuedAt);
       return;
     }
-    const { offset, length } = this.range(random);
+    const { offset, length } = this.range(random, action === "read" ? undefined : writes);
     if (action === "read") {
       const read = ledger.readIssued(offset, length);
       const data = await client.read(offset, length).catch((cause: unknown) => {
@@ -192,8 +211,10 @@ export class BlockChecker {
   }
 
   /** Half block-aligned, half anywhere; a third near the start, so that requests in flight overlap often. */
-  private range(random: SeededRandom): { offset: number; length: number } {
-    const { sizeBytes, unitBytes, alignBytes, requestBytesMax } = this.options;
+  private range(random: SeededRandom, within?: ByteRange): { offset: number; length: number } {
+    const { unitBytes, alignBytes, requestBytesMax } = this.options;
+    const { from, to } = within ?? { from: 0, to: this.options.sizeBytes };
+    const sizeBytes = to - from;
     const aligned = random.chance(0.5);
     const grain = aligned ? unitBytes : alignBytes;
     const longest = Math.min(requestBytesMax, sizeBytes);
@@ -201,7 +222,7 @@ export class BlockChecker {
     const length = Math.max(grain, roundDown(random.logUniform(shortest, longest + 1), grain));
     const room = sizeBytes - length;
     const reach = random.chance(0.33) ? Math.min(room, 2 * requestBytesMax) : room;
-    return { offset: roundDown(random.between(0, reach + 1), grain), length };
+    return { offset: from + roundDown(random.between(0, reach + 1), grain), length };
   }
 }
 

@@ -23,6 +23,12 @@ interface Fragment {
   readonly to: number;
 }
 
+/** What a disk may hold at a point of its past, however it goes on. */
+export interface LedgerPoint {
+  readonly askedAt: number;
+  readonly units: ReadonlyMap<number, readonly Fragment[]>;
+}
+
 const pruneAtFragments = 8;
 
 export class BlockLedger {
@@ -151,22 +157,38 @@ export class BlockLedger {
 
   /**
    * Call when the point was answered: it holds all that was acknowledged before it was asked for, nothing that is issued from
-   * now on, and it is a prefix. Feed its bytes, while the load goes on, then finish().
+   * now on, and it is a prefix. What may be there is remembered, whatever becomes of the disk.
    */
-  pointCheck(asked: PendingRead): RestartCheck {
+  pointTaken(asked: PendingRead): LedgerPoint {
     const answeredAt = ++this.clock;
-    const isOlder = (operation: Operation): boolean => operation.issuedAt < answeredAt;
-    const older = (segment: Segment): Segment => ({
-      ...segment,
-      candidates: segment.candidates.filter(isOlder),
-      matching: segment.matching.filter(isOlder),
-    });
+    const units = new Map<number, readonly Fragment[]>();
+    for (const [unit, fragments] of this.units) {
+      units.set(
+        unit,
+        fragments.filter(({ operation }) => operation.issuedAt < answeredAt),
+      );
+    }
+    this.reads.delete(asked);
+    return { askedAt: asked.issuedAt, units };
+  }
+
+  /** The same of a point that is read while the load goes on. Feed its bytes, then finish(). */
+  pointCheck(asked: PendingRead): RestartCheck {
+    return this.takenCheck(this.pointTaken(asked), false);
+  }
+
+  /**
+   * Judges a disk that shows a point. `isDisk`: it is this ledger's own disk, which went back to it; nothing is under way, and the
+   * ledger goes on from what is found.
+   */
+  takenCheck(point: LedgerPoint, isDisk: boolean): RestartCheck {
+    if (isDisk) this.reads.clear();
     return new RestartCheck(this.unitBytes, {
-      survived: (operation) => operation.ackedAt < asked.issuedAt,
+      survived: (operation) => operation.ackedAt < point.askedAt,
       segments: (unit, bytes) =>
-        this.segmentsOf(unit, 0, this.unitBytes, (a, b) => bytes.subarray(a, b)).map(older),
+        this.segmentsOf(unit, 0, this.unitBytes, (a, b) => bytes.subarray(a, b), point.units),
       diagnose: (segment, found, unit) => this.diagnose(segment, found, unit),
-      settle: () => this.reads.delete(asked),
+      settle: (segments) => (isDisk ? this.settle(segments) : undefined),
     });
   }
 
@@ -219,8 +241,9 @@ export class BlockLedger {
     from: number,
     to: number,
     slice: (from: number, to: number) => Buffer,
+    units: ReadonlyMap<number, readonly Fragment[]> = this.units,
   ): Segment[] {
-    const fragments = this.units.get(unit) ?? [this.blankOf()];
+    const fragments = units.get(unit) ?? [this.blankOf()];
     const cuts = new Set([from, to]);
     for (const fragment of fragments) {
       if (fragment.from > from && fragment.from < to) cuts.add(fragment.from);

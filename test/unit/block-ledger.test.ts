@@ -185,6 +185,60 @@ describe("block ledger", () => {
     expect(bench.ledger.readDone(reading, old.subarray(0, unitBytes))).toEqual([]);
   });
 
+  describe("a disk that goes back to a point", () => {
+    /** The point, with a write that nobody answered; then more is written, which the rollback undoes. */
+    function before(): { bench: Bench; atPoint: Buffer; goBack: (disk: Buffer) => Finding[] } {
+      const bench = new Bench("acknowledged");
+      bench.put("write", 0, 4 * unitBytes);
+      bench.issue("write", 6 * unitBytes, unitBytes);
+      const point = bench.ledger.pointTaken(bench.ledger.pointAsked());
+      const atPoint = bench.snapshot();
+      for (let round = 0; round < 20; round += 1) bench.put("write", unitBytes, 8 * unitBytes);
+      bench.put("write", 20 * unitBytes, unitBytes);
+      const goBack = (disk: Buffer): Finding[] => {
+        disk.copy(bench.disk);
+        const check = bench.ledger.takenCheck(point, true);
+        check.add(0, bench.disk);
+        return check.finish();
+      };
+      return { bench, atPoint, goBack };
+    }
+
+    it("is what it was, goes on from there, and forward again to another point", () => {
+      const { bench, atPoint, goBack } = before();
+      const later = bench.ledger.pointTaken(bench.ledger.pointAsked());
+      const atLater = bench.snapshot();
+      expect(goBack(atPoint)).toEqual([]);
+      expect(bench.read(0, sizeBytes)).toEqual([]);
+      bench.put("write", 2 * unitBytes, unitBytes);
+      expect([bench.read(0, sizeBytes), bench.restart()]).toEqual([[], []]);
+      atLater.copy(bench.disk);
+      const check = bench.ledger.takenCheck(later, true);
+      check.add(0, bench.disk);
+      expect([check.finish(), bench.read(0, sizeBytes)]).toEqual([[], []]);
+    });
+
+    it("is found where something of it was not undone, at once or later", () => {
+      const { bench, atPoint, goBack } = before();
+      const undone = bench.snapshot();
+      const partly = Buffer.from(atPoint);
+      undone.copy(partly, 20 * unitBytes, 20 * unitBytes, 21 * unitBytes);
+      expect(kinds(goBack(partly))).toEqual(["stale"]);
+      const second = before();
+      const old = second.bench.snapshot();
+      expect(second.goBack(second.atPoint)).toEqual([]);
+      old.copy(second.bench.disk, unitBytes, unitBytes, 2 * unitBytes);
+      expect(kinds(second.bench.read(0, sizeBytes))).toEqual(["stale"]);
+      expect(bench.ledger.unpromisedLosses).toBe(0);
+    });
+
+    it("is found where it lacks what was acknowledged before the point", () => {
+      const { atPoint, goBack } = before();
+      atPoint.fill(0, 3 * unitBytes, 4 * unitBytes);
+      expect(kinds(goBack(atPoint))).toEqual(["lost"]);
+    });
+  });
+
   describe("points of a running volume", () => {
     /** What was before is acknowledged; then a point is asked for, something is under way, and the point is answered. */
     function pointAround(inside: (bench: Bench) => Buffer): { findings: () => Finding[]; bench: Bench } {

@@ -54,4 +54,33 @@ describe("the witness of old reads", () => {
     const { findings } = await witnessed("available", true);
     expect(findings[0]).toMatch(/^available reads, through gate-1: register \d+ shows 0, at least \d+ was/);
   });
+
+  test("after a rollback takes what was there at the point, and nothing that was undone", async () => {
+    const witness = new Witness("strict", 0);
+    const disk = Buffer.alloc(witnessBytes);
+    const client: RegisterClient = {
+      read: async (offset, length) => Buffer.from(disk.subarray(offset, offset + length)),
+      write: async (offset, data) => disk.set(data, offset),
+    };
+    const written = async (): Promise<void> => {
+      const connection = witness.on(client, "gate-1");
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await connection.stop();
+    };
+    await written();
+    const point = witness.pointTaken(witness.pointAsked());
+    const atPoint = Buffer.from(disk);
+    await written();
+    const undone = Buffer.from(disk);
+    expect(await witness.judgePoint(client, point, true)).toContainEqual(
+      expect.stringMatching(/as at the point$/),
+    );
+    disk.set(atPoint);
+    expect(await witness.judgePoint(client, point, true)).toEqual([]);
+    await written();
+    expect(witness.findings).toEqual([]);
+    disk.set(undone);
+    await written();
+    expect(witness.findings).toContainEqual(expect.stringMatching(/which a rollback undid$/));
+  });
 });
