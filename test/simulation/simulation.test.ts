@@ -90,8 +90,9 @@ describe("the simulator notices", () => {
 
   /** Seeds before these don't catch it, and would only take time. */
   const begins = new Map([
+    ["a fenced session goes on serving", 55],
     ["a grant that was taken back goes on", 183],
-    ["what a node granted before it was killed goes on while it replays", 224],
+    ["what a node granted before it was killed goes on while it replays", 1281],
   ]);
   it.each(clusterMutants)("$name", async (mutant) => {
     const caught = await catchClusterMutant(mutant, 40, begins.get(mutant.name) ?? 1);
