@@ -19,7 +19,7 @@ import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { PastRecords } from "#shared/ports/past-records.ts";
 import type { VolumeCatalog } from "#shared/ports/volume-catalog.ts";
 import { FollowedLog } from "./followed-log.ts";
-import { factsOf } from "./manifest-facts.ts";
+import { factsOf, isTold } from "./manifest-facts.ts";
 import { RemoteBaseImage } from "./remote-base-image.ts";
 
 export interface ArchivedVolumeSetting {
@@ -216,7 +216,7 @@ export class ArchivedVolume {
         abandoned: isOver,
       });
       tenure.archive = await opening;
-      this.#tellWhetherDeleted(tenure.archive);
+      this.#tellWhatIsUntold(tenure.archive);
       this.#archivePins(tenure.archive);
       // One that stopped by itself is opened again under a new epoch, after a while.
       while (!isOver() && tenure.archive.status().state !== "stopped") {
@@ -278,14 +278,18 @@ export class ArchivedVolume {
     }
   }
 
-  /** Another archiver, or nobody, told the bucket of a deletion or of an undelete: a new manifest says what is so. */
-  #tellWhetherDeleted(archive: VolumeArchive): void {
-    const deletedAtMs = archive.manifest()?.deletedAtMs ?? null;
+  /**
+   * What changed while nobody archived the volume is in no manifest yet: a pin that somebody waits for, a deletion or its end. Of a volume
+   * that nobody writes to no other manifest would come.
+   */
+  #tellWhatIsUntold(archive: VolumeArchive): void {
+    const manifest = archive.manifest();
     const { id } = this.record;
     const lives = this.#setting.catalog.list().some((one) => one.id === id && one.state === "active");
-    this.#deletedAtMs = lives ? null : deletedAtMs;
-    this.#facts = JSON.stringify(this.#presentFacts());
-    if (lives && deletedAtMs !== null) archive.factsChanged().catch(() => undefined); // as factsChanged()
+    this.#deletedAtMs = lives ? null : (manifest?.deletedAtMs ?? null);
+    const facts = this.#presentFacts();
+    this.#facts = JSON.stringify(facts);
+    if (manifest !== null && !isTold(facts, manifest)) archive.factsChanged().catch(() => undefined); // as factsChanged()
   }
 
   /** Without an error the rest is archived first; after one somebody else may do it, and this one touches nothing more. */

@@ -10,6 +10,7 @@ import { encodeManifest } from "#shared/formats/manifest-object.ts";
 import type { ArchiveSubject, ManifestFacts } from "#shared/ports/archive.ts";
 import type { ArchiveParts } from "./archive-parts.ts";
 import type { BucketPatience } from "./bucket-patience.ts";
+import { factsUpTo } from "./manifest-facts.ts";
 import { fetchTails } from "./segment-tails.ts";
 
 export type ManifestChange = (manifest: VolumeManifest) => VolumeManifest;
@@ -209,22 +210,14 @@ export class ManifestPublisher {
     };
   }
 
-  /** What the host knows. A snapshot or pin of an entry that is not archived waits for the next manifest. */
+  /** What the host knows. */
   private withFacts(manifest: VolumeManifest, facts: ManifestFacts): VolumeManifest {
     const { subject, lineNumber, parts } = this.options;
-    const { origin, beginBytes, historyMs, deletedAtMs, pins, snapshots } = facts;
-    const { residency, coldAfterMs, bucketAway } = facts;
     return {
       ...manifest,
       name: subject.record.name,
       durability: subject.record.durability,
-      origin,
-      beginBytes,
-      historyMs,
-      policy: { residency, coldAfterMs, bucketAway },
-      deletedAtMs,
-      pins: pins.filter((pin) => pin.lsn <= manifest.archivedLsn),
-      snapshots: snapshots.filter((snapshot) => snapshot.lsn <= manifest.archivedLsn),
+      ...factsUpTo(facts, manifest.archivedLsn),
       lineNumber,
       line: subject.log.line,
       archiverEpoch: subject.archiverEpoch,

@@ -7,6 +7,7 @@ import { KeyTableLeases } from "#shared/adapters/lease/key-table.ts";
 import { MemoryMessageBus } from "#shared/adapters/message-bus/memory.ts";
 import { KeyTablePastRecords } from "#shared/adapters/past-records/key-table.ts";
 import { MemoryVolumeCatalog } from "#shared/adapters/volume-catalog/memory.ts";
+import type { PointPin } from "#shared/domain/archive.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import { newHistoryRecord, withPin } from "#shared/domain/history-record.ts";
 import type { ArchiverHome, VolumeArchive } from "#shared/ports/archive.ts";
@@ -14,6 +15,7 @@ import type { Clock } from "#shared/ports/clock.ts";
 import type { VolumeHistory } from "#shared/ports/history.ts";
 import type { LogFollower } from "#shared/ports/log-follower.ts";
 import { ClusterArchiver } from "../../../services/archiver/engine/cluster-archiver.ts";
+import { factsOf, factsUpTo } from "../../../services/archiver/engine/manifest-facts.ts";
 
 const id = "00112233aabbccdd";
 const end = {
@@ -170,6 +172,7 @@ test("servers that say for a moment that there is no log do not make a deleted v
 interface ToldBucket {
   readonly home: Partial<ArchiverHome>;
   deletedAtMs: number | null;
+  pins: readonly PointPin[];
   heldInMs: number;
   published: number;
   beforeArchive: () => Promise<void>;
@@ -179,6 +182,7 @@ interface ToldBucket {
 function toldBucket(): ToldBucket {
   const bucket: ToldBucket = {
     deletedAtMs: null,
+    pins: [],
     heldInMs: 300_000,
     published: 0,
     beforeArchive: async () => undefined,
@@ -188,11 +192,17 @@ function toldBucket(): ToldBucket {
         ({
           ...archive,
           archive: async () => bucket.beforeArchive(),
-          manifest: () => ({ archivedLsn: 1, deletedAtMs: bucket.deletedAtMs, rebases: [] }),
+          manifest: () => ({
+            ...factsUpTo(factsOf(newHistoryRecord(id, 2 ** 20), bucket.deletedAtMs), 1),
+            pins: bucket.pins,
+            archivedLsn: 1,
+            rebases: [],
+          }),
           heldInMs: () => bucket.heldInMs,
           factsChanged: async () => {
             await bucket.beforePublish();
             bucket.deletedAtMs = subject.facts().deletedAtMs;
+            bucket.pins = factsUpTo(subject.facts(), 1).pins;
             bucket.published += 1;
           },
         }) as unknown as VolumeArchive,
@@ -202,6 +212,24 @@ function toldBucket(): ToldBucket {
 }
 
 const often = { timeout: 8000 };
+
+test("what changed while nobody archived a volume is told when an archiver opens it, and not again", async () => {
+  const bucket = toldBucket();
+  const first = await archiverOver(new SystemClock(), () => log, bucket.home);
+  await first.past.changeHistory(id, (one) => one && withPin(one, { lsn: 1, holder: "rebase" }));
+  await first.catalog.put({ id, name: "disk0", ...size, state: "active" });
+  first.archiver.reconcile();
+  await expect.poll(() => bucket.pins, often).toEqual([{ lsn: 1, holder: "rebase" }]);
+  await first.close();
+  expect(bucket.published).toBe(1);
+  const second = await archiverOver(new SystemClock(), () => log, bucket.home);
+  await second.past.changeHistory(id, (one) => one && withPin(one, { lsn: 1, holder: "rebase" }));
+  await second.catalog.put({ id, name: "disk0", ...size, state: "active" });
+  second.archiver.reconcile();
+  await expect.poll(() => second.archiver.archived()[0]?.tenure?.archive, often).toBeTruthy();
+  await second.close();
+  expect(bucket.published).toBe(1);
+});
 
 test("a deleted volume settles until the bucket holds all of it: then it may go, and its history record with it", async () => {
   const bucket = toldBucket();
