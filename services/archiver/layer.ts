@@ -4,6 +4,7 @@
  */
 import { ArchiveThread } from "#shared/adapters/archive-worker/thread.ts";
 import { limits } from "#shared/domain/limits.ts";
+import type { ForegroundLoad } from "#shared/memory/foreground-load.ts";
 import type { ArchiverHome, ArchiveSubject } from "#shared/ports/archive.ts";
 import type { ArchiveWorker } from "#shared/ports/archive-worker.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
@@ -27,6 +28,8 @@ export interface ArchiverSetup {
   /** Memory that images are read into. */
   readonly slabs: Pick<FileStore, "allocateSlab" | "shrinkSlab">;
   readonly worker?: ArchiveWorker;
+  /** Requests of clients in this process, which the archive thread gives way to. */
+  readonly foreground?: ForegroundLoad;
   readonly options?: Partial<ArchiverOptions>;
   readonly failpoint?: Failpoint;
 }
@@ -55,7 +58,7 @@ export class Archiver implements ArchiverHome {
       store: setup.store,
       clock: setup.clock,
       random: setup.random,
-      worker: setup.worker ?? new ArchiveThread(setup.clock),
+      worker: setup.worker ?? new ArchiveThread(setup.clock, setup.foreground),
       failpoint: setup.failpoint ?? (() => undefined),
       options: { ...archiverDefaults, ...setup.options },
       segmentSlots: new WorkSlots(limits.archiveSegmentsAtOnceMax),

@@ -7,6 +7,7 @@ import { Histories } from "#shared/adapters/history/histories.ts";
 import { openObjectStore } from "#shared/adapters/object-store/open-object-store.ts";
 import type { Bandwidth } from "#shared/adapters/object-store/retrying-store.ts";
 import { dataLayout } from "#shared/domain/data-layout.ts";
+import type { ForegroundLoad } from "#shared/memory/foreground-load.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { ObjectStore } from "#shared/ports/object-store.ts";
@@ -24,6 +25,7 @@ export interface BucketSetup {
   /** Absolute. */
   readonly dataDirectory: string;
   readonly files: FileStore;
+  readonly foreground: ForegroundLoad;
   readonly clock: Clock;
   readonly random: Random;
   readonly limits: PastLimits | undefined;
@@ -59,6 +61,7 @@ export async function openBucket(setup: BucketSetup): Promise<OpenBucket> {
     clock,
     random,
     slabs: files,
+    foreground: setup.foreground,
     failpoint,
     ...settleOf(process.env["VARVE_TEST_SETTLE_MS"]),
   });

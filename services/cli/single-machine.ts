@@ -9,6 +9,7 @@ import { NativeFileStore } from "#shared/adapters/file-store/native.ts";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import { ForegroundLoad } from "#shared/memory/foreground-load.ts";
 import { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { BucketAdministration, RescuedVolume } from "#shared/ports/bucket-administration.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
@@ -42,6 +43,8 @@ export interface OpenVolumes {
   readonly dataDirectory: string;
   readonly store: FileStore;
   readonly clock: SystemClock;
+  /** Told by serveNbd(). */
+  readonly foreground: ForegroundLoad;
   /** Holds the reserve and opens every volume; offline commands do without. */
   serve(): Promise<void>;
   freeBytes(): Promise<number>;
@@ -56,7 +59,8 @@ export interface OpenVolumes {
 export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
   const dataDirectory = resolve(setup.dataDirectory);
   const store = await openStore(dataDirectory);
-  const clock = new SystemClock();
+  const shared = { clock: new SystemClock(), foreground: new ForegroundLoad() };
+  const { clock } = shared;
   const note = setup.onNote ?? ((): void => {});
   const random = new SystemRandom();
   const writer = `${hostname()} pid ${process.pid}`;
@@ -94,7 +98,8 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
         const { bucket: wanted = null } = setup;
         if (wanted !== null) {
           const { openBucket, keepBucket } = await import("./bucket-homes.ts");
-          const machine = { dataDirectory, files: store, clock, random, limits: setup.past, onNote: note };
+          const { past } = setup;
+          const machine = { dataDirectory, files: store, ...shared, random, limits: past, onNote: note };
           bucket = await openBucket({ bucket: wanted, fresh: host.list().length === 0, ...machine });
           keeper = keepBucket(bucket, { host, writer, bringBack, ...machine });
         }
@@ -102,7 +107,7 @@ export async function openVolumes(setup: VolumesSetup): Promise<OpenVolumes> {
       },
       dataDirectory,
       store,
-      clock,
+      ...shared,
       freeBytes: async () => (await store.freeSpace(dataDirectory)).freeBytes,
       close: async () => {
         try {
@@ -166,6 +171,7 @@ export async function serveNbd(opened: OpenVolumes, config: UpConfig): Promise<N
     host: opened.host,
     store: opened.store,
     clock: opened.clock,
+    foreground: opened.foreground,
     addresses: config.nbd,
     connectionsMax: config.connectionsMax,
   });

@@ -7,6 +7,7 @@ import { EmbeddedFileLog } from "#shared/adapters/write-log/embedded-file.ts";
 import type { VolumePaths } from "#shared/domain/data-layout.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
+import type { ForegroundLoad } from "#shared/memory/foreground-load.ts";
 import type { SlabPool } from "#shared/memory/slab-pool.ts";
 import type { Clock, Random } from "#shared/ports/clock.ts";
 import type { ConnectionRegister, ConnectionView } from "#shared/ports/connection-register.ts";
@@ -130,6 +131,7 @@ export interface NbdSetup {
   readonly host: VolumeHost;
   readonly store: FileStore;
   readonly clock: Clock;
+  readonly foreground: ForegroundLoad;
   readonly addresses: readonly ListenAddress[];
   readonly connectionsMax: number;
 }
@@ -153,6 +155,7 @@ export class NbdGateway implements ConnectionRegister {
       ),
       clock: setup.clock,
       slabs: setup.store,
+      foreground: setup.foreground,
       connectionsMax: setup.connectionsMax,
     });
     setup.host.connectionsAre(server);

@@ -8,15 +8,14 @@ import { limits } from "#shared/domain/limits.ts";
 import { bad, isZero } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
 import {
-  discardFrame,
   type FrameCoding,
   frameCoding,
   frameMistake,
   type ObjectFrame,
   openFrame,
-  type PackedFrame,
   packFrame,
 } from "./object-frame.ts";
+import { ObjectRoom } from "./object-room.ts";
 import {
   type BadObject,
   digestBytes,
@@ -24,7 +23,7 @@ import {
   isBadObject,
   sha256Hex,
   versionFault,
-  writeDigest,
+  writeDigests,
 } from "./sealed-object.ts";
 
 export const chunkVersion = 1;
@@ -57,13 +56,17 @@ export function chunkName(hash: string, generation: number): string {
   return `${hash}.${generation}`;
 }
 
-/** The object. `hash` is chunkHashOf(raw); level 0 stores frames as they are. */
-export function buildChunk(raw: Buffer, hash: string, level: number): Buffer {
+/** The object, in `room`, and its SHA-256. `hash` is chunkHashOf(raw); level 0 stores frames as they are. */
+export function buildChunk(
+  raw: Buffer,
+  hash: string,
+  level: number,
+  room: ObjectRoom = new ObjectRoom(),
+): { readonly object: Buffer; readonly sha256: string } {
   const content = padded(raw);
-  const parts: Buffer[] = [Buffer.alloc(chunkHeadBytes)];
-  const packed: PackedFrame[] = [];
   const frames: ObjectFrame[] = [];
-  let at = chunkHeadBytes;
+  room.begin(chunkHeadBytes + content.length + digestBytes);
+  room.addZeroes(chunkHeadBytes);
   for (let number = 0; number < chunkFrames; number += 1) {
     const place = number * limits.archiveFrameBytes;
     const rawBytes = limits.archiveFrameBytes;
@@ -74,26 +77,17 @@ export function buildChunk(raw: Buffer, hash: string, level: number): Buffer {
         place,
         rawBytes,
         coding: frameCoding.zero,
-        objectOffset: at,
+        objectOffset: room.bytes,
         storedBytes: 0,
         checksum: 0n,
       });
-      continue;
-    }
-    const frame = packFrame(piece, level);
-    const { bytes, coding, checksum } = frame;
-    frames.push({ number, place, rawBytes, coding, objectOffset: at, storedBytes: bytes.length, checksum });
-    packed.push(frame);
-    parts.push(bytes);
-    at += bytes.length;
+    } else frames.push({ number, place, rawBytes, ...packFrame(room, piece, level) });
   }
-  invariant(at > chunkHeadBytes, "an extent of zeroes has no chunk");
-  parts.push(Buffer.alloc(digestBytes));
-  const object = Buffer.concat(parts);
-  packed.forEach(discardFrame);
+  invariant(room.bytes > chunkHeadBytes, "an extent of zeroes has no chunk");
+  room.addZeroes(digestBytes);
+  const { object } = room;
   writeHead(object, hash, frames);
-  writeDigest(object);
-  return object;
+  return { object, sha256: writeDigests(object) };
 }
 
 function writeHead(object: Buffer, hash: string, frames: readonly ObjectFrame[]): void {

@@ -5,7 +5,8 @@
  */
 import { type BadBytes, bad } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
-import { compress, decompress, decompressLater, discard, type ObjectFault } from "./sealed-object.ts";
+import type { ObjectRoom } from "./object-room.ts";
+import { decompress, decompressLater, type ObjectFault } from "./sealed-object.ts";
 
 /** Numbers as they stand in objects. Never reused. */
 export const frameCoding = { zero: 0, stored: 1, zstd: 2 } as const;
@@ -24,30 +25,20 @@ export interface ObjectFrame {
   readonly checksum: bigint;
 }
 
-export interface PackedFrame {
-  readonly bytes: Buffer;
-  readonly coding: FrameCoding;
-  readonly checksum: bigint;
-}
-
-/**
- * zstd where that is shorter, else the bytes as they are. Level 0 stores without trying. The caller ends with discardFrame() what it
- * has copied.
- */
-export function packFrame(raw: Buffer, level: number): PackedFrame {
-  const packed = level === 0 ? raw : compress(raw, level);
-  const isShorter = packed.length < raw.length;
-  const bytes = isShorter ? packed : raw;
-  if (!isShorter && level !== 0) discard(packed);
+/** Adds a frame to the object in `room`: zstd where that is shorter, else the bytes as they are. Level 0 stores without trying. */
+export function packFrame(
+  room: ObjectRoom,
+  raw: Buffer,
+  level: number,
+): Pick<ObjectFrame, "coding" | "objectOffset" | "storedBytes" | "checksum"> {
+  const objectOffset = room.bytes;
+  const { bytes, isCompressed } = room.add(raw, level);
   return {
-    bytes,
-    coding: isShorter ? frameCoding.zstd : frameCoding.stored,
+    coding: isCompressed ? frameCoding.zstd : frameCoding.stored,
+    objectOffset,
+    storedBytes: bytes.length,
     checksum: checksumOf(bytes),
   };
-}
-
-export function discardFrame({ coding, bytes }: Pick<PackedFrame, "coding" | "bytes">): void {
-  if (coding === frameCoding.zstd) discard(bytes);
 }
 
 /** The raw bytes of a frame from its stored ones. A stored frame's result is a view of them. */

@@ -3,7 +3,7 @@
  * zstd, a SHA-256 of all of it. Called by manifest-object.ts, base-object.ts and index-page.ts; segments and chunks have
  * their own bytes and take the faults from here. Reading trusts nothing: each field is checked, garbage never throws.
  */
-import { hash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import { constants, zstdCompressSync, zstdDecompress, zstdDecompressSync } from "node:zlib";
 import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
@@ -116,6 +116,14 @@ export function writeDigest(object: Buffer): void {
   hash("sha256", object.subarray(0, end), "buffer").copy(object, end);
 }
 
+/** The same, and the SHA-256 of the whole object as 64 hex digits, in one pass. */
+export function writeDigests(object: Buffer): string {
+  const end = object.length - digestBytes;
+  const state = createHash("sha256").update(object.subarray(0, end));
+  state.copy().digest().copy(object, end);
+  return state.update(object.subarray(end)).digest("hex");
+}
+
 /** Whether the last 32 bytes are the SHA-256 of everything before them. */
 export function digestHolds(object: Buffer): boolean {
   const end = object.length - digestBytes;
@@ -180,7 +188,7 @@ function wholeOutput(rawBytes: number): number {
  * What zstd may need for bytes that do not compress (ZSTD_compressBound, and 64). With less room it copies its input into buffers of its own
  * first, which are new memory each time: 560 instead of 380 µs for 256 KiB, half of it in the kernel.
  */
-function frameBytesMax(rawBytes: number): number {
+export function frameBytesMax(rawBytes: number): number {
   return wholeOutput(rawBytes + (rawBytes >>> 8) + Math.max(0, (128 * 1024 - rawBytes) >> 11));
 }
 

@@ -11,22 +11,15 @@ import { invariant } from "#shared/domain/invariant.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { bad, readInteger, writeInteger } from "./binary-fields.ts";
 import { checksumOf } from "./checksum.ts";
-import {
-  discardFrame,
-  frameCoding,
-  type ObjectFrame,
-  openFrame,
-  type PackedFrame,
-  packFrame,
-} from "./object-frame.ts";
+import { frameCoding, type ObjectFrame, openFrame, packFrame } from "./object-frame.ts";
+import { ObjectRoom } from "./object-room.ts";
 import {
   type BadObject,
-  compress,
   decompress,
   digestHolds,
   isBadObject,
   versionFault,
-  writeDigest,
+  writeDigests,
 } from "./sealed-object.ts";
 import { readColumns, type SegmentColumns, segmentStreamBytesMax } from "./segment-columns.ts";
 import { decodeFooter, encodeFooter, writeIdentity } from "./segment-footer.ts";
@@ -150,6 +143,8 @@ export class SegmentBuilder {
 
 export interface SealedSegment {
   readonly object: Buffer;
+  /** Of the whole object, 64 hex digits. */
+  readonly sha256: string;
   readonly ref: SegmentRef;
   readonly summary: SegmentSummary;
   /** Of the last batch: what manifests record as archived. */
@@ -157,8 +152,12 @@ export interface SealedSegment {
   readonly lastEpoch: number;
 }
 
-/** Makes the object. `level` is zstd's; 0 stores frames and footer as they are. Bad records are a BadObject, not an object. */
-export function sealSegment(stream: SegmentStream, level: number): SealedSegment | BadObject {
+/** Makes the object, in `room`. `level` is zstd's; 0 stores frames and footer as they are. Bad records are a BadObject, not an object. */
+export function sealSegment(
+  stream: SegmentStream,
+  level: number,
+  room: ObjectRoom = new ObjectRoom(),
+): SealedSegment | BadObject {
   const records = Buffer.from(stream.records, 0, stream.recordBytes);
   const read = readColumns(stream.volumeId, records);
   if (isBadObject(read)) return read;
@@ -167,42 +166,29 @@ export function sealSegment(stream: SegmentStream, level: number): SealedSegment
     "a stream is what its owner says",
   );
   invariant(read.lastLsn === stream.lastLsn, "a stream is as long as its owner says");
-  const parts: Buffer[] = [Buffer.alloc(segmentHeadBytes)];
-  const packedFrames: PackedFrame[] = [];
   const frames: ObjectFrame[] = [];
-  let at = segmentHeadBytes;
+  room.begin(segmentHeadBytes + records.length + segmentTrailerBytes);
+  room.addZeroes(segmentHeadBytes);
   for (let place = 0; place < records.length; place += limits.archiveFrameBytes) {
     const raw = records.subarray(place, place + limits.archiveFrameBytes);
-    const frame = packFrame(raw, level);
-    const { bytes, coding, checksum } = frame;
-    frames.push({
-      number: frames.length,
-      place,
-      rawBytes: raw.length,
-      coding,
-      objectOffset: at,
-      storedBytes: bytes.length,
-      checksum,
-    });
-    packedFrames.push(frame);
-    parts.push(bytes);
-    at += bytes.length;
+    frames.push({ number: frames.length, place, rawBytes: raw.length, ...packFrame(room, raw, level) });
   }
   const columns: SegmentColumns = { ...read, frames };
-  writeHead(parts[0] as Buffer, columns);
   const footer = encodeFooter(columns);
-  const packed = level === 0 ? footer : compress(footer, level);
-  const isShorter = packed.length < footer.length;
-  const trailer = Buffer.alloc(segmentTrailerBytes);
-  parts.push(isShorter ? packed : footer, trailer);
-  const object = Buffer.concat(parts);
-  packedFrames.forEach(discardFrame);
-  writeTrailer(object, at, footer.length, isShorter ? frameCoding.zstd : frameCoding.stored);
+  const footerStart = room.bytes;
+  const { isCompressed } = room.add(footer, level);
+  room.addZeroes(segmentTrailerBytes);
+  const { object } = room;
   invariant(object.length <= limits.objectBytesMax, `a segment fits: ${object.length} bytes`);
+  writeHead(object, columns);
+  const coding = isCompressed ? frameCoding.zstd : frameCoding.stored;
+  const sha256 = writeTrailer(object, footerStart, footer.length, coding);
   const index = new SegmentIndex(columns);
-  const ref = segmentRefOf(index, segmentKey(stream, index.firstLsn, index.lastLsn), object.length, at);
+  const key = segmentKey(stream, index.firstLsn, index.lastLsn);
+  const ref = segmentRefOf(index, key, object.length, footerStart);
   return {
     object,
+    sha256,
     ref,
     summary: summaryOf(index, ref),
     lastChecksum: index.lastChecksum,
@@ -217,7 +203,8 @@ function writeHead(head: Buffer, columns: SegmentColumns): void {
   writeIdentity(head, 8, columns);
 }
 
-function writeTrailer(object: Buffer, footerStart: number, footerRawBytes: number, coding: number): void {
+/** Returns the SHA-256 of the whole object. */
+function writeTrailer(object: Buffer, footerStart: number, footerRawBytes: number, coding: number): string {
   const at = object.length - segmentTrailerBytes;
   writeInteger(object, at, footerStart);
   object.writeUInt32LE(at - footerStart, at + 8);
@@ -228,7 +215,7 @@ function writeTrailer(object: Buffer, footerStart: number, footerRawBytes: numbe
   object.writeUInt16LE(segmentVersion, at + 28);
   object.writeUInt16LE(0, at + 30);
   object.writeBigUInt64LE(checksumOf(object.subarray(footerStart, at + 32)), at + 32);
-  writeDigest(object);
+  return writeDigests(object);
 }
 
 /**

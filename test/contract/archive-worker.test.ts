@@ -4,6 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { giveWayMs } from "#shared/adapters/archive-worker/give-way.ts";
 import { InlineArchiveWorker } from "#shared/adapters/archive-worker/inline.ts";
 import { ArchiveThread } from "#shared/adapters/archive-worker/thread.ts";
 import { SystemClock } from "#shared/adapters/clock/system.ts";
@@ -13,6 +14,7 @@ import { openChunk } from "#shared/formats/chunk-object.ts";
 import { decodeIndexPage } from "#shared/formats/index-page.ts";
 import { isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
 import { openSegment, SegmentBuilder, type SegmentStream } from "#shared/formats/segment-object.ts";
+import { ForegroundLoad, foregroundCell } from "#shared/memory/foreground-load.ts";
 import type { ArchiveWorker, SealedSegment } from "#shared/ports/archive-worker.ts";
 import type { Timer } from "#shared/ports/clock.ts";
 import { MadeLog } from "../tools/made-log.ts";
@@ -164,6 +166,25 @@ describe("the archive thread", () => {
     expect(calmThreads()).toBe(before + 1);
     await thread.close();
     expect(calmThreads()).toBe(before);
+  });
+
+  test("gives way to clients before each frame, for a bounded time in a task", async () => {
+    const foreground = new ForegroundLoad();
+    const thread = new ArchiveThread(new SystemClock(), foreground);
+    await zeroes(thread);
+    const timed = async (): Promise<number> => {
+      const memory = new SharedArrayBuffer(limits.extentBytes + 4096);
+      randomBytes(limits.extentBytes).copy(Buffer.from(memory));
+      const startedMs = performance.now();
+      await thread.chunk(memory, "0".repeat(64), 1);
+      return performance.now() - startedMs;
+    };
+    // 16 frames would wait 48 ms, 40 are the limit.
+    foreground.tell(1);
+    expect(await timed()).toBeGreaterThan(giveWayMs.task - 1);
+    expect(await timed()).toBeGreaterThan(giveWayMs.task - 1);
+    expect(Atomics.load(foreground.cells, foregroundCell.waiting)).toBe(0);
+    await thread.close();
   });
 
   test("a task that waits too long: the next ones get a worker with a share, until it was idle for a while", async () => {

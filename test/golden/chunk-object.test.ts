@@ -19,7 +19,7 @@ describe("chunk", () => {
 
   test("the page's bytes are written", () => {
     expect(chunkHashOf(content)).toBe(hash);
-    expect(buildChunk(content, hash, 0).equals(bytes)).toBe(true);
+    expect(buildChunk(content, hash, 0).object.equals(bytes)).toBe(true);
   });
 
   test("the page's bytes are read", () => {

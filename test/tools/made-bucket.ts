@@ -242,7 +242,7 @@ export class MadeVolume {
         const name = hash === null ? null : chunkName(hash, this.generation);
         chunks.push(name);
         if (name === null || hash === null) continue;
-        const chunk = buildChunk(content, hash, level);
+        const { object: chunk } = buildChunk(content, hash, level);
         newChunkBytes += chunk.length;
         await this.store.put(chunkKey(name), chunk);
       }

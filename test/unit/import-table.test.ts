@@ -30,6 +30,7 @@ const samples: readonly Sample[] = [
   allow("shared/formats", use("msgpackr")),
   allow("shared/formats", use("@node-rs/xxhash")),
   allow("shared/formats", 'import { hash } from "node:crypto"; export const y = hash;'),
+  allow("shared/formats", 'import { createHash } from "node:crypto"; export const y = createHash;'),
   allow("shared/formats", 'import { constants } from "node:zlib"; export const y = constants;'),
   refuse("shared/formats", 'import { randomBytes } from "node:crypto"; export const y = randomBytes;'),
   refuse("shared/formats", 'import { createGzip } from "node:zlib"; export const y = createGzip;'),

@@ -25,7 +25,8 @@ export interface ConnectionHost {
   readonly memory: NbdMemory;
   readonly calls: SystemCalls;
   /** Requests in flight on all connections. */
-  inFlight: number;
+  readonly inFlight: number;
+  countInFlight(change: number): void;
   /** The connection that had the last round of input. */
   lastRound: NbdConnection | null;
   closed(connection: NbdConnection, reason: CloseReason): void;
@@ -173,7 +174,7 @@ export class NbdConnection {
   // What the transmission asks of its host.
 
   countInFlight(change: number): void {
-    this.host.inFlight += change;
+    this.host.countInFlight(change);
   }
 
   isAlone(): boolean {

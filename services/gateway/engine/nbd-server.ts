@@ -4,6 +4,7 @@
  * the metrics page.
  */
 import { limits } from "#shared/domain/limits.ts";
+import type { ForegroundLoad } from "#shared/memory/foreground-load.ts";
 import type { ExportDirectory } from "#shared/ports/block-export.ts";
 import type { Clock, Timer } from "#shared/ports/clock.ts";
 import {
@@ -24,6 +25,8 @@ export interface NbdServerOptions {
   /** Memory for input and replies; a FileStore is one. */
   readonly slabs: SlabSource;
   readonly connectionsMax?: number;
+  /** Told how many requests are in flight. */
+  readonly foreground?: ForegroundLoad;
 }
 
 export class NbdServer implements ConnectionHost {
@@ -31,8 +34,9 @@ export class NbdServer implements ConnectionHost {
   readonly clock: Clock;
   readonly memory: NbdMemory;
   readonly calls: SystemCalls;
-  inFlight = 0;
+  private requestsInFlight = 0;
   lastRound: NbdConnection | null = null;
+  private readonly foreground: ForegroundLoad | null;
   private readonly wanted: readonly NbdAddress[];
   private readonly connectionsMax: number;
   private readonly open = new Set<NbdConnection>();
@@ -48,8 +52,18 @@ export class NbdServer implements ConnectionHost {
     this.clock = options.clock;
     this.memory = new NbdMemory(options.slabs);
     this.calls = loadSystemCalls();
+    this.foreground = options.foreground ?? null;
     this.wanted = options.listen;
     this.connectionsMax = options.connectionsMax ?? limits.nbdConnectionsMax;
+  }
+
+  get inFlight(): number {
+    return this.requestsInFlight;
+  }
+
+  countInFlight(change: number): void {
+    this.requestsInFlight += change;
+    this.foreground?.tell(this.requestsInFlight);
   }
 
   /** Listens on all addresses, or on none: rejects with a VarveError that names the one that failed. */

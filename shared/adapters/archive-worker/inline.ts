@@ -11,11 +11,13 @@ import type {
   SegmentRecords,
   SegmentTail,
 } from "#shared/ports/archive-worker.ts";
-import { chunkOf, hashOf, page, seal, touched } from "./tasks.ts";
+import { CompressingTasks, hashOf, page, touched } from "./tasks.ts";
 
 export class InlineArchiveWorker implements ArchiveWorker {
+  readonly #tasks = new CompressingTasks();
+
   async seal(records: SegmentRecords, level: number): Promise<SealedSegment> {
-    return seal(records, level);
+    return this.#tasks.seal(records, level);
   }
 
   async page(volumeId: string, key: string, segments: readonly SegmentTail[]): Promise<BuiltPage> {
@@ -35,7 +37,7 @@ export class InlineArchiveWorker implements ArchiveWorker {
   }
 
   async chunk(memory: SharedArrayBuffer, hash: string, level: number): Promise<BuiltChunk> {
-    return chunkOf(memory, hash, level);
+    return this.#tasks.chunk(memory, hash, level);
   }
 
   async close(): Promise<void> {}

@@ -5,8 +5,7 @@
 import { Worker } from "node:worker_threads";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { Clock } from "#shared/ports/clock.ts";
-import type { ArchiveAnswer, ArchiveRequest, ArchiveTask } from "./message.ts";
-import type { ThreadPriority } from "./priority.ts";
+import type { ArchiveAnswer, ArchiveRequest, ArchiveTask, ArchiveWorkerData } from "./message.ts";
 
 interface Pending {
   readonly askedMs: number;
@@ -15,7 +14,7 @@ interface Pending {
 }
 
 export class ArchiveLane {
-  readonly #priority: ThreadPriority;
+  readonly #data: ArchiveWorkerData;
   readonly #clock: Clock;
   #worker: Worker | null = null;
   #closed = false;
@@ -23,8 +22,8 @@ export class ArchiveLane {
   /** In the order in which they were asked. */
   readonly #pending = new Map<number, Pending>();
 
-  constructor(priority: ThreadPriority, clock: Clock) {
-    this.#priority = priority;
+  constructor(data: ArchiveWorkerData, clock: Clock) {
+    this.#data = data;
     this.#clock = clock;
   }
 
@@ -65,7 +64,7 @@ export class ArchiveLane {
   #start(): Worker {
     const worker = new Worker(new URL("./worker-program.ts", import.meta.url), {
       execArgv: [],
-      workerData: this.#priority,
+      workerData: this.#data,
       // An index page of the largest summaries is 31 MB of JSON, and its objects some times that.
       resourceLimits: { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 16 },
     });

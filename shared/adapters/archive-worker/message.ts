@@ -3,7 +3,16 @@
  * worker-program.ts. ArrayBuffers are transferred, SharedArrayBuffers are seen by both.
  */
 import type { ErrorKind } from "#shared/domain/errors.ts";
+import type { ForegroundLoad } from "#shared/memory/foreground-load.ts";
 import type { SegmentRecords, SegmentTail } from "#shared/ports/archive-worker.ts";
+import type { ThreadPriority } from "./priority.ts";
+
+/** What a worker is started with. */
+export interface ArchiveWorkerData {
+  readonly priority: ThreadPriority;
+  /** Of a ForegroundLoad that it gives way to; null: to nobody. */
+  readonly foreground: ForegroundLoad["cells"] | null;
+}
 
 export type ArchiveTask =
   | { readonly kind: "seal"; readonly records: SegmentRecords; readonly level: number }

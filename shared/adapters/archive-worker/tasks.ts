@@ -7,7 +7,8 @@ import { VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { buildChunk, chunkHashOf } from "#shared/formats/chunk-object.ts";
 import { decodeIndexPage, encodeIndexPage, indexPageRefOf } from "#shared/formats/index-page.ts";
-import { discard, isBadObject, sha256Hex } from "#shared/formats/sealed-object.ts";
+import { compressByNode, ObjectRoom } from "#shared/formats/object-room.ts";
+import { isBadObject } from "#shared/formats/sealed-object.ts";
 import { summaryOf, touchedExtents } from "#shared/formats/segment-index.ts";
 import { readSegmentFooter, sealSegment } from "#shared/formats/segment-object.ts";
 import type {
@@ -17,6 +18,7 @@ import type {
   SegmentRecords,
   SegmentTail,
 } from "#shared/ports/archive-worker.ts";
+import { nativeZstd } from "./native-zstd.ts";
 
 function corrupt(what: string, detail: string): VarveError {
   return new VarveError("ArchivedBytesError", "Corrupt", `${what}: ${detail}`, {
@@ -24,11 +26,40 @@ function corrupt(what: string, detail: string): VarveError {
   });
 }
 
-export function seal(records: SegmentRecords, level: number): SealedSegment {
-  const sealed = sealSegment(records, level);
-  if (isBadObject(sealed)) throw corrupt(`log from LSN ${records.firstLsn}`, sealed.detail);
-  const { records: memory } = records;
-  return { ...sealed, sha256: sha256Hex(sealed.object), object: over(memory, sealed.object), memory };
+/** Tasks that compress, in memory of their own that is used again: each object is in other memory when its task ends. */
+export class CompressingTasks {
+  readonly #zstd = nativeZstd();
+  readonly #room: ObjectRoom;
+
+  /** `beforeFrame` is called on the thread that does the task. */
+  constructor(beforeFrame: () => void = () => undefined) {
+    const compressInto = this.#zstd?.compressInto ?? compressByNode;
+    this.#room = new ObjectRoom((raw, into, level) => {
+      beforeFrame();
+      return compressInto(raw, into, level);
+    });
+  }
+
+  seal(records: SegmentRecords, level: number): SealedSegment {
+    try {
+      const sealed = sealSegment(records, level, this.#room);
+      if (isBadObject(sealed)) throw corrupt(`log from LSN ${records.firstLsn}`, sealed.detail);
+      const { records: memory } = records;
+      return { ...sealed, object: over(memory, sealed.object), memory };
+    } finally {
+      this.#zstd?.release();
+    }
+  }
+
+  chunk(memory: SharedArrayBuffer, hash: string, level: number): BuiltChunk {
+    try {
+      const content = Buffer.from(memory, 0, limits.extentBytes);
+      const { object, sha256 } = buildChunk(content, hash, level, this.#room);
+      return { object: over(memory, object), sha256 };
+    } finally {
+      this.#zstd?.release();
+    }
+  }
 }
 
 /**
@@ -37,10 +68,9 @@ export function seal(records: SegmentRecords, level: number): SealedSegment {
  * at 100 MB/s).
  */
 function over(memory: SharedArrayBuffer, object: Buffer): Uint8Array {
-  if (object.length > memory.byteLength) return ownBytes(object);
+  if (object.length > memory.byteLength) return new Uint8Array(object);
   const bytes = new Uint8Array(memory, 0, object.length);
   bytes.set(object);
-  discard(object);
   return bytes;
 }
 
@@ -69,12 +99,6 @@ export function touched(
 
 export function hashOf(memory: SharedArrayBuffer): string | null {
   return chunkHashOf(Buffer.from(memory, 0, limits.extentBytes));
-}
-
-export function chunkOf(memory: SharedArrayBuffer, hash: string, level: number): BuiltChunk {
-  const object = buildChunk(Buffer.from(memory, 0, limits.extentBytes), hash, level);
-  const sha256 = sha256Hex(object);
-  return { object: over(memory, object), sha256 };
 }
 
 function indexOf({ ref, tail }: SegmentTail) {

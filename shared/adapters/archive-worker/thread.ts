@@ -7,6 +7,7 @@
  */
 import type { ExtentRun } from "#shared/domain/archive.ts";
 import { limits } from "#shared/domain/limits.ts";
+import type { ForegroundLoad } from "#shared/memory/foreground-load.ts";
 import type {
   ArchiveWorker,
   BuiltChunk,
@@ -26,10 +27,11 @@ export class ArchiveThread implements ArchiveWorker {
   /** Tasks that the second worker took: for those who watch. */
   steadyTasks = 0;
 
-  constructor(clock: Clock) {
+  /** `foreground`: what the calm worker gives way to. */
+  constructor(clock: Clock, foreground: ForegroundLoad | null = null) {
     this.#clock = clock;
-    this.#calm = new ArchiveLane("calm", clock);
-    this.#steady = new ArchiveLane("steady", clock);
+    this.#calm = new ArchiveLane({ priority: "calm", foreground: foreground?.cells ?? null }, clock);
+    this.#steady = new ArchiveLane({ priority: "steady", foreground: null }, clock);
   }
 
   async seal(records: SegmentRecords, level: number): Promise<SealedSegment> {

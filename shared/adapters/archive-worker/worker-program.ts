@@ -1,19 +1,29 @@
 /*
  * The archive thread's own program: takes one task after the other, answers each. Started by lane.ts; tasks.ts does the work. It gets
- * what the event loop and the image thread leave of the processor (priority.ts).
+ * what the event loop and the image thread leave of the processor (priority.ts, give-way.ts).
  */
 import { parentPort, type Transferable, workerData } from "node:worker_threads";
 import { toVarveError } from "#shared/domain/errors.ts";
-import type { ArchiveAnswer, ArchiveFailure, ArchiveRequest, ArchiveTask } from "./message.ts";
-import { type ThreadPriority, takePriority } from "./priority.ts";
-import { chunkOf, hashOf, page, seal, touched } from "./tasks.ts";
+import { GiveWay } from "./give-way.ts";
+import type {
+  ArchiveAnswer,
+  ArchiveFailure,
+  ArchiveRequest,
+  ArchiveTask,
+  ArchiveWorkerData,
+} from "./message.ts";
+import { takePriority } from "./priority.ts";
+import { CompressingTasks, hashOf, page, touched } from "./tasks.ts";
 
-takePriority(workerData as ThreadPriority);
+const { priority, foreground } = workerData as ArchiveWorkerData;
+takePriority(priority);
+const giveWay = foreground === null ? null : new GiveWay(foreground);
+const tasks = new CompressingTasks(() => giveWay?.wait());
 
 function run(task: ArchiveTask): { result: unknown; transfer: Transferable[] } {
   switch (task.kind) {
     case "seal": {
-      const result = seal(task.records, task.level);
+      const result = tasks.seal(task.records, task.level);
       return { result, transfer: handedOver(result.object) };
     }
     case "page": {
@@ -26,7 +36,7 @@ function run(task: ArchiveTask): { result: unknown; transfer: Transferable[] } {
       return { result: hashOf(task.memory), transfer: [] };
     case "chunk":
     default: {
-      const result = chunkOf(task.memory, task.hash, task.level);
+      const result = tasks.chunk(task.memory, task.hash, task.level);
       return { result, transfer: handedOver(result.object) };
     }
   }
@@ -46,6 +56,7 @@ function answer(message: ArchiveAnswer, transfer: readonly Transferable[]): void
 }
 
 parentPort?.on("message", ({ number, task }: ArchiveRequest) => {
+  giveWay?.begin();
   try {
     const { result, transfer } = run(task);
     answer({ number, result }, transfer);

@@ -116,7 +116,7 @@ export class MadeVolume {
       const content = this.content(number);
       const hash = chunkHashOf(content) as string;
       const name = chunkName(hash, 1);
-      await this.put(chunkKey(name), buildChunk(content, hash, 1));
+      await this.put(chunkKey(name), buildChunk(content, hash, 1).object);
       this.chunkKeys.push(chunkKey(name));
       names.push(name);
     }

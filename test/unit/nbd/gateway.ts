@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { SlabSource } from "../../../services/gateway/engine/nbd-reply-memory.ts";
 import { NbdServer } from "../../../services/gateway/engine/nbd-server.ts";
 import { dropPages, mapSlab } from "../../../shared/adapters/file-store/native-memory.ts";
+import { ForegroundLoad } from "../../../shared/memory/foreground-load.ts";
 import type { Clock, Timer } from "../../../shared/ports/clock.ts";
 import { MemoryDirectory, type MemoryExport } from "../../tools/memory-export.ts";
 import {
@@ -72,6 +73,7 @@ export const heapSlabs: SlabSource = {
 
 export interface Gateway {
   readonly server: NbdServer;
+  readonly foreground: ForegroundLoad;
   readonly clock: ManualClock;
   readonly address: string;
   readonly path: string;
@@ -87,7 +89,9 @@ export async function startGateway(
   const path = join(dir, "nbd.sock");
   const clock = new ManualClock();
   const directory = new MemoryDirectory(exports);
+  const foreground = new ForegroundLoad();
   const server = new NbdServer({
+    foreground,
     directory,
     listen: [options.tcp === true ? { host: "127.0.0.1", port: 0 } : { path }],
     clock,
@@ -102,7 +106,7 @@ export async function startGateway(
     server.close();
     rmSync(dir, { recursive: true, force: true });
   };
-  return { server, clock, address, path, directory, close };
+  return { server, foreground, clock, address, path, directory, close };
 }
 
 export interface OptionAnswer {

@@ -2,6 +2,7 @@
 // Time is the test's (ManualClock), sockets are real. Each hostile client stands beside a good one that must be served.
 
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { foregroundCell } from "#shared/memory/foreground-load.ts";
 import { limits } from "../../../shared/domain/limits.ts";
 import { MemoryExport } from "../../tools/memory-export.ts";
 import { command, encodeOption, magic, NbdSocket, option } from "../../tools/nbd-wire.ts";
@@ -240,6 +241,7 @@ describe("a client that breaks the protocol", () => {
     const requests = [0, 1, 2].map((n) => extended.frame(command.read, n * MiB, MiB));
     extended.send(...requests, extended.frame(command.read, 0, 512), extended.frame(command.flush, 0, 0));
     await until(() => disk.heldCount >= 14);
+    expect(Atomics.load(gateway.foreground.cells, foregroundCell.requests)).toBe(5);
     const sessions = disk.sessions;
     extended.destroy();
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -248,6 +250,7 @@ describe("a client that breaks the protocol", () => {
     await until(() => disk.sessions === sessions - 1 && openCount() === 2);
     await until(() => gateway.server.memory.replyBytesLent === 0);
     expect(gateway.server.inFlight).toBe(0);
+    expect(Atomics.load(gateway.foreground.cells, foregroundCell.requests)).toBe(0);
     await goodIsServed();
   });
 
