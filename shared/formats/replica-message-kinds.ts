@@ -52,7 +52,7 @@ export interface PeekRequest {
 /** Bytes of those that were in memory, in the order of the ranges; the others are to be asked for alone. */
 export interface PeekAnswer {
   readonly type: "peeked";
-  readonly appliedLsn: number;
+  readonly shownLsn: number;
   readonly epoch: number;
   /** A bit for each range, the first one least significant. 0: none, or the replica is behind. */
   readonly found: number;
@@ -71,10 +71,10 @@ export interface GrantAnswer {
   readonly epoch: number;
 }
 
-/** The bytes, and where the replica stood when they were read. */
+/** The bytes, and the newest entry that they may show. */
 export interface ReadAnswer {
   readonly type: "bytes";
-  readonly appliedLsn: number;
+  readonly shownLsn: number;
   readonly epoch: number;
 }
 

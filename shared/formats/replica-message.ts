@@ -126,11 +126,11 @@ function valuesOf(message: Exclude<ReplicaMessage, ScrubMessage>): PackedValue[]
     case "surveyed":
       return [type, message.appliedLsn, message.begunLsn];
     case "bytes":
-      return [type, message.appliedLsn, message.epoch];
+      return [type, message.shownLsn, message.epoch];
     case "peek":
       return [type, message.leastLsn];
     case "peeked":
-      return [type, message.appliedLsn, message.epoch, message.found];
+      return [type, message.shownLsn, message.epoch, message.found];
     case "state":
       return [type, ...reportValues(message.report)];
     case "refused":
@@ -278,11 +278,11 @@ function messageOf(reader: PackedReader): ReplicaMessage | null {
       if (b < 1 || b > limits.replicaReadBytesMax) return null;
       return { type, offset: a, length: b, leastLsn: c, waitMs: d };
     case "bytes":
-      return { type, appliedLsn: a, epoch: b };
+      return { type, shownLsn: a, epoch: b };
     case "peek":
       return { type, leastLsn: a };
     case "peeked":
-      return c >= 2 ** limits.replicaPeek.rangesMax ? null : { type, appliedLsn: a, epoch: b, found: c };
+      return c >= 2 ** limits.replicaPeek.rangesMax ? null : { type, shownLsn: a, epoch: b, found: c };
     case "copy":
       return b < 1 ? null : { type, offset: a, length: b, leastLsn: c };
     case "piece":

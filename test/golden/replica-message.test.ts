@@ -15,9 +15,9 @@ import { hexExample, undetectedCuts, undetectedFlips } from "./worked-example.ts
 
 const messages: readonly ReplicaMessage[] = [
   { type: "read", offset: 2 ** 50 - 4096, length: 4096, leastLsn: 2 ** 40, waitMs: 250 },
-  { type: "bytes", appliedLsn: 4711, epoch: 3 },
+  { type: "bytes", shownLsn: 4711, epoch: 3 },
   { type: "peek", leastLsn: 2 ** 40 },
-  { type: "peeked", appliedLsn: 4711, epoch: 3, found: 2 ** 16 - 1 },
+  { type: "peeked", shownLsn: 4711, epoch: 3, found: 2 ** 16 - 1 },
   { type: "ask" },
   { type: "grant" },
   {
@@ -126,12 +126,12 @@ describe("replica messages", () => {
   const example = hexExample("replica-message.md");
 
   test("the page's bytes are written and read", () => {
-    const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn: 4711, epoch: 3 }, 5);
+    const { bytes, payloadAt } = encodeWith({ type: "bytes", shownLsn: 4711, epoch: 3 }, 5);
     bytes.write("varve", payloadAt, "latin1");
     sealMessage(bytes);
     expect(bytes.toString("hex")).toBe(example.toString("hex"));
     expect(decodeMessage(example)).toEqual({
-      message: { type: "bytes", appliedLsn: 4711, epoch: 3 },
+      message: { type: "bytes", shownLsn: 4711, epoch: 3 },
       payload: Buffer.from("varve"),
     });
   });
@@ -185,7 +185,7 @@ describe("replica messages", () => {
     const beyond = Buffer.from(bytes.subarray(0, peekRangeBytes));
     beyond.writeUInt32LE(513, 8);
     expect(readPeekRanges(beyond)).toBeNull();
-    expect(fault(encodeMessage({ type: "peeked", appliedLsn: 1, epoch: 1, found: 2 ** 16 }))).toBe("fields");
+    expect(fault(encodeMessage({ type: "peeked", shownLsn: 1, epoch: 1, found: 2 ** 16 }))).toBe("fields");
   });
 
   test("text that no header can hold is sent as far as it can be", () => {

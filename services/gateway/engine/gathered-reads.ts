@@ -15,10 +15,13 @@ import type { Slab } from "#shared/ports/slab.ts";
 export interface GatheredReadsOptions {
   readonly bus: Pick<MessageBus, "request">;
   readonly clock: Pick<Clock, "monotonicMs">;
-  /** Where the node listens that is to be asked now; null: none. */
-  readonly subject: () => string | null;
-  /** What every read must at least show. */
-  readonly leastLsn: () => number;
+  /** The node that is to be asked now; null: none. */
+  readonly node: () => string | null;
+  readonly subject: (node: string) => string;
+  /** What an answer of that node must at least show. */
+  readonly leastLsn: (node: string) => number;
+  /** What its answer may show. */
+  readonly onShown: (node: string, lsn: number) => void;
   /** The epoch that the replica has applied; told before the bytes count. */
   readonly onEpoch: (epoch: number) => void;
   readonly counters: { gatheredReads: number };
@@ -76,9 +79,9 @@ export class GatheredReads {
     if (reads.length === 0) return;
     this.#waiting = [];
     this.#waitingBytes = 0;
-    const { clock, subject } = this.#options;
+    const { clock, node } = this.#options;
     const isResting = clock.monotonicMs() < this.#restUntilMs;
-    const asked = reads.length > 1 && !isResting ? subject() : null;
+    const asked = reads.length > 1 && !isResting ? node() : null;
     if (asked === null) for (const { resolve } of reads) resolve(false);
     else
       this.#ask(asked, reads).catch(() => {
@@ -88,19 +91,20 @@ export class GatheredReads {
       });
   }
 
-  async #ask(subject: string, reads: readonly Waiting[]): Promise<void> {
-    const { bus, leastLsn, onEpoch, counters } = this.#options;
-    const request = { type: "peek", leastLsn: leastLsn() } as const;
+  async #ask(node: string, reads: readonly Waiting[]): Promise<void> {
+    const { bus, subject, leastLsn, onShown, onEpoch, counters } = this.#options;
+    const request = { type: "peek", leastLsn: leastLsn(node) } as const;
     const { bytes, payloadAt } = encodeWith(request, reads.length * peekRangeBytes);
     writePeekRanges(reads, bytes, payloadAt);
     sealMessage(bytes);
-    const decoded = decodeMessage(await bus.request(subject, bytes, limits.replicaPeek.answerMs));
+    const decoded = decodeMessage(await bus.request(subject(node), bytes, limits.replicaPeek.answerMs));
     if (isBadMessage(decoded) || decoded.message.type !== "peeked") {
       for (const { resolve } of reads) resolve(false);
       return;
     }
     const { message, payload } = decoded;
     onEpoch(message.epoch);
+    if (message.found !== 0) onShown(node, message.shownLsn);
     const isFound = (index: number): boolean => Math.floor(message.found / 2 ** index) % 2 === 1;
     const expected = reads.reduce((sum, { length }, index) => sum + (isFound(index) ? length : 0), 0);
     const isWhole = payload.length === expected;

@@ -22,6 +22,7 @@ import type { Slab } from "#shared/ports/slab.ts";
 import { type DirectFiles, DirectReads } from "./direct-reads.ts";
 import { GatheredReads } from "./gathered-reads.ts";
 import { badAnswer, noReplica, replicaFenced } from "./replica-errors.ts";
+import { ShownReads } from "./shown-reads.ts";
 
 export interface RemoteReplicaOptions {
   readonly bus: MessageBus;
@@ -68,6 +69,7 @@ export class RemoteReplica implements ReplicaImage {
   #epoch = Number.POSITIVE_INFINITY;
   /** Every read is at least as new as this: the overlay no longer has what is before it. */
   #leastLsn = 0;
+  readonly #shown = new ShownReads();
   #fenced: VarveError | null = null;
   #closed = false;
   readonly counters = {
@@ -86,13 +88,15 @@ export class RemoteReplica implements ReplicaImage {
     this.#gathered = new GatheredReads({
       bus: options.bus,
       clock: options.clock,
-      subject: () => this.#gatheringSubject(),
-      leastLsn: () => this.#leastLsn,
+      node: () => this.#order()[0] ?? null,
+      subject: (node) => replicaReadSubject(options.volumeId, node),
+      leastLsn: (node) => this.#shown.leastLsn(node, this.#leastLsn),
+      onShown: (node, lsn) => this.#shown.answered(node, lsn),
       onEpoch: (epoch) => this.#judgeEpoch(epoch),
       counters: this.counters,
     });
-    const subject = replicaStateSubject(options.volumeId, "*");
-    this.#subscription = options.bus.subscribe(subject, (data) => this.#hear(data));
+    const states = replicaStateSubject(options.volumeId, "*");
+    this.#subscription = options.bus.subscribe(states, (data) => this.#hear(data));
     this.#asked = Promise.all(options.nodes.map(async (node) => this.#askState(node)));
   }
 
@@ -259,17 +263,11 @@ export class RemoteReplica implements ReplicaImage {
 
   /** Sooner than the next sign of life. */
   async #askState(node: string): Promise<void> {
-    const { bus, volumeId } = this.#options;
-    const subject = replicaReadSubject(volumeId, node);
-    await bus.request(subject, encodeMessage({ type: "ask" }), answerMs).then(
+    const subject = replicaReadSubject(this.#options.volumeId, node);
+    await this.#options.bus.request(subject, encodeMessage({ type: "ask" }), answerMs).then(
       (data) => this.#hear(data),
       () => undefined, // away: it will be heard of when it is back
     );
-  }
-
-  #gatheringSubject(): string | null {
-    const [node] = this.#order();
-    return node === undefined ? null : replicaReadSubject(this.#options.volumeId, node);
   }
 
   async #readPiece(slab: Slab, start: number, length: number, offset: number): Promise<void> {
@@ -330,7 +328,8 @@ export class RemoteReplica implements ReplicaImage {
   async #ask(node: string, request: ReadRequest): Promise<Uint8Array> {
     const { bus, volumeId, clock } = this.#options;
     try {
-      const data = await bus.request(replicaReadSubject(volumeId, node), encodeMessage(request), answerMs);
+      const asked = { ...request, leastLsn: this.#shown.leastLsn(node, request.leastLsn) };
+      const data = await bus.request(replicaReadSubject(volumeId, node), encodeMessage(asked), answerMs);
       const decoded = decodeMessage(data);
       if (isBadMessage(decoded)) throw badAnswer(node, decoded.detail);
       const { message, payload } = decoded;
@@ -341,10 +340,12 @@ export class RemoteReplica implements ReplicaImage {
       if (message.type !== "bytes" || payload.length !== request.length) throw badAnswer(node, message.type);
       this.#judgeEpoch(message.epoch);
       this.#failedAtMs.delete(node);
+      this.#shown.answered(node, message.shownLsn);
       return payload;
     } catch (cause) {
       this.counters.failedAsks += 1;
       this.#failedAtMs.set(node, clock.monotonicMs());
+      this.#shown.failed(node);
       throw cause;
     }
   }

@@ -27,9 +27,9 @@ export function answerPeek(
   const ranges = readPeekRanges(payload);
   if (ranges === null) return null;
   const { image, epoch } = follower;
-  const { appliedLsn } = image.state();
+  const { begunLsn: shownLsn } = image.state();
   if (follower.failure !== null || !follower.hasReached(leastLsn))
-    return encodeMessage({ type: "peeked", appliedLsn, epoch, found: 0 });
+    return encodeMessage({ type: "peeked", shownLsn, epoch, found: 0 });
   let found = 0;
   let end = 0;
   for (const [index, { offset, length }] of ranges.entries()) {
@@ -37,7 +37,7 @@ export function answerPeek(
     found += 2 ** index;
     end += length;
   }
-  const { bytes, payloadAt } = encodeWith({ type: "peeked", appliedLsn, epoch, found }, end);
+  const { bytes, payloadAt } = encodeWith({ type: "peeked", shownLsn, epoch, found }, end);
   slab.bytes.copy(bytes, payloadAt, 0, end);
   sealMessage(bytes);
   return bytes;

@@ -152,27 +152,22 @@ function readAtOnce(
 ): Uint8Array | null {
   const { image } = follower;
   if (follower.failure !== null || !follower.hasReached(leastLsn)) return null;
-  const { appliedLsn } = image.state();
-  return image.readInline(slab, 0, length, offset) === length
-    ? bytesAnswer(slab, length, appliedLsn, follower.epoch)
-    : null;
+  return image.readInline(slab, 0, length, offset) === length ? bytesAnswer(slab, length, follower) : null;
 }
 
-/** The place is noted before the bytes are read: they are at least as new as it says. */
 async function readInto(
   slab: Slab,
   { offset, length }: ReadRequest,
   follower: ReplicaFollower,
 ): Promise<Uint8Array> {
-  const { image } = follower;
-  const { appliedLsn } = image.state();
-  await image.read(slab, 0, length, offset);
-  // The epoch is looked at behind the read: a newer writer's bytes may be among them.
-  return bytesAnswer(slab, length, appliedLsn, follower.epoch);
+  await follower.image.read(slab, 0, length, offset);
+  return bytesAnswer(slab, length, follower);
 }
 
-function bytesAnswer(slab: Slab, length: number, appliedLsn: number, epoch: number): Uint8Array {
-  const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn, epoch }, length);
+/** LSN and epoch are looked at behind the read: bytes of an entry that is being written, and of a newer writer, may be among them. */
+function bytesAnswer(slab: Slab, length: number, { image, epoch }: ReplicaFollower): Uint8Array {
+  const { begunLsn: shownLsn } = image.state();
+  const { bytes, payloadAt } = encodeWith({ type: "bytes", shownLsn, epoch }, length);
   slab.bytes.copy(bytes, payloadAt, 0, length);
   sealMessage(bytes);
   return bytes;

@@ -15,6 +15,7 @@ function world(found: (range: PeekRange) => boolean = () => true) {
   const bus = new MemoryMessageBus();
   const asked: { readonly leastLsn: number; readonly offsets: readonly number[] }[] = [];
   const epochs: number[] = [];
+  const shown: [string, number][] = [];
   const clock = { nowMs: 0, monotonicMs: () => clock.nowMs };
   const counters = { gatheredReads: 0 };
   const node = { surplus: 0, silent: false };
@@ -26,7 +27,7 @@ function world(found: (range: PeekRange) => boolean = () => true) {
     const mask = ranges.reduce((sum, range, index) => sum + (found(range) ? 2 ** index : 0), 0);
     const parts = ranges.filter(found).map(({ offset, length }) => Buffer.alloc(length, offset % 10));
     const body = Buffer.concat([...parts, Buffer.alloc(node.surplus)]);
-    const answer = { type: "peeked", appliedLsn: 9, epoch: 3, found: mask } as const;
+    const answer = { type: "peeked", shownLsn: 9, epoch: 3, found: mask } as const;
     const { bytes, payloadAt } = encodeWith(answer, body.length);
     body.copy(bytes, payloadAt);
     sealMessage(bytes);
@@ -35,8 +36,10 @@ function world(found: (range: PeekRange) => boolean = () => true) {
   const reads = new GatheredReads({
     bus,
     clock,
+    node: () => "b",
     subject: () => subject,
     leastLsn: () => 7,
+    onShown: (name, lsn) => shown.push([name, lsn]),
     onEpoch: (epoch) => epochs.push(epoch),
     counters,
   });
@@ -45,18 +48,19 @@ function world(found: (range: PeekRange) => boolean = () => true) {
     Promise.all(
       ranges.map(async ([offset, length], index) => reads.read(slab, index * 8192, length, offset)),
     );
-  return { asked, epochs, clock, counters, node, read };
+  return { asked, epochs, shown, clock, counters, node, read };
 }
 
 describe("gathered reads", () => {
   test("of one round go in one message, and each gets its bytes", async () => {
-    const { asked, epochs, counters, read } = world();
+    const { asked, epochs, shown, counters, read } = world();
     expect(await read([1, 4096], [22, 512], [3, 8192])).toEqual([true, true, true]);
     expect(asked).toEqual([{ leastLsn: 7, offsets: [1, 22, 3] }]);
     expect([slab.bytes[0], slab.bytes[4095], slab.bytes[4096]]).toEqual([1, 1, 99]);
     expect([slab.bytes[8192], slab.bytes[8192 + 511], slab.bytes[8192 + 512]]).toEqual([2, 2, 99]);
     expect(slab.bytes.subarray(16_384, 24_576).every((byte) => byte === 3)).toBe(true);
     expect([epochs, counters.gatheredReads]).toEqual([[3], 3]);
+    expect(shown).toEqual([["b", 9]]);
   });
 
   test("a message holds so many bytes and ranges; the rest goes in the next one", async () => {

@@ -29,6 +29,8 @@ const logRoom = { share: 0 };
 class PlayedNode {
   report: ReplicaReport;
   fill = 1;
+  /** An entry that is being applied is among the bytes already. */
+  begunLsn: number | null = null;
   silent = false;
   readonly asked: ReadRequest[] = [];
   readonly #bus: MemoryMessageBus;
@@ -72,7 +74,10 @@ class PlayedNode {
         epoch,
       });
     }
-    const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn, epoch }, message.length);
+    const { bytes, payloadAt } = encodeWith(
+      { type: "bytes", shownLsn: this.begunLsn ?? appliedLsn, epoch },
+      message.length,
+    );
     bytes.fill(this.fill, payloadAt);
     sealMessage(bytes);
     return bytes;
@@ -200,6 +205,31 @@ describe("reads", () => {
     expect(b.asked.every(({ leastLsn }) => leastLsn === 20)).toBe(true);
   });
 
+  test("what was shown before its write was acknowledged stays shown, whoever is asked then", async () => {
+    const { nodes, replica } = world(["a", "b"]);
+    const [a, b] = nodes as [PlayedNode, PlayedNode];
+    await replica.follow(10, 3);
+    b.fill = 2;
+    b.begunLsn = 12;
+    expect(await bytesRead(replica)).toBe(2);
+    // The one that showed it is asked for no more than what was acknowledged: it only goes forward, and still writes.
+    expect(await bytesRead(replica)).toBe(2);
+    expect(b.asked.map(({ leastLsn }) => leastLsn)).toEqual([10, 10]);
+    b.silent = true;
+    const later = bytesRead(replica);
+    await expect.poll(() => a.asked.map(({ leastLsn }) => leastLsn), { timeout: 3000 }).toContain(12);
+    a.fill = 2;
+    a.tell({ appliedLsn: 12 });
+    expect(await later).toBe(2);
+    // Back after a kill it may have lost what it showed.
+    b.silent = false;
+    b.asked.length = 0;
+    a.tell({ condition: "halted" });
+    await settled();
+    expect(await bytesRead(replica)).toBe(2);
+    expect(b.asked[0]?.leastLsn).toBe(12);
+  });
+
   test("the last one to be asked is given the time to catch up while another one is silent", async () => {
     const { nodes, replica } = world(["a", "b"]);
     const [a, b] = nodes as [PlayedNode, PlayedNode];
@@ -249,7 +279,7 @@ describe("reads", () => {
     let bad = 0;
     bus.serve(replicaReadSubject(volumeId, "b"), async () => {
       bad += 1;
-      const { bytes, payloadAt } = encodeWith({ type: "bytes", appliedLsn: 10, epoch: 3 }, 4096);
+      const { bytes, payloadAt } = encodeWith({ type: "bytes", shownLsn: 10, epoch: 3 }, 4096);
       bytes.fill(5, payloadAt);
       sealMessage(bytes);
       if (bad === 1) bytes[payloadAt + 7] = 0;

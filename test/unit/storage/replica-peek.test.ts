@@ -46,14 +46,14 @@ const ranges = [
 describe("a peek", () => {
   test("is answered with what is in memory, and says which that is", () => {
     const answer = peek(ranges);
-    expect(answer?.message).toEqual({ type: "peeked", appliedLsn: 9, epoch: 3, found: 0b101 });
+    expect(answer?.message).toEqual({ type: "peeked", shownLsn: 9, epoch: 3, found: 0b101 });
     expect(answer?.payload.equals(Buffer.concat([Buffer.alloc(4096, 2), Buffer.alloc(512, 1)]))).toBe(true);
   });
 
   test("shows nothing of a replica that is behind, or halted", () => {
     for (const answer of [peek(ranges, 10), peek(ranges, 9, replica(new Error("a flipped bit")))]) {
       expect([answer?.message, answer?.payload.length]).toEqual([
-        { type: "peeked", appliedLsn: 9, epoch: 3, found: 0 },
+        { type: "peeked", shownLsn: 9, epoch: 3, found: 0 },
         0,
       ]);
     }

@@ -142,7 +142,7 @@ describe("replicas of a node", () => {
     expect(set.reports()).toMatchObject([{ volume: "a", condition: "filling", appliedLsn: 0 }]);
     const early = ask("a", read(2));
     log.write(0, 7);
-    expect(await early).toMatchObject({ type: "bytes", fill: 7, appliedLsn: 2, epoch: 1 });
+    expect(await early).toMatchObject({ type: "bytes", fill: 7, shownLsn: 2, epoch: 1 });
     expect(await ask("a", read(3, 0, 200))).toMatchObject({
       type: "refused",
       tag: "ReplicaBehind",
@@ -163,7 +163,7 @@ describe("replicas of a node", () => {
     const second = await node();
     log.write(4096, 8);
     await second.set.reconcile();
-    expect(await ask("a", read(3, 4096))).toMatchObject({ fill: 8, appliedLsn: 3 });
+    expect(await ask("a", read(3, 4096))).toMatchObject({ fill: 8, shownLsn: 3 });
     expect(log.begun).toMatchObject([
       { line: "", appliedLsn: 0, sequence: 0 },
       { line, appliedLsn: 2, sequence: 102 },
@@ -275,7 +275,7 @@ test("who asks for a newer writer's bytes hears of its epoch with them, also bef
   const { batch: newer } = log.maker.epoch(2);
   log.batches.push(newer, { ...log.maker.write(0, Buffer.alloc(4096, 9)).batch, epoch: 2 });
   await expect.poll(async () => ask("a", read(2))).toMatchObject({ fill: 9 });
-  expect(await ask("a", read(2))).toMatchObject({ fill: 9, appliedLsn: 2, epoch: 2 });
+  expect(await ask("a", read(2))).toMatchObject({ fill: 9, shownLsn: 4, epoch: 2 });
   release();
 });
 
