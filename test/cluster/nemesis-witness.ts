@@ -15,6 +15,12 @@ const findingsMax = 20;
 
 export type RegisterClient = Pick<NbdClient, "read" | "write">;
 
+/** What a connection must see of a register at least, and why. */
+interface Promised {
+  readonly number: number;
+  readonly why: "acknowledged" | "shown";
+}
+
 /** The numbers that each register may show at a point of the past. */
 export interface WitnessPoint {
   readonly least: readonly number[];
@@ -42,7 +48,7 @@ export class Witness {
   on(client: RegisterClient, through: string): { stop(): Promise<void> } {
     this.#connections += 1;
     const half = this.#connections % 2;
-    const seen = [...this.#acknowledged];
+    const seen = this.#acknowledged.map((number): Promised => ({ number, why: "acknowledged" }));
     const halt = new AbortController();
     const again = async (step: () => Promise<void>, gapMs: number): Promise<void> => {
       while (!halt.signal.aborted) {
@@ -60,7 +66,7 @@ export class Witness {
       turn += 1;
       const register = 2 * (turn % (registers / 2)) + half;
       const number = await this.#write(client, register);
-      seen[register] = Math.max(seen[register] ?? 0, number);
+      seen[register] = { number, why: "acknowledged" };
     };
     const read = async (): Promise<void> => {
       turn += 1;
@@ -112,23 +118,26 @@ export class Witness {
     return number;
   }
 
-  async #read(client: RegisterClient, register: number, seen: number[], through: string): Promise<void> {
+  async #read(client: RegisterClient, register: number, seen: Promised[], through: string): Promise<void> {
     const newest = this.#acknowledged[register] ?? 0;
-    const own = seen[register] ?? 0;
+    const own = seen[register] ?? { number: 0, why: "acknowledged" };
     const undone = this.#undone[register] ?? 0;
     const number = await this.#show(client, register, (finding) =>
       this.#note(`through ${through}: ${finding}`),
     );
     this.counts.reads += 1;
     if (number < newest) this.counts.older += 1;
-    const least = this.policy === "strict" ? Math.max(own, newest) : own;
-    if (number < least || number > (this.#issued[register] ?? 0)) {
-      this.#note(`through ${through}: register ${register} shows ${number}, at least ${least} was promised`);
+    const isNewer = this.policy === "strict" && newest >= own.number;
+    const least: Promised = isNewer ? { number: newest, why: "acknowledged" } : own;
+    const issued = this.#issued[register] ?? 0;
+    if (number < least.number || number > issued) {
+      const finding = `register ${register} shows ${number}, ${least.number} was ${least.why}, ${issued} written`;
+      this.#note(`through ${through}: ${finding}`);
     }
     if (number > (this.#found[register] ?? 0) && number <= undone) {
       this.#note(`through ${through}: register ${register} shows ${number}, which a rollback undid`);
     }
-    seen[register] = Math.max(own, number);
+    if (number > (seen[register]?.number ?? 0)) seen[register] = { number, why: "shown" };
   }
 
   /** The number in a register, which is in all of it. */
