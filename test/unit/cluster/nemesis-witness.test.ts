@@ -42,7 +42,9 @@ describe("the witness of old reads", () => {
   test("with strict reads takes no state that is older than what anybody acknowledged", async () => {
     const { findings, counts } = await witnessed("strict", false);
     expect(counts.older).toBeGreaterThan(0);
-    expect(findings[0]).toMatch(/^strict reads, through gate-1: register \d+ shows \d+, \d+ was acknowledged, \d+ written/);
+    expect(findings[0]).toMatch(
+      /^strict reads, through gate-1: register \d+ shows \d+, \d+ was acknowledged, \d+ written/,
+    );
   });
 
   test("with available reads takes what that gateway last acknowledged, and counts it", async () => {
@@ -52,7 +54,9 @@ describe("the witness of old reads", () => {
 
   test("with available reads takes nothing that is older than that", async () => {
     const { findings } = await witnessed("available", true);
-    expect(findings[0]).toMatch(/^available reads, through gate-1: register \d+ shows 0, \d+ was acknowledged, \d+ written/);
+    expect(findings[0]).toMatch(
+      /^available reads, through gate-1: register \d+ shows 0, \d+ was acknowledged, \d+ written/,
+    );
   });
 
   test("after a rollback takes what was there at the point, and nothing that was undone", async () => {
