@@ -130,7 +130,7 @@ export interface VolumeArchive {
    * the facts that will be published beside it, and is pure; where it throws, nothing is published and the promise rejects. Line, number and time are set after it.
    */
   amend(change: (manifest: VolumeManifest) => VolumeManifest): Promise<VolumeManifest>;
-  /** Takes a base now (before a rollback, for a long-lived snapshot); resolves with it when published. */
+  /** Takes a base of all that is durable now (before a rollback, for a long-lived snapshot); resolves with it when published. */
   takeBase(): Promise<{ readonly s: number; readonly e: number }>;
   /** Until the bucket holds all that was published, in ms, where it loses nothing; 0: it does; null: nothing is looked at any more. */
   heldInMs(): number | null;

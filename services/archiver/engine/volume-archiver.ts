@@ -160,11 +160,11 @@ export class VolumeArchiver implements VolumeArchive {
   }
 
   async takeBase(): Promise<{ readonly s: number; readonly e: number }> {
-    const { appliedLsn } = this.subject.image.state();
-    await this.archive(appliedLsn);
+    const { durableLsn } = this.subject.log.state();
+    await this.archive(durableLsn);
     if (this.stopped !== null || this.bases === null)
       throw this.stopped ?? archiveClosed(this.subject.record.name);
-    return await this.bases.since(appliedLsn);
+    return await this.bases.since(durableLsn);
   }
 
   close(): Promise<void> {

@@ -84,6 +84,22 @@ describe("bases beside writes", () => {
     }
   }, 120_000);
 
+  test("a base that is asked for has all that was durable then, although the image is behind", async () => {
+    const world = new ArchiveWorld(10, 8 * MiB);
+    const { volume } = await world.open();
+    world.write(0, 4096, 1);
+    await world.clock.until(volume.takeBase());
+    world.appliesAtOnce = false;
+    world.write(4 * MiB, 4096, 2);
+    const durableLsn = world.lastLsn;
+    expect(world.image.state().appliedLsn).toBeLessThan(durableLsn);
+    const asked = volume.takeBase();
+    await world.pass(200);
+    world.image.apply();
+    expect((await world.clock.until(asked)).s).toBe(durableLsn);
+    await expectEachBase(world, "asked for while behind");
+  });
+
   test("shrink, then grow, while extents at the end are read", async () => {
     const world = new ArchiveWorld(11, 17 * MiB);
     const { volume } = await world.open();
