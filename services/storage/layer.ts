@@ -36,6 +36,8 @@ export interface StorageSetup {
   /** A line for the operator: the disk is full, or has room again. */
   readonly onNote?: (text: string) => void;
   readonly failpoint?: Failpoint;
+  /** See ImageApplierOptions. */
+  readonly checkpointBatches?: number;
 }
 
 /** Loaded when asked for: a start needs none of them. */
@@ -107,9 +109,11 @@ export class RawReplicas implements ReplicaHome {
   }
 
   feed<D extends FedBatch>(image: ReplicaImage, handlers: ReplicaFeedHandlers<D>): ReplicaFeed<D> {
-    const { clock } = this.setup;
+    const { clock, checkpointBatches } = this.setup;
+    const makeRoom = async (mayWait: () => boolean): Promise<boolean> => this.reserve.makeRoom(mayWait);
+    const common = { image, clock, makeRoom };
     return new ImageApplier<D>(
-      { image, clock, makeRoom: async (mayWait) => this.reserve.makeRoom(mayWait) },
+      checkpointBatches === undefined ? common : { ...common, checkpointBatches },
       handlers,
     );
   }

@@ -68,6 +68,7 @@ class Pool implements OpenPool {
       store,
       clock,
       dataDirectory: directory,
+      checkpointBatches: limits.replicaCheckpointBatches,
       onNote: (text) => onNote(`warning: ${text}`),
       failpoint: failpointOf(process.env["VARVE_TEST_FAILPOINT"]),
     });

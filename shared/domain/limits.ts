@@ -85,6 +85,7 @@ export const limits = {
   payloadBytesBeyondMax: 32 * MiB,
   checkpointDirtyBytes: 512 * MiB,
   checkpointAgeMs: 30_000,
+  replicaCheckpointBatches: 4096, // on a storage node, which gets 3,000 to 5,000 messages a second back over the network
   /** Image bytes written out at a time before a checkpoint's sync: 10 ms of a 200 MB/s disk, the most that a log sync waits for. */
   writebackSliceBytes: 2 * MiB,
   /** Threads that wait for small cold reads: each return answers those whose pages have come meanwhile; two, so that one slow page holds nobody up. */
@@ -109,8 +110,7 @@ export const limits = {
   /** Keys of objects; one part of a key is a file name in the directory store (and in MinIO and VersityGW). */
   objectKeyLengthMax: 512,
   objectKeyPartLengthMax: 255,
-  /** Prefix of a bucket URL: with a key and a slash below the 1024 bytes that S3 allows. */
-  bucketPrefixLengthMax: 256,
+  bucketPrefixLengthMax: 256, // of a bucket URL: with a key and a slash below the 1024 bytes that S3 allows
   /** Retries of one request: at most so many attempts in so long; each wait is drawn from 0 to a doubling bound (full jitter). */
   bucketAttemptsMax: 20,
   bucketRetryMs: 30_000,

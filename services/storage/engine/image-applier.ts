@@ -17,6 +17,8 @@ export interface ImageApplierOptions {
   readonly clock: Clock;
   /** An apply or a checkpoint found no room although admission let it in: see SpaceAdmission.makeRoom. */
   readonly makeRoom: (mayWait: () => boolean) => Promise<boolean>;
+  /** A checkpoint is due after so many batches, too: what a crash leaves to be applied again. Absent: bytes and age alone count. */
+  readonly checkpointBatches?: number;
 }
 
 const gatherBytes = 1024 * 1024;
@@ -35,6 +37,8 @@ export class ImageApplier<D extends FedBatch> implements ReplicaFeed<D> {
   private checkpointing: Promise<void> | null = null;
   private closing = false;
   private halted: VarveError | null = null;
+  /** Applied since the last checkpoint began. */
+  private sinceCheckpoint = 0;
   readonly counters = { applies: 0, batches: 0, checkpoints: 0, checkpointMsLast: 0 };
 
   constructor(options: ImageApplierOptions, handlers: ReplicaFeedHandlers<D>) {
@@ -121,6 +125,7 @@ export class ImageApplier<D extends FedBatch> implements ReplicaFeed<D> {
       }
       this.counters.applies += 1;
       this.counters.batches += drafts.length;
+      this.sinceCheckpoint += drafts.length;
       this.handlers.onApplied(drafts);
       this.scheduleCheckpoint();
     }
@@ -150,7 +155,7 @@ export class ImageApplier<D extends FedBatch> implements ReplicaFeed<D> {
 
   private scheduleCheckpoint(): void {
     if (this.closing || this.checkpointing !== null) return;
-    if (this.options.image.state().dirtyBytes >= limits.checkpointDirtyBytes) {
+    if (this.isCheckpointDue()) {
       this.checkpointTimer?.cancel();
       this.checkpointTimer = null;
       this.startCheckpoint();
@@ -160,6 +165,13 @@ export class ImageApplier<D extends FedBatch> implements ReplicaFeed<D> {
         this.startCheckpoint();
       });
     }
+  }
+
+  private isCheckpointDue(): boolean {
+    const { image, checkpointBatches = Number.POSITIVE_INFINITY } = this.options;
+    return (
+      image.state().dirtyBytes >= limits.checkpointDirtyBytes || this.sinceCheckpoint >= checkpointBatches
+    );
   }
 
   private startCheckpoint(): void {
@@ -174,6 +186,7 @@ export class ImageApplier<D extends FedBatch> implements ReplicaFeed<D> {
 
   private async runCheckpoint(): Promise<void> {
     const startedMs = this.options.clock.monotonicMs();
+    this.sinceCheckpoint = 0;
     try {
       const lsn = await this.withRoom("checkpoint", () => this.options.image.checkpoint());
       this.counters.checkpoints += 1;

@@ -11,7 +11,7 @@ import {
   type JetStreamManager,
   type JsMsg,
 } from "@nats-io/jetstream";
-import { nanos } from "@nats-io/transport-node";
+import { type NatsConnection, nanos, type QueuedIterator, type Status } from "@nats-io/transport-node";
 import { limits } from "#shared/domain/limits.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 
@@ -26,6 +26,7 @@ export interface ConsumerParts {
 }
 
 interface ConsumedStream {
+  readonly connection: NatsConnection;
   readonly manager: JetStreamManager;
   readonly client: JetStreamClient;
   readonly name: string;
@@ -46,12 +47,15 @@ export async function* consume(
   const info = await addConsumer(stream, sequence, near ? stream.server : null);
   const consumer = stream.client.consumers.getConsumerFromInfo(info);
   let messages: ConsumerMessages | null = null;
+  const lost = new AbortController();
+  const over = AbortSignal.any([signal, lost.signal]);
   const stop = (): void => messages?.stop();
-  signal.addEventListener("abort", stop);
+  over.addEventListener("abort", stop);
+  const unwatch = onReconnect(stream.connection, () => lost.abort());
   try {
     onBegun();
     let expected: number | null = null;
-    while (!signal.aborted) {
+    while (!over.aborted) {
       messages = await consumer.fetch({
         max_messages: limits.jetstreamFetchMessages,
         expires: limits.jetstreamFetchMs,
@@ -61,7 +65,7 @@ export async function* consume(
       const timer = clock.after(limits.jetstreamFetchMs + 2 * limits.jetstreamHeartbeatMs, stop);
       try {
         for await (const message of messages) {
-          if (signal.aborted) return;
+          if (over.aborted) return;
           // Lost on the way, or released meanwhile.
           if (expected !== null && message.seq !== expected) return;
           expected = message.seq + 1;
@@ -72,11 +76,25 @@ export async function* consume(
       }
     }
   } finally {
-    signal.removeEventListener("abort", stop);
+    over.removeEventListener("abort", stop);
+    unwatch();
     stop();
     // Whatever can't be removed now is gone after its idle time.
     await consumer.delete().catch(() => undefined);
   }
+}
+
+/**
+ * The client has another server now. What it asked the former one for is lost with it, and its own reset asks first whether the consumer is
+ * there, and again only after some 10 s where that was not answered (seen: followers 6 to 12 s behind after a server's restart).
+ */
+function onReconnect(connection: NatsConnection, tell: () => void): () => void {
+  // What it gives can be ended, which its type does not say.
+  const events = connection.status() as QueuedIterator<Status>;
+  void (async () => {
+    for await (const { type } of events) if (type === "reconnect") tell();
+  })();
+  return () => events.stop();
 }
 
 /** `server`: the one that it shall be on, as far as a few tries get it there. */

@@ -22,6 +22,9 @@ export interface ReadingParts {
   readonly singly?: number;
 }
 
+/** A consumer is made by the leader of all servers, which may be away while the stream's own is there: an election takes 4 to 9 s. */
+const singlyMeanwhile = 256;
+
 /** Ends only by the signal or by its caller; everything that passes is waited for. */
 export async function* readMessages(
   parts: ReadingParts,
@@ -51,6 +54,7 @@ export async function* readMessages(
       const error = apiError(stream.name, "follow", cause);
       if (error.kind !== "Retry" && error.kind !== "Internal") throw error;
       parts.onStalled?.(error);
+      singly = singlyMeanwhile;
       await pauseReading(parts, waitMs);
       waitMs = Math.min(2 * waitMs, limits.jetstreamRetryWaitMsMax);
     }

@@ -187,7 +187,8 @@ export class LogStream {
   ): AsyncGenerator<StoredMessage, void, undefined> {
     const server = this.connection.info?.server_name ?? "";
     const place = { name: this.name, server: this.#holders.includes(server) ? server : null };
-    const stream = { manager: await this.manager(), client: this.client, ...place };
+    const { connection, client } = this;
+    const stream = { connection, manager: await this.manager(), client, ...place };
     for await (const { seq, subject, data } of consume(stream, sequence, parts)) {
       yield { sequence: seq, epoch: this.epochOfSubject(subject) ?? 0, body: data };
       // Its reader went on.
