@@ -254,13 +254,13 @@ export const limits = {
   scrub: scrubLimits,
   /**
    * Reading the past, all points of a process together: 96 frames, 120 pages of 4 GiB each, heads of 2,000 chunks, the footers of
-   * about 200 segments: 48 MiB. Beside them what is under way (six whole chunks, stored and open) and the open points' maps.
+   * about 200 segments: 48 MiB. Beside them what is under way (four whole chunks, stored and open) and the open points' maps.
    */
   historyFrameCacheBytes: 24 * MiB,
   historyPageCacheBytes: 12 * MiB,
   historyHeadCacheBytes: 4 * MiB,
   historyIndexCacheBytes: 8 * MiB,
-  historyFetchBytesMax: 48 * MiB,
+  historyFetchBytesMax: 32 * MiB,
   historyFetchesMax: 16,
   /** Neighbouring frames that one GET brings: a quarter of a second at 8 MiB/s. */
   historyRunBytes: 2 * MiB,
