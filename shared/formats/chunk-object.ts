@@ -22,6 +22,7 @@ import {
   digestHolds,
   isBadObject,
   sha256Hex,
+  sha256HexInPieces,
   versionFault,
   writeDigests,
 } from "./sealed-object.ts";
@@ -46,9 +47,9 @@ export interface ChunkHead {
  * The hash of an extent's content, which shorter content is zero-padded to (the end of a volume); null where all is zero:
  * such an extent has no chunk.
  */
-export function chunkHashOf(raw: Buffer): string | null {
+export function chunkHashOf(raw: Buffer, beforePiece: () => void = () => undefined): string | null {
   const content = padded(raw);
-  return isAllZero(content) ? null : sha256Hex(content);
+  return isAllZero(content) ? null : sha256HexInPieces(content, beforePiece);
 }
 
 /** `<hash>.<generation>`, as bases name it. A name that was deleted is never used again: its next life has another generation. */
@@ -87,7 +88,7 @@ export function buildChunk(
   room.addZeroes(digestBytes);
   const { object } = room;
   writeHead(object, hash, frames);
-  return { object, sha256: writeDigests(object) };
+  return { object, sha256: writeDigests(object, room.beforePiece) };
 }
 
 function writeHead(object: Buffer, hash: string, frames: readonly ObjectFrame[]): void {

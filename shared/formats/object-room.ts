@@ -24,11 +24,14 @@ const keptBytesMax = 12 * 1024 * 1024;
 
 export class ObjectRoom {
   private readonly compressInto: CompressInto;
+  /** Called before each piece of work on an object, of a frame's size at most: whoever builds may have to let others go first. */
+  readonly beforePiece: () => void;
   private memory: Buffer = Buffer.alloc(0);
   private used = 0;
 
-  constructor(compressInto: CompressInto = compressByNode) {
+  constructor(compressInto: CompressInto = compressByNode, beforePiece: () => void = () => undefined) {
     this.compressInto = compressInto;
+    this.beforePiece = beforePiece;
   }
 
   /** A new object, of about `bytes` bytes: what was built before is void. */
@@ -53,6 +56,7 @@ export class ObjectRoom {
   /** Adds a zstd frame of `raw` where that is shorter, else `raw` as it is. Level 0 does not try. */
   add(raw: Buffer, level: number): { readonly bytes: Buffer; readonly isCompressed: boolean } {
     const start = this.used;
+    this.beforePiece();
     this.reserve(frameBytesMax(raw.length));
     const packed = level === 0 ? null : this.compressInto(raw, this.memory.subarray(start), level);
     const isCompressed = packed !== null && packed < raw.length;

@@ -116,10 +116,10 @@ export function writeDigest(object: Buffer): void {
   hash("sha256", object.subarray(0, end), "buffer").copy(object, end);
 }
 
-/** The same, and the SHA-256 of the whole object as 64 hex digits, in one pass. */
-export function writeDigests(object: Buffer): string {
+/** The same, and the SHA-256 of the whole object as 64 hex digits, in one pass. `beforePiece` as ObjectRoom's. */
+export function writeDigests(object: Buffer, beforePiece: () => void): string {
   const end = object.length - digestBytes;
-  const state = createHash("sha256").update(object.subarray(0, end));
+  const state = sha256Of(object.subarray(0, end), beforePiece);
   state.copy().digest().copy(object, end);
   return state.update(object.subarray(end)).digest("hex");
 }
@@ -132,6 +132,20 @@ export function digestHolds(object: Buffer): boolean {
 
 export function sha256Hex(bytes: Uint8Array): string {
   return hash("sha256", bytes, "hex");
+}
+
+/** The same in pieces, for threads that others wait for. */
+export function sha256HexInPieces(bytes: Uint8Array, beforePiece: () => void): string {
+  return sha256Of(bytes, beforePiece).digest("hex");
+}
+
+function sha256Of(bytes: Uint8Array, beforePiece: () => void): ReturnType<typeof createHash> {
+  const state = createHash("sha256");
+  for (let at = 0; at < bytes.length; at += limits.archiveFrameBytes) {
+    beforePiece();
+    state.update(bytes.subarray(at, at + limits.archiveFrameBytes));
+  }
+  return state;
 }
 
 /** A zstd frame. Two calls with the same bytes give the same frame only with the same version of the library. */

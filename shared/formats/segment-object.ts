@@ -182,7 +182,8 @@ export function sealSegment(
   invariant(object.length <= limits.objectBytesMax, `a segment fits: ${object.length} bytes`);
   writeHead(object, columns);
   const coding = isCompressed ? frameCoding.zstd : frameCoding.stored;
-  const sha256 = writeTrailer(object, footerStart, footer.length, coding);
+  writeTrailer(object, footerStart, footer.length, coding);
+  const sha256 = writeDigests(object, room.beforePiece);
   const index = new SegmentIndex(columns);
   const key = segmentKey(stream, index.firstLsn, index.lastLsn);
   const ref = segmentRefOf(index, key, object.length, footerStart);
@@ -203,8 +204,7 @@ function writeHead(head: Buffer, columns: SegmentColumns): void {
   writeIdentity(head, 8, columns);
 }
 
-/** Returns the SHA-256 of the whole object. */
-function writeTrailer(object: Buffer, footerStart: number, footerRawBytes: number, coding: number): string {
+function writeTrailer(object: Buffer, footerStart: number, footerRawBytes: number, coding: number): void {
   const at = object.length - segmentTrailerBytes;
   writeInteger(object, at, footerStart);
   object.writeUInt32LE(at - footerStart, at + 8);
@@ -215,7 +215,6 @@ function writeTrailer(object: Buffer, footerStart: number, footerRawBytes: numbe
   object.writeUInt16LE(segmentVersion, at + 28);
   object.writeUInt16LE(0, at + 30);
   object.writeBigUInt64LE(checksumOf(object.subarray(footerStart, at + 32)), at + 32);
-  return writeDigests(object);
 }
 
 /**

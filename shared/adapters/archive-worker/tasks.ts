@@ -31,13 +31,9 @@ export class CompressingTasks {
   readonly #zstd = nativeZstd();
   readonly #room: ObjectRoom;
 
-  /** `beforeFrame` is called on the thread that does the task. */
-  constructor(beforeFrame: () => void = () => undefined) {
-    const compressInto = this.#zstd?.compressInto ?? compressByNode;
-    this.#room = new ObjectRoom((raw, into, level) => {
-      beforeFrame();
-      return compressInto(raw, into, level);
-    });
+  /** `beforePiece` is called on the thread that does the task; see ObjectRoom. */
+  constructor(beforePiece?: () => void) {
+    this.#room = new ObjectRoom(this.#zstd?.compressInto ?? compressByNode, beforePiece);
   }
 
   seal(records: SegmentRecords, level: number): SealedSegment {
@@ -97,8 +93,8 @@ export function touched(
   return merged(runs);
 }
 
-export function hashOf(memory: SharedArrayBuffer): string | null {
-  return chunkHashOf(Buffer.from(memory, 0, limits.extentBytes));
+export function hashOf(memory: SharedArrayBuffer, beforePiece?: () => void): string | null {
+  return chunkHashOf(Buffer.from(memory, 0, limits.extentBytes), beforePiece);
 }
 
 function indexOf({ ref, tail }: SegmentTail) {

@@ -18,7 +18,8 @@ import { CompressingTasks, hashOf, page, touched } from "./tasks.ts";
 const { priority, foreground } = workerData as ArchiveWorkerData;
 takePriority(priority);
 const giveWay = foreground === null ? null : new GiveWay(foreground);
-const tasks = new CompressingTasks(() => giveWay?.wait());
+const beforePiece = (): void => giveWay?.wait();
+const tasks = new CompressingTasks(beforePiece);
 
 function run(task: ArchiveTask): { result: unknown; transfer: Transferable[] } {
   switch (task.kind) {
@@ -33,7 +34,7 @@ function run(task: ArchiveTask): { result: unknown; transfer: Transferable[] } {
     case "touched":
       return { result: touched(task.segments, task.pages, task.afterLsn), transfer: [] };
     case "hash":
-      return { result: hashOf(task.memory), transfer: [] };
+      return { result: hashOf(task.memory, beforePiece), transfer: [] };
     case "chunk":
     default: {
       const result = tasks.chunk(task.memory, task.hash, task.level);
