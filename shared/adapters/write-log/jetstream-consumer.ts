@@ -79,8 +79,9 @@ export async function* consume(
     over.removeEventListener("abort", stop);
     unwatch();
     stop();
-    // Whatever can't be removed now is gone after its idle time.
-    await consumer.delete().catch(() => undefined);
+    // Whatever can't be removed now is gone after its idle time; what went with a server is not waited for.
+    const removed = consumer.delete().catch(() => undefined);
+    if (!lost.signal.aborted) await removed;
   }
 }
 
