@@ -76,6 +76,8 @@ export class LogStream {
   #manager: Promise<JetStreamManager> | null = null;
   /** Names of the servers that held it when it was looked at. */
   #holders: readonly string[] = [];
+  /** Looks that wait for an answer. */
+  readonly #looks = new Set<() => void>();
 
   constructor(connection: NatsConnection, volumeId: string, leaderWay: LeaderWay | null = null) {
     this.connection = connection;
@@ -102,11 +104,12 @@ export class LogStream {
     return this.#manager;
   }
 
-  /** Null: there is no such stream. */
+  /** Null: there is no such stream. Rejects Retry at once where a leader is elected meanwhile: whoever was asked before is not it. */
   async view(): Promise<StreamView | null> {
     const manager = await this.manager();
     try {
-      return this.#viewOf(await manager.streams.info(this.name, { subjects_filter: this.#allSubjects }));
+      const asked = manager.streams.info(this.name, { subjects_filter: this.#allSubjects });
+      return this.#viewOf(await this.#unlessElected(asked));
     } catch (cause) {
       if (isStreamMissing(cause)) return null;
       throw apiError(this.name, "look", cause);
@@ -220,7 +223,9 @@ export class LogStream {
     const subscription = this.connection.subscribe(electionNotice(this.name), {
       // May be refused: then only looks at the stream tell.
       callback: (error, message) => {
-        if (error === null) way.leaderIs(leaderOfNotice(message.string()));
+        if (error !== null) return;
+        way.leaderIs(leaderOfNotice(message.string()));
+        for (const end of this.#looks) end();
       },
     });
     return () => {
@@ -238,6 +243,21 @@ export class LogStream {
 
   #subject(epoch: number): string {
     return `${this.#subjectStart}${epoch}`;
+  }
+
+  /** A request that no leader was there to answer ends by its time limit, which is most of the time until I/O goes on (ADR 010). */
+  async #unlessElected<T>(asked: Promise<T>): Promise<T> {
+    let end = (): void => undefined;
+    const elected = new Promise<never>((_, reject) => {
+      end = () => reject(apiError(this.name, "look", null));
+    });
+    this.#looks.add(end);
+    try {
+      return await Promise.race([asked, elected]);
+    } finally {
+      this.#looks.delete(end);
+      asked.catch(() => undefined); // it may still fail
+    }
   }
 
   #viewOf(info: StreamInfo): StreamView {
