@@ -7,10 +7,10 @@
 import { type ForegroundLoad, foregroundCell } from "#shared/memory/foreground-load.ts";
 
 /**
- * For each piece of 256 KiB, and all pieces of a task: a segment of 8 MiB takes 25 ms with the pauses, and these, which leaves 150 MB/s. The
- * pause is asked to be so short, and is as long as the kernel's timers make it: about 0.1 ms.
+ * For each piece of 256 KiB, and all pieces of a task with their pauses. A pause is asked to be so short, and is as long as the kernel's timers and
+ * the others on the processor make it: where they take long, the end of a task goes without, so that archiving keeps up.
  */
-export const giveWayMs = { pause: 0.05, piece: 3, task: 30 } as const;
+export const giveWayMs = { pause: 0.05, piece: 1, task: 40 } as const;
 
 /** Nobody writes it: to wait for it is to sleep. */
 const never = new Int32Array(new SharedArrayBuffer(4));
@@ -28,16 +28,19 @@ export class GiveWay {
     this.#leftMs = giveWayMs.task;
   }
 
-  /** Blocks the calling thread: for a moment always, and under steady load a task takes giveWayMs.task longer, not more. */
+  /** Blocks the calling thread: for a moment, under load for longer; a task takes giveWayMs.task longer, not more. */
   wait(): void {
-    Atomics.wait(never, 0, 0, giveWayMs.pause);
-    const requests = Atomics.load(this.#cells, foregroundCell.requests);
-    if (requests === 0 || this.#leftMs <= 0) return;
+    if (this.#leftMs <= 0) return;
     const startedMs = performance.now();
-    Atomics.add(this.#cells, foregroundCell.waiting, 1);
-    this.#untilQuiet(startedMs + Math.min(giveWayMs.piece, this.#leftMs));
-    Atomics.sub(this.#cells, foregroundCell.waiting, 1);
+    Atomics.wait(never, 0, 0, giveWayMs.pause);
+    if (Atomics.load(this.#cells, foregroundCell.requests) > 0) this.#waitForQuiet();
     this.#leftMs -= performance.now() - startedMs;
+  }
+
+  #waitForQuiet(): void {
+    Atomics.add(this.#cells, foregroundCell.waiting, 1);
+    this.#untilQuiet(performance.now() + Math.min(giveWayMs.piece, this.#leftMs));
+    Atomics.sub(this.#cells, foregroundCell.waiting, 1);
   }
 
   #untilQuiet(deadlineMs: number): void {
