@@ -87,7 +87,7 @@ export async function* consume(
 
 /**
  * The client has another server now. What it asked the former one for is lost with it, and its own reset asks first whether the consumer is
- * there, and again only after some 10 s where that was not answered (seen: followers 6 to 12 s behind after a server's restart).
+ * there, and again only after some 10 s where that was not answered (seen: followers 6 to 20 s behind after a server's restart).
  */
 function onReconnect(connection: NatsConnection, tell: () => void): () => void {
   // What it gives can be ended, which its type does not say.
