@@ -43,7 +43,10 @@ export interface ObjectStore {
    * read until the put resolves; after a rejected one it is not to be changed any more.
    */
   put(key: string, content: Uint8Array, options?: PutOptions): Promise<"stored" | "exists">;
-  /** The object, or null where there is none. With a range: those bytes, shorter at the object's end. */
+  /**
+   * The object, or null where there is none. With a range: those bytes, shorter at the object's end. They are the caller's own: nobody
+   * else reads them or gets them.
+   */
   get(key: string, range?: { readonly start: number; readonly length: number }): Promise<Buffer | null>;
   head(key: string): Promise<ObjectFacts | null>;
   /** Nothing happens where there is none. */

@@ -18,6 +18,7 @@ export interface CacheStatistics {
 
 export class BoundedCache<V> {
   private readonly bytesMax: number;
+  private readonly onLeft: (value: V) => void;
   /** In the order of their last use: a Map keeps insertion order. */
   private readonly kept = new Map<string, Costed<V>>();
   private readonly underWay = new Map<string, Promise<V>>();
@@ -25,8 +26,10 @@ export class BoundedCache<V> {
   private hits = 0;
   private misses = 0;
 
-  constructor(bytesMax: number) {
+  /** `onLeft` is told of each value that was put and is not kept, or not any more. */
+  constructor(bytesMax: number, onLeft: (value: V) => void = () => undefined) {
     this.bytesMax = bytesMax;
+    this.onLeft = onLeft;
   }
 
   /** The thing, if it is in memory. */
@@ -76,20 +79,27 @@ export class BoundedCache<V> {
     if (before !== undefined) {
       this.kept.delete(key);
       this.bytes -= before.bytes;
+      this.onLeft(before.value);
     }
-    if (costed.bytes > this.bytesMax) return;
+    if (costed.bytes > this.bytesMax) {
+      this.onLeft(costed.value);
+      return;
+    }
     this.kept.set(key, costed);
     this.bytes += costed.bytes;
-    for (const [oldest, { bytes }] of this.kept) {
+    for (const [oldest, { value, bytes }] of this.kept) {
       if (this.bytes <= this.bytesMax) return;
       this.kept.delete(oldest);
       this.bytes -= bytes;
+      this.onLeft(value);
     }
   }
 
   clear(): void {
+    const left = [...this.kept.values()];
     this.kept.clear();
     this.bytes = 0;
+    for (const { value } of left) this.onLeft(value);
   }
 
   statistics(): CacheStatistics {

@@ -16,7 +16,7 @@ import type { Slab } from "#shared/ports/slab.ts";
 import { allocationRuns } from "./allocation-runs.ts";
 import { BaseReader } from "./base-reader.ts";
 import type { BucketReader } from "./bucket-reader.ts";
-import type { FrameReader } from "./frame-reader.ts";
+import type { FrameReader, ReadFrame } from "./frame-reader.ts";
 import { isLogReleased, objectMissingTag, sourceClosed } from "./history-errors.ts";
 import type { OpenFold } from "./open-fold.ts";
 import { ReadAhead } from "./read-ahead.ts";
@@ -159,11 +159,10 @@ export class SharedPoint {
       const numbers = ascending(slices);
       // What lies in a segment's frame beside these bytes belongs anywhere on the disk: a long read's next part may want it.
       const keepFrame = (number: number): boolean => keep || usedBytes(slices.get(number)) < mostOfFrame;
-      tasks.push(...copied(frames.segmentFrames(place, numbers, keepFrame), numbers, slices, target));
+      tasks.push(...frames.segmentFrames(place, numbers, keepFrame, copyTo(slices, target)));
     }
     for (const [place, slices] of plan.hot) {
-      const batches = ascending(slices);
-      tasks.push(...copied(frames.hotPayloads(place, batches), batches, slices, target));
+      tasks.push(...frames.hotPayloads(place, ascending(slices), copyTo(slices, target)));
     }
     for (const [extent, slices] of plan.base)
       tasks.push(this.startExtent(used, extent, slices, target, keep));
@@ -184,15 +183,8 @@ export class SharedPoint {
       }
       return;
     }
-    const numbers = ascending(slices);
-    await allEnded(
-      copied(
-        this.deps.frames.chunkFrames(name, numbers, () => keep),
-        numbers,
-        slices,
-        target,
-      ),
-    );
+    const { frames } = this.deps;
+    await allEnded(frames.chunkFrames(name, ascending(slices), () => keep, copyTo(slices, target)));
   }
 
   private fetchAhead(offset: number, length: number): void {
@@ -326,23 +318,14 @@ function ascending(slices: FrameSlices): number[] {
   return [...slices.keys()].sort((a, b) => a - b);
 }
 
-function copied(
-  frames: readonly Promise<Buffer>[],
-  numbers: readonly number[],
-  slices: FrameSlices,
-  target: Buffer | null,
-): Promise<void>[] {
-  return frames.map((frame, index) =>
-    frame.then((bytes) => copy(bytes, slices.get(numbers[index] as number) ?? [], target)),
-  );
-}
-
-function copy(bytes: Buffer, slices: readonly Slice[], target: Buffer | null): void {
-  if (target === null) return;
-  for (const { from, at, length } of slices) {
-    invariant(from + length <= bytes.length, "a frame holds what the map says");
-    bytes.copy(target, at, from, from + length);
-  }
+function copyTo(slices: FrameSlices, target: Buffer | null): ReadFrame {
+  return (number, bytes) => {
+    if (target === null) return;
+    for (const { from, at, length } of slices.get(number) ?? []) {
+      invariant(from + length <= bytes.length, "a frame holds what the map says");
+      bytes.copy(target, at, from, from + length);
+    }
+  };
 }
 
 /** Waits for all, then throws what went wrong first. */

@@ -164,7 +164,8 @@ async function readMuch(ground: Ground, server: PastServer, made: MadeVolume): P
       for (let count = 0; count < reads; count += 1) {
         const length = count % 2 === 0 ? 2 ** 20 : 65_536;
         const offset = made.extentOffset(nth * 5003 + reader * 1009 + count * 17);
-        bytes += (await client.read(offset, length)).length;
+        const found = await client.read(offset, length);
+        bytes += found.length;
       }
     });
     await Promise.all(readers);
