@@ -282,6 +282,7 @@ async function ended(server: PastServer, job: ApiJob): Promise<void> {
 }
 
 async function startServer(ground: Ground, url: string): Promise<PastServer> {
+  ground.memory.fill();
   await succeed("sync");
   return await PastServer.start([`disk:${sizeMiB}M`], {
     args: url === "default" ? [] : ["--bucket", url],

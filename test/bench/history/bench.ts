@@ -19,6 +19,7 @@ import {
   measureTiering,
 } from "./archive-rows.ts";
 import { measureFills } from "./fill-rows.ts";
+import { FullMemory } from "./full-memory.ts";
 import type { Ground, RequestRow } from "./ground.ts";
 import { type HistoryResult, merged, readHistory, tables, writeHistory } from "./history-report.ts";
 import { measurePoints } from "./point-rows.ts";
@@ -60,10 +61,12 @@ async function bench(): Promise<void> {
   const limits: LimitRow[] = [];
   const requests: RequestRow[] = [];
   const broken: string[] = [];
+  const memory = new FullMemory();
   const s3 = await S3Server.start(s3ServerLight);
   try {
     const ground: Ground = {
       s3,
+      memory,
       quick: flags.quick,
       pairs,
       announceLimit: (row) => void limits.push(announceLimit(row)),
@@ -78,6 +81,7 @@ async function bench(): Promise<void> {
       });
     }
   } finally {
+    memory.end();
     await s3.stop();
   }
   const now: HistoryResult = {

@@ -8,9 +8,11 @@ import { percentile } from "../../soak/drift.ts";
 import type { PastServer } from "../../tools/past-server.ts";
 import type { S3Server } from "../../tools/s3-servers.ts";
 import type { LimitRow, RatioRow } from "../results.ts";
+import type { FullMemory } from "./full-memory.ts";
 
 export interface Ground {
   readonly s3: S3Server;
+  readonly memory: FullMemory;
   readonly quick: boolean;
   readonly pairs: number;
   announceLimit(row: LimitRow): void;
