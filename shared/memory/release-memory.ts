@@ -7,8 +7,8 @@
 const releasedBytesMin = 128 * 1024;
 
 /**
- * For the only owner of these bytes, who is done with them. All views of the same memory are empty afterwards. Does nothing to
- * what is small, or a piece of something else.
+ * For the only owner of the memory that these bytes begin, who is done with all of it: every view of it is empty afterwards. Does nothing to
+ * what is small, or stands behind something else.
  */
 export function releaseMemory(bytes: Buffer): void {
   const { buffer } = bytes;

@@ -140,7 +140,7 @@ ${requestTable(result.requests)}
   extents take turns with a few chunks, so that it is small on the disk. Varve gets it by \`varve rescue\` and finds nothing out of the ordinary.
 - Ratios are made within a pair of runs, in turns; the table has the median, its range and the number of pairs. Each run has a server and a data
   directory of its own. Before each run of the rows that write for long, memory is filled with page cache that nobody needs, as on a machine
-  that has run for a day (\`test/bench/history/full-memory.ts\`).
+  that has run for a day (\`test/bench/history/full-memory.ts\`; not yet for figures from before 2026-11-30).
 ${notes.join("\n")}
 `;
 }
