@@ -24,15 +24,18 @@ const volumeSize = "32M";
 const diskBytes = 4 * 1024 * 1024 * 1024;
 const nbdPort = 10809;
 const flushMsMax = 12;
-/** The control's load: nothing in it asks for a sync. */
-const neverSynced = { weights: { write: 80, fua: 0, zero: 0, trim: 0, read: 20, flush: 0 } };
+/** The control's load: nothing in it asks for a sync, and each answer is a write that the next cut may take. */
+const neverSynced = { weights: { write: 1, fua: 0, zero: 0, trim: 0, read: 0, flush: 0 } };
 const worstMomentMsMax = 10_000;
 
 export interface RoundPlan {
   readonly mode: CutMode;
   /** How long the load runs before the cut. */
   readonly loadMs: number;
-  /** Then wait for a moment when the disk holds unflushed writes: the emulated CPU is slow, so that it idles a lot. */
+  /**
+   * Then wait for a moment when the disk holds unflushed writes and the control was answered since the disk's last flush
+   * began: the emulated CPU is slow, so that the disk idles a lot, and a cut just behind a flush takes nothing.
+   */
   readonly atWorstMoment: boolean;
   /** After the cut, cut once more this long after Varve began to start again, then boot for good. */
   readonly cutStartingAfterMs: number | undefined;
@@ -63,6 +66,11 @@ interface Volume {
   readonly control: boolean;
 }
 
+/** `atRisk`: the control acknowledged a write since the disk's last flush began, so that no flush can have covered it. */
+interface ControlState {
+  atRisk: boolean;
+}
+
 /** Chooses a round from the seed: mostly scattered survivors, now and then a second cut during recovery. */
 export function planRound(random: SeededRandom): RoundPlan {
   return {
@@ -80,15 +88,23 @@ export class PowerCutRig {
   readonly #server: VolatileDiskServer;
   readonly #random: SeededRandom;
   readonly #volumes: readonly Volume[];
+  readonly #control: ControlState;
   #vm: Vm | undefined;
   #port = 0;
   #readyAfterMs = 0;
   #boots = 0;
 
-  private constructor(dir: string, disk: VolatileDisk, server: VolatileDiskServer, seed: number) {
+  private constructor(
+    dir: string,
+    disk: VolatileDisk,
+    server: VolatileDiskServer,
+    control: ControlState,
+    seed: number,
+  ) {
     this.dir = dir;
     this.disk = disk;
     this.#server = server;
+    this.#control = control;
     this.#random = new SeededRandom(seed);
     const checker = (offset: number, survives: "acknowledged" | "flushed", weights = {}): BlockChecker =>
       new BlockChecker({
@@ -129,10 +145,12 @@ export class PowerCutRig {
     await exec("/sbin/mke2fs", format);
     const disk = new VolatileDisk(medium);
     const flushTimes = new SeededRandom(seed + 3);
-    const server = await VolatileDiskServer.listen(disk, join(dir, "disk.sock"), () =>
-      flushTimes.between(0, flushMsMax),
-    );
-    const rig = new PowerCutRig(dir, disk, server, seed);
+    const control: ControlState = { atRisk: false };
+    const server = await VolatileDiskServer.listen(disk, join(dir, "disk.sock"), () => {
+      control.atRisk = false;
+      return flushTimes.between(0, flushMsMax);
+    });
+    const rig = new PowerCutRig(dir, disk, server, control, seed);
     try {
       await rig.#boot();
     } catch (cause) {
@@ -233,18 +251,22 @@ export class PowerCutRig {
     const stop = new AbortController();
     let endedEarly = false;
     try {
-      for (const { name, checker, connections, depth } of this.#volumes) {
+      for (const { name, checker, connections, depth, control } of this.#volumes) {
+        const onAnswer = (): void => {
+          if (control) this.#control.atRisk = true;
+        };
         const own: NbdClient[] = [];
         for (let n = 0; n < connections; n++) own.push(await this.#connect(name));
         clients.push(...own);
-        runs.push(checker.run(own, { depth, signal: stop.signal }));
+        runs.push(checker.run(own, { depth, signal: stop.signal, onAnswer }));
       }
       const lieAfterMs = plan.lieAfterMs ?? plan.loadMs;
       await new Promise((resolve) => setTimeout(resolve, lieAfterMs));
       this.disk.lying = plan.lieAfterMs !== undefined;
       await new Promise((resolve) => setTimeout(resolve, plan.loadMs - lieAfterMs));
       const waitUntilMs = performance.now() + worstMomentMsMax;
-      while (plan.atWorstMoment && this.disk.unflushedWrites === 0 && performance.now() < waitUntilMs) {
+      const worst = (): boolean => this.disk.unflushedWrites > 0 && this.#control.atRisk;
+      while (plan.atWorstMoment && !worst() && performance.now() < waitUntilMs) {
         await new Promise((resolve) => setTimeout(resolve, 1));
       }
     } finally {
