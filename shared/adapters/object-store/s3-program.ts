@@ -7,6 +7,7 @@ import type { S3ClientConfig } from "@aws-sdk/client-s3";
 import { bucketPlace, type S3BucketAddress } from "#shared/domain/bucket-url.ts";
 import { ObjectStoreError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
+import { pacedAgents } from "./paced-sockets.ts";
 import type { S3Credentials } from "./s3-credentials.ts";
 import { s3Error } from "./s3-errors.ts";
 import type { S3Answer, S3Failure, S3Request, S3Task, S3ThreadData } from "./s3-message.ts";
@@ -17,10 +18,10 @@ const regionDefault = "us-east-1";
 
 function clientConfig(address: S3BucketAddress, credentials: S3Credentials): S3ClientConfig {
   // One socket for each request under way, kept open between them.
-  const agent = {
+  const agents = pacedAgents({
     keepAlive: true,
     maxSockets: limits.bucketWritesInFlightMax + limits.bucketReadsInFlightMax,
-  };
+  });
   return {
     region: address.region ?? regionDefault,
     ...(address.endpoint === null ? {} : { endpoint: address.endpoint }),
@@ -35,8 +36,7 @@ function clientConfig(address: S3BucketAddress, credentials: S3Credentials): S3C
     expectContinueHeader: false,
     requestHandler: {
       connectionTimeout: limits.bucketConnectMs,
-      httpAgent: agent,
-      httpsAgent: agent,
+      ...agents,
     },
   };
 }
