@@ -132,3 +132,28 @@ test("the announced length comes before the content does", async () => {
     },
   );
 });
+
+test("a put that is answered before its content has gone sends no more of it", async () => {
+  const memory = new SharedArrayBuffer(4 * 1024 * 1024);
+  const seen = Promise.withResolvers<{ bytes: number; changed: number }>();
+  const early: Answer = (request, response) => {
+    let bytes = 0;
+    let changed = 0;
+    response.writeHead(412).end();
+    request.on("data", (piece: Buffer) => {
+      bytes += piece.length;
+      if (piece.includes(0xff)) changed += 1;
+    });
+    request.on("error", () => {}); // it is cut off, that is the point
+    const end = (): void => seen.resolve({ bytes, changed });
+    request.on("end", end);
+    request.socket.on("close", end);
+  };
+  await onThread(early, async (thread) => {
+    expect(await thread.put("k", Buffer.from(memory), { onlyNew: true }, attempt())).toBe("exists");
+    new Uint8Array(memory).fill(0xff);
+    const { bytes, changed } = await seen.promise;
+    expect(changed).toBe(0);
+    expect(bytes).toBeLessThan(memory.byteLength);
+  });
+});

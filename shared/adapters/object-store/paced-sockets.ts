@@ -39,15 +39,21 @@ export function pacedAgents(options: AgentOptions) {
 export function paced<Stream extends Duplex | null | undefined>(stream: Stream): Stream {
   if (!stream) return stream;
   const write = stream._write.bind(stream);
+  const writev = stream._writev?.bind(stream);
   stream._write = (chunk: unknown, encoding, done) => {
-    if (!(chunk instanceof Uint8Array) || chunk.length <= bodyPieceBytes) write(chunk, encoding, done);
-    else writeInPieces(stream, write, chunk, done);
+    if (isLong(chunk)) writeInPieces(stream, write, chunk, done);
+    else write(chunk, encoding, done);
   };
   // Head and body of a request come together.
   stream._writev = (chunks, done) => {
-    writeInTurn(stream, chunks, done);
+    if (writev === undefined || chunks.some(({ chunk }) => isLong(chunk))) writeInTurn(stream, chunks, done);
+    else writev(chunks, done);
   };
   return stream;
+}
+
+function isLong(chunk: unknown): chunk is Uint8Array {
+  return chunk instanceof Uint8Array && chunk.length > bodyPieceBytes;
 }
 
 function writeInPieces(stream: Duplex, write: Duplex["_write"], bytes: Uint8Array, done: Done): void {
@@ -67,13 +73,14 @@ function writeInPieces(stream: Duplex, write: Duplex["_write"], bytes: Uint8Arra
   next();
 }
 
+/** A few of them: each one that is taken at once adds to the stack. */
 function writeInTurn(stream: Duplex, chunks: readonly Waiting[], done: Done): void {
-  const [first, ...others] = chunks;
-  if (first === undefined) done();
-  else {
-    stream._write(first.chunk, first.encoding, (error) => {
-      if (error) done(error);
-      else writeInTurn(stream, others, done);
-    });
-  }
+  let at = 0;
+  const next = (error?: Error | null): void => {
+    const waiting = chunks[at];
+    at += 1;
+    if (error || waiting === undefined) done(error);
+    else stream._write(waiting.chunk, waiting.encoding, next);
+  };
+  next();
 }

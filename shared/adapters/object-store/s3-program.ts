@@ -100,7 +100,9 @@ async function serve(number: number, task: S3Task): Promise<void> {
   underWay.set(number, stop);
   try {
     const expect = (bytes: number): void => answer({ number, expect: bytes });
-    answerResult(number, await run(task, { signal: stop.signal, expect }));
+    // One that is answered before its content has gone sends no more of it: the content's memory is the caller's again.
+    const result = await run(task, { signal: stop.signal, expect }).finally(() => stop.abort());
+    answerResult(number, result);
   } catch (cause) {
     answer({ number, failed: failureOf(task, cause) });
   } finally {

@@ -5,7 +5,8 @@
  *
  * Memory of a put: content in shared memory is read there, other content is copied. Whoever retries an aborted put may change
  * shared content when the retry resolved. No aborted attempt reads it then: its abort was sent before the retry, messages are
- * taken in order, and an abort destroys the socket at once; and another thread starts only after the one before has exited.
+ * taken in order, and an abort destroys the socket at once; and another thread starts only after the one before has exited. A put that
+ * the server answered before it had read the content is aborted before the answer is told.
  */
 import { type Transferable, Worker } from "node:worker_threads";
 import { bucketPlace, type S3BucketAddress } from "#shared/domain/bucket-url.ts";

@@ -88,6 +88,23 @@ test("the head goes before the body", async () => {
   expect(line.lengths.slice(1)).toEqual([bodyPieceBytes, bodyPieceBytes]);
 });
 
+test("many short ones that come together go down together, as they did", async () => {
+  class Gathering extends Line {
+    gathered = 0;
+    override _writev(chunks: readonly { chunk: unknown }[], done: (error?: Error | null) => void): void {
+      this.gathered += chunks.length;
+      done();
+    }
+  }
+  const line = paced(new Gathering());
+  line.cork();
+  const all = Array.from({ length: 5000 }, () => written(line, bytesOf(10)));
+  line.uncork();
+  await Promise.all(all);
+  expect(line.gathered).toBe(5000);
+  expect(line.took.length).toBe(0);
+});
+
 test("what a closed connection had not taken is not read any more", async () => {
   const bytes = bytesOf(4 * bodyPieceBytes);
   const line: Line = paced(
