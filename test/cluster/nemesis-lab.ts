@@ -60,7 +60,10 @@ export class NemesisLab {
   /** In a network of one's own (insideOwnNetwork). */
   static async open(volumes: readonly LabVolume[], store: S3ServerName | null): Promise<NemesisLab> {
     const network = await NamespaceNetwork.make();
-    const lab = new NemesisLab(await NatsServers.start({ servers: 3, network, maxFileStore }), network);
+    const lab = new NemesisLab(
+      await NatsServers.start({ servers: 3, network, maxFileStore, debug: true }),
+      network,
+    );
     try {
       if (store !== null) lab.#past = await NemesisPast.open(lab.#lab, network, store);
       for (const name of [...nodeNames, "shelf-3"] as const) await lab.startNode(name);
@@ -300,11 +303,16 @@ export class NemesisLab {
     await this.servers.stop();
   }
 
-  outputs(): string {
+  /** The ends of all logs, and what the NATS servers think of each other now. */
+  async outputs(): Promise<string> {
     const processes = [...this.#gates.values()]
       .map(({ process }) => process)
       .concat([...this.#nodes.values()], this.#past?.processes ?? []);
-    return processes.map((one) => `--- ${one.name}\n${one.output.slice(-2000)}`).join("\n");
+    const servers = this.servers.nodes.map(
+      async (one) => `--- ${one.name}\n${one.output.slice(-6000)}\n${await one.view()}`,
+    );
+    const ends = processes.map((one) => `--- ${one.name}\n${one.output.slice(-2000)}`);
+    return [...ends, ...(await Promise.all(servers))].join("\n");
   }
 }
 

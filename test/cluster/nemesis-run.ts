@@ -188,8 +188,8 @@ export class NemesisRun {
     await this.#lab.close();
   }
 
-  outputs(): string {
-    return this.#lab.outputs();
+  async outputs(): Promise<string> {
+    return await this.#lab.outputs();
   }
 
   /** How reads were answered, and how many of them showed an older state, as `available` may. */

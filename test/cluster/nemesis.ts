@@ -86,7 +86,7 @@ if (failures.length > 0) {
   console.error(
     `again: ${again} --rounds ${rounds} --first ${first}; the round alone: ${again} --rounds 1 --first ${begun}`,
   );
-  console.error(run.outputs());
+  console.error(await run.outputs());
   await run.abandon();
 }
 const passed = reports.filter((report) => report.failures.length === 0).length;

@@ -28,6 +28,8 @@ export interface NatsSettings {
   readonly maxFileStore?: string;
   /** Where stores live, for benches that want another file system. */
   readonly under?: string;
+  /** Its own log says why it places, refuses, elects. */
+  readonly debug?: boolean;
   /** Parts nats-1 to nats-3 of it; without it all are on 127.0.0.1. */
   readonly network?: LabNetwork;
 }
@@ -145,6 +147,7 @@ export class NatsNode {
       `listen: ${this.#host}:${client}`,
       `http: ${this.#host}:${monitor}`,
       `max_payload: ${settings.maxPayload ?? "1MB"}`,
+      settings.debug === true ? "debug: true" : "",
       "jetstream {",
       `  store_dir: "${this.#directory}"`,
       syncInterval === "" ? "" : `  sync_interval: ${syncInterval}`,
@@ -220,6 +223,23 @@ export class NatsNode {
   /** SIGSTOP and SIGCONT. */
   signal(signal: NodeJS.Signals): void {
     this.#child?.kill(signal);
+  }
+
+  /** The end of its own log. */
+  get output(): string {
+    return this.#output;
+  }
+
+  /** What it thinks of the others: the group that places streams, as JSON, or why there is none. */
+  async view(): Promise<string> {
+    try {
+      const answer = await fetch(`${this.monitor}/jsz`, { signal: AbortSignal.timeout(1000) });
+      const { meta_cluster: group, ...rest } = (await answer.json()) as Record<string, unknown>;
+      const { storage, reserved_storage: reserved, config } = rest;
+      return JSON.stringify({ group, storage, reserved, config });
+    } catch (cause) {
+      return String(cause);
+    }
   }
 
   get #file(): string {
