@@ -24,7 +24,8 @@ describe("power cut of the machine that Varve runs in", () => {
     const rounds = [
       plan({}),
       plan({ atWorstMoment: false }),
-      plan({ mode: "drop", cutStartingAfterMs: 2000 }), // a second cut, while Varve starts on what the first one left
+      // Nothing is kept by chance, so the control must lose; then a second cut, while Varve starts on what the first one left.
+      plan({ mode: "drop", cutStartingAfterMs: 2000 }),
     ];
     let sectorsLost = 0;
     let controlLosses = 0;
