@@ -4,10 +4,10 @@
  */
 import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
 import type { InspectRequest } from "#shared/adapters/write-log/inspect.ts";
-import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
+import { historyCopyPathOf, historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
-import { decodeVolumeHistory } from "#shared/formats/volume-history.ts";
+import { decodeVolumeHistoryFiles } from "#shared/formats/volume-history.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
@@ -128,9 +128,10 @@ export class RawReplicas implements ReplicaHome {
     const repair = await repairs[operation]();
     const inspectLog = (fromLsn: number): AsyncIterable<LogItem> =>
       inspectLater({ store, directory: paths.log, volumeId: volume.id, fromLsn });
-    const history = await store.readWhole(historyPathOf(paths));
-    const origin =
-      history === null ? null : decodeVolumeHistory(history, historyPathOf(paths), volume.id).origin;
+    const path = historyPathOf(paths);
+    const file = await store.readWhole(path);
+    const copy = await store.readWhole(historyCopyPathOf(path));
+    const origin = decodeVolumeHistoryFiles(file, copy, path, volume.id)?.origin ?? null;
     return await repair({ store, clock, volume, paths, log, origin, inspectLog });
   }
 

@@ -1,7 +1,7 @@
 /*
  * Names inside a data directory. The volume host, the catalogue adapter, the CLI and doctor take them from here, so that
  * a file has one name. DATA/catalog.json, DATA/varve.lock, DATA/varve.reserve, DATA/volumes/NAME/{disk.raw, log/,
- * history.json}, DATA/bucket/ where no other bucket was given. Pure.
+ * history.json, history.copy.json}, DATA/bucket/ where no other bucket was given. Pure.
  */
 
 export const dataLayout = {
@@ -13,6 +13,7 @@ export const dataLayout = {
   image: "disk.raw",
   log: "log",
   history: "history.json",
+  historyCopy: "history.copy.json",
   bucket: "bucket",
 } as const;
 
@@ -30,6 +31,11 @@ export function volumePaths(dataDirectory: string, name: string): VolumePaths {
 /** What a volume keeps of its past (docs/formats/volume-history.md). */
 export function historyPathOf(paths: VolumePaths): string {
   return `${paths.directory}/${dataLayout.history}`;
+}
+
+/** The same content, for when the file was torn. */
+export function historyCopyPathOf(historyPath: string): string {
+  return historyPath.slice(0, -dataLayout.history.length) + dataLayout.historyCopy;
 }
 
 /** The checkpoint stands beside the image it speaks of (docs/formats/checkpoint.md). */

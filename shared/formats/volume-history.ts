@@ -1,6 +1,6 @@
 /*
- * A volume's history file, DATA/volumes/NAME/history.json (docs/formats/volume-history.md): JSON for people and jq, with the
- * catalogue's checksum line. The volume host reads and writes it whole; rescue makes one from a manifest.
+ * A volume's history file, DATA/volumes/NAME/history.json, and its copy (docs/formats/volume-history.md): JSON for people and jq, with
+ * the catalogue's checksum line. The volume host reads and writes it whole; rescue makes one from a manifest.
  */
 import {
   bucketAwayPolicies,
@@ -10,6 +10,7 @@ import {
   type VolumeOrigin,
 } from "#shared/domain/archive.ts";
 import { machineNameMistake } from "#shared/domain/cluster.ts";
+import { historyCopyPathOf } from "#shared/domain/data-layout.ts";
 import { isVolumeSize } from "#shared/domain/entry.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import {
@@ -27,10 +28,14 @@ import { checksumOf } from "./checksum.ts";
 const formatName = "varve-volume-history";
 /** 2: with a line that was taken. 3: with a pin of a replica. Without both nothing is in it that version 1 has not. */
 export const volumeHistoryVersion = 3;
+/** Whatever is in it, filled up with spaces so that its length stays and it can be overwritten in place. */
+export const volumeHistoryFileVersion = 4;
 const versionOf = ({ line, pins }: Pick<HistoryRecord, "line" | "pins">): number => {
   if (pins.some(({ holder }) => replicaPinNode(holder) !== null)) return volumeHistoryVersion;
   return line === undefined ? 1 : 2;
 };
+/** The least length of a file that is overwritten: some 140 snapshots. The others are twice the one before. */
+const fileBytesMin = 16 * 1024;
 /** 4096 snapshots and as many pins of at most 110 bytes each; more is refused unread. */
 export const volumeHistoryBytesMax = 1024 * 1024;
 const closingLines = (sum: string): string => `  "checksum": "xxh64:${sum}"\n}\n`;
@@ -41,16 +46,55 @@ const mistakesShownMax = 20;
 type Fields = Readonly<Record<string, unknown>>;
 type Rule = (value: unknown) => string | null;
 
-/** The file's bytes. Throws Invalid for content that no volume may have. */
+/** The bytes of a new volume's file, or of a key of the shared table. Throws Invalid for content that no volume may have. */
 export function encodeVolumeHistory(record: HistoryRecord): Buffer {
+  return closed(coveredText(record, versionOf(record)));
+}
+
+/** The bytes of a file that is overwritten in place: 16 KiB or a power of two above, a quarter of the text's length and more to spare. */
+export function encodeVolumeHistoryFile(record: HistoryRecord): Buffer {
+  const covered = coveredText(record, volumeHistoryFileVersion);
+  let bytes = fileBytesMin;
+  while (bytes < volumeHistoryBytesMax && bytes < (covered.length + closingBytes) * 1.25) bytes *= 2;
+  return closed(filledUp(covered, bytes));
+}
+
+function coveredText(record: HistoryRecord, version: number): string {
   const mistakes = checkHistory(record as unknown as Fields);
   if (mistakes.length > 0) throw refused("volume history", "Invalid", mistakes);
   const ordered = inOrder(record);
   const lines = Object.entries(ordered).map(
     ([name, value]) => `  "${name}": ${Array.isArray(value) ? listText(value) : JSON.stringify(value)},\n`,
   );
-  const covered = `{\n  "format": "${formatName}",\n  "version": ${versionOf(record)},\n${lines.join("")}`;
+  return `{\n  "format": "${formatName}",\n  "version": ${version},\n${lines.join("")}`;
+}
+
+/** With a line of spaces that makes the file `bytes` long. */
+function filledUp(covered: string, bytes: number): string {
+  return `${covered}${" ".repeat(Math.max(0, bytes - closingBytes - covered.length - 1))}\n`;
+}
+
+function closed(covered: string): Buffer {
   return Buffer.from(covered + closingLines(sumOf(Buffer.from(covered))));
+}
+
+/**
+ * What a volume's file and its copy say; null where neither is there. A file that was torn while it was overwritten is damaged, and the copy
+ * is whole then and has all that was ever answered. Throws as decodeVolumeHistory() where neither can be read.
+ */
+export function decodeVolumeHistoryFiles(
+  file: Buffer | null,
+  copy: Buffer | null,
+  place: string,
+  volumeId: string,
+): HistoryRecord | null {
+  try {
+    if (file !== null) return decodeVolumeHistory(file, place, volumeId);
+  } catch (cause) {
+    if (copy === null || !(cause instanceof VarveError && cause._tag === "VolumeHistoryDamagedError"))
+      throw cause;
+  }
+  return copy === null ? null : decodeVolumeHistory(copy, historyCopyPathOf(place), volumeId);
 }
 
 /**
@@ -68,19 +112,27 @@ export function decodeVolumeHistory(bytes: Buffer, place: string, volumeId: stri
   }
   const document = parse(text, place);
   if (document["format"] !== formatName) throw damaged(place, `its format is not "${formatName}"`);
-  if (![1, 2, volumeHistoryVersion].includes(document["version"] as number)) {
-    const found = JSON.stringify(document["version"]);
-    throw new VarveError("VolumeHistoryVersionError", "Invalid", `${place}: version ${found} is not known`, {
-      hint: "It was written by a newer Varve: use that version. Nothing was changed.",
-      fields: { place },
-    });
+  const found = document["version"] as number;
+  if (![1, 2, volumeHistoryVersion, volumeHistoryFileVersion].includes(found)) {
+    throw new VarveError(
+      "VolumeHistoryVersionError",
+      "Invalid",
+      `${place}: version ${JSON.stringify(found)} is not known`,
+      {
+        hint: "It was written by a newer Varve: use that version. Nothing was changed.",
+        fields: { place },
+      },
+    );
   }
   const { format: _format, version: _version, checksum: _checksum, ...fields } = document;
   const mistakes = checkHistory(fields);
   if (mistakes.length > 0) throw refused(place, "Corrupt", mistakes);
   const record = inOrder(fields as unknown as HistoryRecord);
-  if (!encodeVolumeHistory(record).equals(bytes))
-    throw damaged(place, "it is not in the form that Varve writes");
+  const again =
+    found === volumeHistoryFileVersion
+      ? closed(filledUp(coveredText(record, found), bytes.length))
+      : encodeVolumeHistory(record);
+  if (!again.equals(bytes)) throw damaged(place, "it is not in the form that Varve writes");
   if (record.volumeId !== volumeId) {
     throw new VarveError(
       "VolumeHistoryForeignError",

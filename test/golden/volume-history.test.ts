@@ -3,8 +3,14 @@
 import { describe, expect, test } from "vitest";
 import { VarveError } from "#shared/domain/errors.ts";
 import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-record.ts";
+import { limits } from "#shared/domain/limits.ts";
 import { checksumOf } from "#shared/formats/checksum.ts";
-import { decodeVolumeHistory, encodeVolumeHistory } from "#shared/formats/volume-history.ts";
+import {
+  decodeVolumeHistory,
+  decodeVolumeHistoryFiles,
+  encodeVolumeHistory,
+  encodeVolumeHistoryFile,
+} from "#shared/formats/volume-history.ts";
 import { textExample, undetectedCuts, undetectedFlips } from "./worked-example.ts";
 
 const record: HistoryRecord = {
@@ -93,11 +99,67 @@ describe("volume history", () => {
     expect(() => encodeVolumeHistory(nobody)).toThrow("must be made of a-z");
   });
 
+  test("a file that is overwritten is filled up to 16 KiB, whatever is in it, and ends as the others do", () => {
+    const written = encodeVolumeHistoryFile(record);
+    expect(written.length).toBe(16 * 1024);
+    const plain = bytes.toString().replace('"version": 1', '"version": 4');
+    const covered = plain.slice(0, plain.lastIndexOf('  "checksum"'));
+    const text = written.toString();
+    expect(text.startsWith(`${covered}  `)).toBe(true);
+    expect(text.slice(covered.length)).toMatch(/^ +\n {2}"checksum": "xxh64:[0-9a-f]{16}"\n\}\n$/);
+    expect(read(written)).toEqual(record);
+    expect(undetectedCuts(written, accepts)).toEqual([]);
+    const taken = { ...record, line: { number: 2, id: "00000000000000bb" } };
+    expect(read(encodeVolumeHistoryFile(taken))).toEqual(taken);
+  });
+
+  test("a longer text has the next length in time, and the longest that a volume may have fits", () => {
+    const lengthOf = (snapshots: number, pins: number): number => {
+      const long = "n".repeat(63);
+      const written = encodeVolumeHistoryFile({
+        ...record,
+        origin: { volumeId: "0123456789abcdef", name: long, lsn: 2 ** 53 - 1 },
+        pins: Array.from({ length: pins }, (_, index) => ({
+          lsn: 2 ** 53 - 1 - index,
+          holder: `replica:${long}`,
+        })),
+        snapshots: Array.from({ length: snapshots }, (_, index) => ({
+          name: `${long.slice(4)}${String(index).padStart(4, "0")}`,
+          lsn: 2 ** 53 - 1,
+          wallTimeMs: 2 ** 53 - 1,
+        })),
+      });
+      expect(read(written).snapshots).toHaveLength(snapshots);
+      return written.length;
+    };
+    expect(lengthOf(80, 0)).toBe(16 * 1024);
+    expect(lengthOf(100, 0)).toBe(32 * 1024);
+    expect(lengthOf(limits.snapshotsMax, limits.pinsMax)).toBe(1024 * 1024);
+  });
+
+  test("the copy speaks where the file was torn or is gone, and only there", () => {
+    const both = (file: Buffer | null, copy: Buffer | null): HistoryRecord | null =>
+      decodeVolumeHistoryFiles(file, copy, "/data/history.json", record.volumeId);
+    const old = encodeVolumeHistoryFile({ ...record, snapshots: [] });
+    const torn = Buffer.concat([bytes.subarray(0, 600), old.subarray(600)]);
+    expect(both(bytes, old)).toEqual(record);
+    expect(both(bytes, torn)).toEqual(record);
+    expect(both(torn, bytes)).toEqual(record);
+    expect(both(null, bytes)).toEqual(record);
+    expect(both(null, null)).toBeNull();
+    expect(() => both(torn, null)).toThrow("/data/history.json: not a usable volume history");
+    expect(() => both(torn, torn)).toThrow("/data/history.copy.json: not a usable volume history");
+    const foreign = encodeVolumeHistory({ ...record, volumeId: "aaaaaaaaaaaaaaaa" });
+    expect(() => both(foreign, bytes)).toThrow("/data/history.json belongs to volume aaaaaaaaaaaaaaaa");
+    expect(() => both(edited('"version": 1', '"version": 5'), bytes)).toThrow("version 5 is not known");
+  });
+
   test("another version and another volume are told from damage", () => {
-    expect(() => read(edited('"version": 1', '"version": 4'))).toThrow(
-      "history.json: version 4 is not known",
+    expect(() => read(edited('"version": 1', '"version": 5'))).toThrow(
+      "history.json: version 5 is not known",
     );
-    // The version of a line that was taken, with none; that of a replica's pin, with none.
+    // Not filled up; the version of a line that was taken, with none; that of a replica's pin, with none.
+    expect(() => read(edited('"version": 1', '"version": 4'))).toThrow("the form that Varve writes");
     expect(() => read(edited('"version": 1', '"version": 3'))).toThrow("the form that Varve writes");
     expect(() => read(edited('"version": 1', '"version": 2'))).toThrow("the form that Varve writes");
     expect(() => decodeVolumeHistory(bytes, "history.json", "aaaaaaaaaaaaaaaa")).toThrow(

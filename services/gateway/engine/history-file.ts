@@ -1,18 +1,26 @@
 /*
- * The history file of one volume, in memory and on disk: read once, changed one edit after the other, replaced atomically
- * (docs/formats/volume-history.md). Called by volume-past.ts and by whoever makes a volume (create, clone, rescue).
+ * The history file of one volume, in memory and on disk: read once, changed one edit after the other, in place with a copy beside it
+ * (docs/formats/volume-history.md, "On disk"). Called by volume-past.ts and by whoever makes a volume (create, clone, rescue).
  */
-import { FileStoreError } from "#shared/domain/errors.ts";
+import { historyCopyPathOf } from "#shared/domain/data-layout.ts";
 import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-record.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
-import { decodeVolumeHistory, encodeVolumeHistory } from "#shared/formats/volume-history.ts";
+import {
+  decodeVolumeHistoryFiles,
+  encodeVolumeHistory,
+  encodeVolumeHistoryFile,
+} from "#shared/formats/volume-history.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
+import type { Slab } from "#shared/ports/slab.ts";
 
 export class HistoryFile {
   private readonly store: FileStore;
   private readonly path: string;
   private record: HistoryRecord;
   private lastChange: Promise<unknown> = Promise.resolve();
+  /** Length of file and copy while both hold `record`, written as a whole by this process: only then the file may be overwritten. 0: not. */
+  private twinBytes = 0;
+  private slab: Slab | null = null;
 
   private constructor(store: FileStore, path: string, record: HistoryRecord) {
     this.store = store;
@@ -22,20 +30,18 @@ export class HistoryFile {
 
   /** A volume without the file was made by an older Varve: its history begins with the defaults, stored with the first change. */
   static async read(store: FileStore, path: string, volume: VolumeRecord): Promise<HistoryFile> {
-    const bytes = await store.readWhole(path).catch((cause: unknown) => {
-      if (cause instanceof FileStoreError && cause.code === "ENOENT") return null;
-      throw cause;
-    });
-    const record =
-      bytes === null
-        ? newHistoryRecord(volume.id, volume.sizeBytes)
-        : decodeVolumeHistory(bytes, path, volume.id);
-    return new HistoryFile(store, path, record);
+    const file = await store.readWhole(path);
+    const copy = await store.readWhole(historyCopyPathOf(path));
+    const record = decodeVolumeHistoryFiles(file, copy, path, volume.id);
+    return new HistoryFile(store, path, record ?? newHistoryRecord(volume.id, volume.sizeBytes));
   }
 
   /** Makes the file of a new volume. Durable when it resolves. */
   static async create(store: FileStore, path: string, record: HistoryRecord): Promise<void> {
     await store.replaceWhole(path, encodeVolumeHistory(record));
+    // A copy of what stood here before must never speak for it.
+    const copyPath = historyCopyPathOf(path);
+    if ((await store.facts(copyPath)) !== null) await store.remove(copyPath);
   }
 
   get current(): HistoryRecord {
@@ -43,18 +49,64 @@ export class HistoryFile {
   }
 
   /**
-   * Replaces the content by what `edit` makes of the present one, after every earlier change. Durable when it resolves; what
-   * `edit` throws, and a failure to write, leaves everything as it was.
+   * Makes the content what `edit` makes of the present one, after every earlier change. Durable when it resolves; what `edit` throws, and a
+   * failure to write, leaves everything as it was (docs/formats/volume-history.md says what a crash right after such a failure may leave).
    */
   async change(edit: (record: HistoryRecord) => HistoryRecord): Promise<HistoryRecord> {
     const turn = this.lastChange.then(async () => {
       const next = edit(this.record);
-      if (next === this.record) return next;
-      await this.store.replaceWhole(this.path, encodeVolumeHistory(next));
-      this.record = next;
-      return next;
+      return next === this.record ? null : await this.put(next);
     });
-    this.lastChange = turn.catch(() => undefined);
-    return await turn;
+    // The copy of what was overwritten follows behind the answer; the next change waits for it.
+    this.lastChange = turn.then((behind) => behind?.()).catch(() => undefined);
+    await turn;
+    return this.record;
+  }
+
+  /** Resolves when nothing is being written any more. */
+  async settled(): Promise<void> {
+    await this.lastChange;
+  }
+
+  /** Resolves when `next` is durable, with what is left to do. */
+  private async put(next: HistoryRecord): Promise<(() => Promise<void>) | null> {
+    const content = encodeVolumeHistoryFile(next);
+    const inPlace = content.length === this.twinBytes;
+    this.twinBytes = 0;
+    if (inPlace) await this.overwriteOrRestore(content);
+    else await this.store.replaceWhole(this.path, content);
+    this.record = next;
+    const copy = async (): Promise<void> => {
+      const path = historyCopyPathOf(this.path);
+      if (inPlace) await this.overwrite(path, content);
+      else await this.store.replaceWhole(path, content);
+      this.twinBytes = content.length;
+    };
+    if (inPlace) return copy;
+    await copy().catch(() => undefined); // the file itself is durable; without its copy the next change replaces it as a whole
+    return null;
+  }
+
+  private async overwriteOrRestore(content: Buffer): Promise<void> {
+    try {
+      await this.overwrite(this.path, content);
+    } catch (cause) {
+      // What stands there now nobody knows. The copy has the present content; where this fails too, the next change replaces the file.
+      await this.store.replaceWhole(this.path, encodeVolumeHistoryFile(this.record)).catch(() => undefined);
+      throw cause;
+    }
+  }
+
+  /** The file has this length, and its blocks were written before: so this waits for the disk, and for no journal. */
+  private async overwrite(path: string, content: Buffer): Promise<void> {
+    if (this.slab?.bytes.length !== content.length) this.slab = this.store.allocateSlab(content.length);
+    const { slab } = this;
+    content.copy(slab.bytes);
+    const file = await this.store.open(path, { access: "direct" });
+    try {
+      await file.writeDurable([{ slab, start: 0, length: content.length }], 0);
+    } finally {
+      await file.close();
+    }
   }
 }

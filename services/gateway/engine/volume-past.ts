@@ -122,12 +122,13 @@ export class VolumePast {
   }
 
   /**
-   * Ends everything that reads the session's log or image. The session is drained, nobody is attached to it; points that are
-   * open go on by the bucket.
+   * Ends everything that reads the session's log or image, or writes beside them. The session is drained, nobody is attached to it; points
+   * that are open go on by the bucket.
    */
   async detach(): Promise<void> {
     const { link } = this;
     await link?.close();
+    await this.file?.settled();
     this.link = null;
     this.stopServing?.();
     this.stopServing = null;
@@ -135,7 +136,7 @@ export class VolumePast {
     this.session = null;
   }
 
-  /** Changes the history file; see HistoryFile.change. */
+  /** Changes the history file: durable when it resolves; see HistoryFile.change. */
   async change(edit: (record: HistoryRecord) => HistoryRecord): Promise<HistoryRecord> {
     return await this.requireFile().change(edit);
   }
