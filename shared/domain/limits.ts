@@ -28,8 +28,8 @@ export const limits = {
   /** Groups under way at once: one being written while the next gathers; more only adds latency. */
   groupsInFlightMax: 2,
   logSegmentBytes: 32 * MiB,
-  /** Blocks are written once with zeroes this far ahead of the append position. */
-  logPreparedAheadBytes: 16 * MiB,
+  /** Blocks are written once with zeroes this far ahead of the append position; a log that is written fast, further: so long at its rate. */
+  logPreparedAhead: { bytesMin: 16 * MiB, bytesMax: 192 * MiB, ms: 1500 },
   logBytesMaxDefault: 10 * GiB,
   /** Log kept after a checkpoint although the image no longer needs it: `image discard` of young volumes, `log inspect`. */
   logRetainedBytesDefault: 256 * MiB,
@@ -79,8 +79,8 @@ export const limits = {
   /** Payload memory of all volumes together (slabs lent out: in flight, queued, in overlays). */
   payloadBytesMax: 128 * MiB,
   /**
-   * Beyond it, for payloads that a halted volume takes in only to refuse them: seven of the largest (4 MiB and header room) at once. All
-   * connections together could ask for 256 × 4 MiB; the others wait, each for as long as a payload takes to come in.
+   * Beyond it, for marks (68 KiB each until applied) and for payloads that a halted volume takes in only to refuse them: seven of the largest
+   * (4 MiB and header room) at once. All connections together could ask for 256 × 4 MiB; the others wait, each for as long as one comes in.
    */
   payloadBytesBeyondMax: 32 * MiB,
   checkpointDirtyBytes: 512 * MiB,

@@ -1,6 +1,6 @@
 /*
- * The payload memory of a process: slabs in four size classes, lent out under one budget, and a little beyond it for payloads that
- * are only taken in to be refused. Owns who holds which slab and who waits for room. The volume sessions and NBD connections acquire and release; the slabs come from the FileStore, so that
+ * The payload memory of a process: slabs in four size classes, lent out under one budget, and a little beyond it for marks and for payloads
+ * that are only taken in to be refused. Owns who holds which slab and who waits for room. The volume sessions and NBD connections acquire and release; the slabs come from the FileStore, so that
  * the kernel reads and writes them directly. Idle memory goes back to the system after some seconds.
  *
  *   free ─acquire─► lent ─release─► free ─idle for trimAfterMs, or the budget is needed─► free without pages
@@ -90,7 +90,8 @@ export class SlabPool {
   }
 
   /**
-   * A slab whatever the budget says, for a payload that is only received to be refused by a volume that halted. Null where
+   * A slab whatever the budget says: for a mark, which waits for no writer's memory, and for a payload that is only received to be refused
+   * by a volume that halted. Null where
    * limits.payloadBytesBeyondMax are lent out so: then call onRoom(callback, true).
    */
   acquireBeyond(bytes: number): Slab | null {
@@ -122,7 +123,7 @@ export class SlabPool {
   /**
    * Calls back once, never from inside this call, when memory may be there again. A callback that finds too little and asks
    * again from inside keeps its place in front of all others. `beyond`: waits for acquireBeyond() instead; when a slab of it comes back
-   * all such waiters are called, for each holds its slab only until it is refused.
+   * all such waiters are called: most hold it only for a moment.
    */
   onRoom(callback: () => void, beyond = false): void {
     if (beyond) {

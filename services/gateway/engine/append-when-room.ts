@@ -1,5 +1,6 @@
 /*
- * A mark waits for memory or log room as writes do, however busy the writers are: a snapshot is never refused for want of it. Called by volume-session.ts.
+ * A mark waits for room in the log as writes do, however busy the writers are: a snapshot is never refused for want of it. (Memory it has
+ * of its own, see volume-writer.ts.) Called by volume-session.ts.
  */
 import { toVarveError } from "#shared/domain/errors.ts";
 

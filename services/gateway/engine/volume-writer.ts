@@ -159,7 +159,7 @@ export class VolumeWriter {
 
   /**
    * Marks, resizes and rebases, in one batch of their own. Resolves with the last one's LSN when it is durable; null where there is no
-   * room now. Throws what refuses them for longer.
+   * room in the log now, or no memory even beyond what writers may use. Throws what refuses them for longer.
    */
   appendValues(
     entries: readonly (readonly [kind: 5 | 6 | 7, value: string | number])[],
@@ -167,8 +167,9 @@ export class VolumeWriter {
     if (this.stopped !== null) throw this.stopped;
     this.appendOpen();
     const { refusal } = this.log.state();
-    if (refusal !== null && this.logRoom.lacks(this.draftBytes(0))) throw refusal;
-    const draft = this.draftFor(0);
+    const bytes = slabBytesFor(0, 0, this.log.batchPayloadBytesMax);
+    if (refusal !== null && this.logRoom.lacks(bytes)) throw refusal;
+    const draft = this.openDraft(bytes, true);
     if (draft === null) return null;
     for (const [kind, value] of entries) draft.addValue(kind, value);
     return new Promise<number>((resolve, reject) => {
@@ -183,13 +184,9 @@ export class VolumeWriter {
   /** Promise 3: done when every write acknowledged before the call, on any connection, is durable. */
   flush(done: Completion): void {
     this.counters.flushes += 1;
-    if (this.stopped !== null) {
+    // In a `write` volume acknowledged means durable.
+    if (this.stopped !== null || this.durability === "write") {
       this.completeSoon(done, this.stopped);
-      return;
-    }
-    if (this.durability === "write") {
-      // Acknowledged means durable here.
-      this.completeSoon(done, null);
       return;
     }
     this.log.sync().then(
@@ -284,9 +281,7 @@ export class VolumeWriter {
     if (this.stopped === null) await this.log.sync();
   }
 
-  /**
-   * What an entry may take in the image. With room left nobody looks closer; with none left, what only overwrites goes on.
-   */
+  /** What an entry may take in the image. With room left nobody looks closer; with none left, what only overwrites goes on. */
   private roomFor(kind: 0 | 1 | 2 | 3, offset: number, length: number): number {
     const bytes = imageRoomBytes(kind, offset, length);
     const { admission, holdsSpace } = this.options;
@@ -326,10 +321,14 @@ export class VolumeWriter {
     if (this.open !== null && this.open.fits(payloadBytes)) return this.open;
     // A full draft goes to the log first: nobody waits for memory while holding some back.
     this.appendOpen();
-    const draftBytes = this.draftBytes(payloadBytes);
+    return this.openDraft(this.draftBytes(payloadBytes), false);
+  }
+
+  private openDraft(bytes: number, beyond: boolean): PendingBatch | null {
     // Either way: what an earlier request lacked says nothing of this one.
-    if (this.logRoom.wait(this.logRoom.lacks(draftBytes))) return null;
-    const slab = this.options.pool.acquire(draftBytes);
+    if (this.logRoom.wait(this.logRoom.lacks(bytes))) return null;
+    const { pool } = this.options;
+    const slab = pool.acquire(bytes) ?? (beyond ? pool.acquireBeyond(bytes) : null);
     if (slab === null) return null;
     this.logRoom.promise(slab);
     this.open = new PendingBatch(slab);

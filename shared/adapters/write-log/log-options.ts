@@ -13,6 +13,8 @@ export interface EmbeddedLogOptions {
   readonly segmentBytes?: number;
   /** Blocks are written this far ahead of the append position. */
   readonly preparedAheadBytes?: number;
+  /** ... and at most this far, where the log is written fast. */
+  readonly preparedAheadBytesMax?: number;
   /** Files of the log, spares included. */
   readonly logBytesMax?: number;
   /** Released log that is kept as history. */
@@ -61,7 +63,8 @@ export function logSetup(parts: EmbeddedLogParts): LogSetup {
     directory: parts.directory,
     volumeId: parts.volumeId,
     segmentBytes,
-    preparedAheadBytes: options.preparedAheadBytes ?? limits.logPreparedAheadBytes,
+    preparedAheadBytes: options.preparedAheadBytes ?? limits.logPreparedAhead.bytesMin,
+    preparedAheadBytesMax: options.preparedAheadBytesMax ?? limits.logPreparedAhead.bytesMax,
     logBytesMax: options.logBytesMax ?? limits.logBytesMaxDefault,
     retainedBytes: options.retainedBytes ?? limits.logRetainedBytesDefault,
     sparesMax: options.sparesMax ?? limits.checkpointDirtyBytes / limits.logSegmentBytes,

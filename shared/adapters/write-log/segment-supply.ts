@@ -1,9 +1,10 @@
 /*
  * Makes segments ready ahead of the append position, in the background: allocates them as a whole (so ENOSPC shows here and
- * never in an append), writes zeroes into them in slices, recycles or removes released ones. One step at a time; asleep when
- * nothing is to do. The embedded writer wakes it after appends and hands it releases.
+ * never in an append), writes zeroes into them in slices, recycles or removes released ones. The faster the log is written, the
+ * further ahead. One step at a time; asleep when nothing is to do. The embedded writer wakes it after appends and hands it releases.
  */
 import { FileStoreError, toVarveError, type VarveError } from "#shared/domain/errors.ts";
+import { limits } from "#shared/domain/limits.ts";
 import type { Timer } from "#shared/ports/clock.ts";
 import type { BlockFile } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -17,6 +18,9 @@ const stepBytes = 4 * 1024 * 1024;
 
 /** A full disk is asked again at most this often, when somebody appends or pumps. */
 const refusalRetryMs = 1000;
+
+/** The share of a log's limit that may lie prepared ahead. */
+const aheadShareMax = 1 / 16;
 
 /** A log that began no segment for this long gives its spares back, but for a few. */
 const idleMs = 60_000;
@@ -40,6 +44,12 @@ export class SegmentSupply {
   #releasedBefore = 0;
   #refusal: VarveError | null = null;
   #retryAtMs = 0;
+  /** How far ahead blocks are prepared at the rate of the last segment. */
+  #aheadBytes: number;
+  /** Segments begun, and when the last of them was: tells the rate. */
+  #begunSeen: number;
+  #begunAtMs: number;
+  #extraAtMs = 0;
   #turn: Promise<void> = Promise.resolve();
   #working = false;
   #stopped = false;
@@ -54,6 +64,9 @@ export class SegmentSupply {
     this.#set = set;
     this.#access = access;
     this.#listener = listener;
+    this.#aheadBytes = setup.preparedAheadBytes;
+    this.#begunSeen = set.begun;
+    this.#begunAtMs = setup.clock.monotonicMs();
   }
 
   /** Why there will be no more room until something is released; null while that is not known. */
@@ -63,6 +76,7 @@ export class SegmentSupply {
 
   /** Starts working in the background if there is work. Cheap when there is none. */
   wake(): void {
+    if (this.#set.begun !== this.#begunSeen) this.#measureRate();
     if (this.#working || !this.#hasWork()) return;
     this.#working = true;
     void this.#work();
@@ -116,8 +130,32 @@ export class SegmentSupply {
     return this.#refusal === null || this.#setup.clock.monotonicMs() >= this.#retryAtMs;
   }
 
+  /**
+   * A log that fills a segment in a moment is prepared so much further ahead that a file system that takes a second for one allocation or
+   * one slice of zeroes holds nobody up.
+   */
+  #measureRate(): void {
+    const { clock, segmentBytes, preparedAheadBytes, preparedAheadBytesMax, logBytesMax } = this.#setup;
+    const nowMs = clock.monotonicMs();
+    const begunBytes = (this.#set.begun - this.#begunSeen) * segmentBytes;
+    const bytesAhead = (begunBytes / Math.max(1, nowMs - this.#begunAtMs)) * limits.logPreparedAhead.ms;
+    const mostBytes = Math.min(preparedAheadBytesMax, logBytesMax * aheadShareMax);
+    this.#aheadBytes = Math.max(preparedAheadBytes, Math.min(mostBytes, bytesAhead));
+    this.#begunSeen = this.#set.begun;
+    this.#begunAtMs = nowMs;
+  }
+
+  /** One more segment than must be: only where the limit leaves room for it, and never a reason to refuse anything. */
+  get #wantsExtra(): boolean {
+    const { segmentBytes, preparedAheadBytes, logBytesMax, clock } = this.#setup;
+    if (this.#aheadBytes <= preparedAheadBytes || this.#refusal !== null) return false;
+    if (this.#set.untouchedAhead * segmentBytes >= this.#aheadBytes) return false;
+    return this.#set.diskBytes + segmentBytes <= logBytesMax && clock.monotonicMs() >= this.#extraAtMs;
+  }
+
   #hasWork(): boolean {
-    return !this.#stopped && (this.#needsSegment || this.#nextUnprepared() !== null);
+    if (this.#stopped) return false;
+    return this.#needsSegment || this.#nextUnprepared() !== null || this.#wantsExtra;
   }
 
   async #work(): Promise<void> {
@@ -132,11 +170,14 @@ export class SegmentSupply {
       return;
     }
     const segment = this.#nextUnprepared();
-    if (segment === null) return;
-    await this.#prepare(segment, Math.min(segment.sizeBytes, segment.preparedBytes + stepBytes));
+    if (segment === null) await this.#secureExtra();
+    else await this.#prepare(segment, Math.min(segment.sizeBytes, segment.preparedBytes + stepBytes));
   }
 
-  /** The first segment whose zeroes do not reach far enough ahead of the append position. */
+  /**
+   * The first segment whose zeroes do not reach far enough ahead of the append position. One that was begun is finished: while a file gets
+   * zeroes, each durable write into it waits for the file system's journal (measured: a quarter of a second under load).
+   */
   #nextUnprepared(): LogSegment | null {
     let aheadBytes = 0;
     const { current, ahead } = this.#set;
@@ -146,11 +187,12 @@ export class SegmentSupply {
       const from = index < 0 ? current.endOffset : 0;
       if (segment.unprepared) continue;
       if (segment.preparedBytes < segment.sizeBytes) {
-        const enough = aheadBytes + segment.preparedBytes - from >= this.#setup.preparedAheadBytes;
-        return enough ? null : segment;
+        const enough = aheadBytes + segment.preparedBytes - from >= this.#aheadBytes;
+        const begun = index >= 0 && segment.preparedBytes > 0;
+        return enough && !begun ? null : segment;
       }
       aheadBytes += segment.sizeBytes - from;
-      if (aheadBytes >= this.#setup.preparedAheadBytes) return null;
+      if (aheadBytes >= this.#aheadBytes) return null;
     }
     return null;
   }
@@ -183,6 +225,19 @@ export class SegmentSupply {
     this.#retryAtMs = this.#setup.clock.monotonicMs() + refusalRetryMs;
     this.#listener.roomChanged();
     return false;
+  }
+
+  /** A disk that has no room for it is asked again later; what is ahead already is used meanwhile. */
+  async #secureExtra(): Promise<void> {
+    if (!this.#wantsExtra) return;
+    try {
+      await this.#settleNames();
+      this.#secured(await this.#create());
+      this.#watchIdle();
+    } catch (cause) {
+      if (!(cause instanceof FileStoreError)) throw cause;
+      this.#extraAtMs = this.#setup.clock.monotonicMs() + refusalRetryMs;
+    }
   }
 
   #secured(segment: LogSegment): void {
@@ -269,7 +324,8 @@ export class SegmentSupply {
 
   /** What can't be removed stays what it was on disk: an unused file. The next open takes it as a spare. */
   async #dropSpares(): Promise<void> {
-    const { store, directory } = this.#setup;
+    const { store, directory, preparedAheadBytes } = this.#setup;
+    this.#aheadBytes = preparedAheadBytes;
     for (;;) {
       const spare = this.#stopped ? null : this.#set.dropSpare(idleSpares);
       if (spare === null) break;

@@ -76,8 +76,15 @@ function slabOf(bytes: number): Slab {
 class CountingPool {
   lent = 0;
   slabsMax = 100;
+  beyondMax = 0;
   acquire(bytes: number): Slab | null {
-    if (this.lent >= this.slabsMax) return null;
+    return this.lend(bytes, this.slabsMax);
+  }
+  acquireBeyond(bytes: number): Slab | null {
+    return this.lend(bytes, this.slabsMax + this.beyondMax);
+  }
+  private lend(bytes: number, most: number): Slab | null {
+    if (this.lent >= most) return null;
     this.lent += 1;
     return slabOf(Math.ceil(bytes / 4096) * 4096);
   }
@@ -150,6 +157,23 @@ describe("a `write` volume", () => {
     expect(await marked).toBe(2);
     writer.stop(new VarveError("Gone", "Retry", "gone"));
     expect(() => writer.appendValues([[5, "late"]])).toThrow("gone");
+  });
+
+  it("appends a mark beyond the memory of writers, small whatever they write", async () => {
+    const writer = writerOf("write");
+    for (let round = 0; round < 20; round++) {
+      write(writer, round * 65_536);
+      writer.endOfInput(false);
+      writer.durable(round + 1);
+    }
+    pool.slabsMax = pool.lent;
+    expect(writer.write(0, source, 0, 4096, false, new Answer())).toBe(false);
+    pool.beyondMax = 1;
+    const marked = writer.appendValues([[5, "busy"]]);
+    expect(log.appended.at(-1)?.slab.bytes.length).toBe(68 * 1024);
+    writer.durable(21);
+    expect(await marked).toBe(21);
+    expect(writer.write(0, source, 0, 4096, false, new Answer())).toBe(false);
   });
 
   it("gathers while two batches are under way and sends the rest as one when a slot is free", () => {

@@ -4,6 +4,7 @@
 import { expect, test } from "vitest";
 import { MemoryFileStore } from "#shared/adapters/file-store/memory.ts";
 import { EmbeddedFileLog } from "#shared/adapters/write-log/embedded-file.ts";
+import type { EmbeddedLogOptions } from "#shared/adapters/write-log/log-options.ts";
 import type { VarveError } from "#shared/domain/errors.ts";
 import { appendWhenRoom, RecordingListener, readAll, writeDraft } from "../../contract/write-log-drafts.ts";
 import { Scheduler, SeededRandom } from "../../simulation/scheduler.ts";
@@ -150,6 +151,90 @@ test("an idle log gives its spares back, a busy one keeps them, and room stays",
   await write(60);
   world.crash();
   await world.open("flush", world.writer.state().lastLsn - 1);
+});
+
+/** A log of which is known which segments are in use, and where zeroes went. */
+class WatchedLog extends LogWorld {
+  readonly #started = new Set<string>();
+  /** Segments that got zeroes before they were in use, and while they were. */
+  readonly zeroed = { before: new Set<string>(), inUse: new Set<string>() };
+
+  constructor(seed: number, options: EmbeddedLogOptions) {
+    super(seed, { ...smallLog, ...options });
+    this.scheduler.hesitates = false;
+    this.store = intercept(this.store, (call, proceed) => {
+      if (call.method.startsWith("writeDurable")) this.#started.add(call.path);
+      if (call.method === "write")
+        this.zeroed[this.#started.has(call.path) ? "inUse" : "before"].add(call.path);
+      return proceed();
+    });
+  }
+
+  /** Writes records of so many bytes, one each `everyMs`; gives the segments that are ready beyond those in use, of a log without releases. */
+  async writeSteadily(count: number, everyMs: number, bytes = 3000): Promise<number> {
+    for (let done = 0; done < count; ) {
+      if (this.append(bytes)) done += 1;
+      await this.scheduler.pass(everyMs);
+    }
+    await this.sync();
+    await this.scheduler.pass(100);
+    return (await this.files()) - this.#started.size;
+  }
+
+  async files(): Promise<number> {
+    return (await this.scheduler.until(this.store.list(worldDirectory), "list")).length;
+  }
+}
+
+test("a fast log has more segments ahead than a slow one, and gives them back when it rests", async () => {
+  const world = new WatchedLog(21, { preparedAheadBytesMax: 4 * 64 * 1024 });
+  await world.open("write");
+  expect(await world.writeSteadily(40, 400)).toBe(1);
+  expect(await world.writeSteadily(40, 5)).toBe(4);
+  expect(await world.writeSteadily(20, 400)).toBeLessThanOrEqual(2);
+  expect(await world.writeSteadily(40, 5)).toBe(4);
+  await world.scheduler.pass(130_000);
+  expect(await world.writeSteadily(1, 400)).toBeLessThanOrEqual(2);
+  await world.release(world.writer.state().lastLsn);
+  await world.scheduler.pass(130_000);
+  expect(await world.files()).toBeLessThanOrEqual(3);
+  await world.check();
+});
+
+test("more than must be ahead is never a reason to refuse: at the limit, and on a full disk", async () => {
+  const limited = new WatchedLog(22, { logBytesMax: 7 * 64 * 1024, preparedAheadBytesMax: 2 ** 30 });
+  await limited.open("write");
+  // A sixteenth of the limit is less than a segment.
+  expect(await limited.writeSteadily(25, 2)).toBe(1);
+  expect(limited.writer.state().refusal).toBeNull();
+  const filled = new WatchedLog(25, {});
+  await filled.open("write");
+  await filled.writeSteadily(62 * 7, 2);
+  expect(filled.writer.state()).toMatchObject({ refusal: null, diskBytes: 64 * 64 * 1024 });
+  const full = new WatchedLog(23, { preparedAheadBytesMax: 4 * 64 * 1024 });
+  await full.open("write");
+  expect(await full.writeSteadily(30, 2)).toBe(4);
+  full.disk.quotaBytes = full.disk.usedBytes;
+  expect(await full.writeSteadily(14, 2)).toBe(2);
+  await full.scheduler.pass(5000);
+  expect(full.writer.state().refusal).toBeNull();
+  full.disk.quotaBytes = 2 ** 40;
+  expect(await full.writeSteadily(14, 2)).toBeGreaterThanOrEqual(3);
+  await full.check();
+});
+
+test("no zeroes are written into a segment that is in use, but for the first", async () => {
+  const world = new WatchedLog(24, {
+    segmentBytes: 2 ** 23,
+    preparedAheadBytes: 2 ** 20,
+    preparedAheadBytesMax: 2 ** 20,
+    groupBytesMax: 2 ** 18,
+    logBytesMax: 2 ** 28,
+  });
+  await world.open("write");
+  await world.writeSteadily(800, 20, 50_000);
+  expect([...world.zeroed.inUse]).toEqual([`${worldDirectory}/00000001.log`]);
+  expect(world.zeroed.before.size).toBeGreaterThan(4);
 });
 
 test("a group waits for the zeroes that are being written in its place, and for no others", async () => {
