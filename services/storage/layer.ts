@@ -4,10 +4,10 @@
  */
 import { RawFileImage } from "#shared/adapters/replica-image/raw-file.ts";
 import type { InspectRequest } from "#shared/adapters/write-log/inspect.ts";
-import { historyCopyPathOf, historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
+import { historyPathOf, type VolumePaths } from "#shared/domain/data-layout.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
-import { decodeVolumeHistoryFiles } from "#shared/formats/volume-history.ts";
+import { readVolumeHistory } from "#shared/formats/volume-history.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { Failpoint } from "#shared/ports/failpoint.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
@@ -128,10 +128,9 @@ export class RawReplicas implements ReplicaHome {
     const repair = await repairs[operation]();
     const inspectLog = (fromLsn: number): AsyncIterable<LogItem> =>
       inspectLater({ store, directory: paths.log, volumeId: volume.id, fromLsn });
-    const path = historyPathOf(paths);
-    const file = await store.readWhole(path);
-    const copy = await store.readWhole(historyCopyPathOf(path));
-    const origin = decodeVolumeHistoryFiles(file, copy, path, volume.id)?.origin ?? null;
+    const read = async (path: string): Promise<Buffer | null> => store.readWhole(path);
+    const history = await readVolumeHistory(read, historyPathOf(paths), volume.id);
+    const origin = history?.record.origin ?? null;
     return await repair({ store, clock, volume, paths, log, origin, inspectLog });
   }
 

@@ -78,11 +78,10 @@ export const limits = {
   reserveBytes: 256 * MiB,
   /** Payload memory of all volumes together (slabs lent out: in flight, queued, in overlays). */
   payloadBytesMax: 128 * MiB,
-  /**
-   * Beyond it, for marks (68 KiB each until applied) and for payloads that a halted volume takes in only to refuse them: seven of the largest
-   * (4 MiB and header room) at once. All connections together could ask for 256 × 4 MiB; the others wait, each for as long as one comes in.
-   */
+  /** Beyond it, for payloads that a halted volume takes in only to refuse: seven of the largest. Of 256 × 4 MiB the rest waits for those. */
   payloadBytesBeyondMax: 32 * MiB,
+  /** Of that for marks, 68 KiB each until they are applied. */
+  markBytesBeyondMax: 4 * MiB,
   checkpointDirtyBytes: 512 * MiB,
   checkpointAgeMs: 30_000,
   replicaCheckpointBatches: 4096, // on a storage node, which gets 3,000 to 5,000 messages a second back over the network

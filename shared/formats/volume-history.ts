@@ -12,7 +12,7 @@ import {
 import { machineNameMistake } from "#shared/domain/cluster.ts";
 import { historyCopyPathOf } from "#shared/domain/data-layout.ts";
 import { isVolumeSize } from "#shared/domain/entry.ts";
-import { VarveError } from "#shared/domain/errors.ts";
+import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
 import {
   byPin,
   bySnapshot,
@@ -78,24 +78,43 @@ function closed(covered: string): Buffer {
   return Buffer.from(covered + closingLines(sumOf(Buffer.from(covered))));
 }
 
+/** What was found, and why it was not `place` that said it. */
+export interface FoundHistory {
+  readonly record: HistoryRecord;
+  readonly copyUsed: string | null;
+}
+
 /**
- * What a volume's file and its copy say; null where neither is there. A file that was torn while it was overwritten is damaged, and the copy
- * is whole then and has all that was ever answered. Throws as decodeVolumeHistory() where neither can be read.
+ * What a volume's file at `place` says, or its copy where the file is not there, torn, or on a block that can't be read: the copy has all that
+ * was ever answered then. Null where neither is there. `read` gives a file's bytes, null where there is none. Rejects as decodeVolumeHistory()
+ * throws, and with what `read` rejects with; the file's own trouble where the copy is of no use either.
  */
-export function decodeVolumeHistoryFiles(
-  file: Buffer | null,
-  copy: Buffer | null,
+export async function readVolumeHistory(
+  read: (path: string) => Promise<Buffer | null>,
   place: string,
   volumeId: string,
-): HistoryRecord | null {
-  try {
-    if (file !== null) return decodeVolumeHistory(file, place, volumeId);
-  } catch (cause) {
-    if (copy === null || !(cause instanceof VarveError && cause._tag === "VolumeHistoryDamagedError"))
-      throw cause;
-  }
-  return copy === null ? null : decodeVolumeHistory(copy, historyCopyPathOf(place), volumeId);
+): Promise<FoundHistory | null> {
+  const readOne = async (path: string): Promise<HistoryRecord | null> => {
+    const bytes = await read(path);
+    return bytes === null ? null : decodeVolumeHistory(bytes, path, volumeId);
+  };
+  const found = await readOne(place).catch((cause: unknown) => {
+    if (isLost(cause)) return cause;
+    throw cause;
+  });
+  if (found !== null && !(found instanceof VarveError)) return { record: found, copyUsed: null };
+  const copy = await readOne(historyCopyPathOf(place)).catch((cause: unknown) => {
+    throw found ?? cause;
+  });
+  if (copy !== null)
+    return { record: copy, copyUsed: found === null ? `${place} is missing` : found.message };
+  if (found !== null) throw found;
+  return null;
 }
+
+const isLost = (cause: unknown): cause is VarveError =>
+  cause instanceof VarveError &&
+  (cause._tag === "VolumeHistoryDamagedError" || (cause instanceof FileStoreError && cause.code === "EIO"));
 
 /**
  * Reads a history file of the volume with this id. Throws Corrupt where the bytes are not what was written or are another

@@ -92,12 +92,12 @@ export class SlabPool {
   /**
    * A slab whatever the budget says: for a mark, which waits for no writer's memory, and for a payload that is only received to be refused
    * by a volume that halted. Null where
-   * limits.payloadBytesBeyondMax are lent out so: then call onRoom(callback, true).
+   * `mostBytes` are lent out so: then call onRoom(callback, true).
    */
-  acquireBeyond(bytes: number): Slab | null {
+  acquireBeyond(bytes: number, mostBytes: number = limits.payloadBytesBeyondMax): Slab | null {
     const sizeClass = this.#classes.find((candidate) => candidate.bytes >= bytes);
     invariant(sizeClass !== undefined, "a slab of that size exists");
-    if (this.#beyondBytes + sizeClass.bytes > limits.payloadBytesBeyondMax) return null;
+    if (this.#beyondBytes + sizeClass.bytes > mostBytes) return null;
     const slab = this.#lend(sizeClass);
     this.#beyond.add(slab);
     this.#beyondBytes += sizeClass.bytes;

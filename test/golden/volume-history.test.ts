@@ -1,15 +1,15 @@
 // The history file of docs/formats/volume-history.md, byte for byte in both directions; every flipped bit, every cut and
 // every surplus byte is found, and every kind of wrong content is named. The example is read from the page itself.
 import { describe, expect, test } from "vitest";
-import { VarveError } from "#shared/domain/errors.ts";
+import { FileStoreError, VarveError } from "#shared/domain/errors.ts";
 import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-record.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { checksumOf } from "#shared/formats/checksum.ts";
 import {
   decodeVolumeHistory,
-  decodeVolumeHistoryFiles,
   encodeVolumeHistory,
   encodeVolumeHistoryFile,
+  readVolumeHistory,
 } from "#shared/formats/volume-history.ts";
 import { textExample, undetectedCuts, undetectedFlips } from "./worked-example.ts";
 
@@ -137,21 +137,44 @@ describe("volume history", () => {
     expect(lengthOf(limits.snapshotsMax, limits.pinsMax)).toBe(1024 * 1024);
   });
 
-  test("the copy speaks where the file was torn or is gone, and only there", () => {
-    const both = (file: Buffer | null, copy: Buffer | null): HistoryRecord | null =>
-      decodeVolumeHistoryFiles(file, copy, "/data/history.json", record.volumeId);
+  test("the copy speaks where the file was torn, is gone or can't be read, and only there", async () => {
+    const eio = new FileStoreError("read", "/data/history.json", "EIO");
+    const both = async (file: Buffer | null | Error, copy: Buffer | null | Error) =>
+      readVolumeHistory(
+        async (path) => {
+          const content = path === "/data/history.json" ? file : copy;
+          if (content instanceof Error) throw content;
+          return content;
+        },
+        "/data/history.json",
+        record.volumeId,
+      );
     const old = encodeVolumeHistoryFile({ ...record, snapshots: [] });
     const torn = Buffer.concat([bytes.subarray(0, 600), old.subarray(600)]);
-    expect(both(bytes, old)).toEqual(record);
-    expect(both(bytes, torn)).toEqual(record);
-    expect(both(torn, bytes)).toEqual(record);
-    expect(both(null, bytes)).toEqual(record);
-    expect(both(null, null)).toBeNull();
-    expect(() => both(torn, null)).toThrow("/data/history.json: not a usable volume history");
-    expect(() => both(torn, torn)).toThrow("/data/history.copy.json: not a usable volume history");
+    for (const copy of [old, torn, null, eio])
+      expect(await both(bytes, copy)).toEqual({ record, copyUsed: null });
+    expect(await both(torn, bytes)).toMatchObject({
+      record,
+      copyUsed: expect.stringContaining("/data/history.json: not a usable"),
+    });
+    expect(await both(eio, bytes)).toMatchObject({
+      record,
+      copyUsed: expect.stringContaining("read /data/history.json: EIO"),
+    });
+    expect(await both(null, bytes)).toEqual({ record, copyUsed: "/data/history.json is missing" });
+    expect(await both(null, null)).toBeNull();
+    for (const copy of [torn, null, eio])
+      await expect(both(torn, copy)).rejects.toThrow("/data/history.json: not a usable volume history");
+    await expect(both(null, torn)).rejects.toThrow("/data/history.copy.json: not a usable volume history");
     const foreign = encodeVolumeHistory({ ...record, volumeId: "aaaaaaaaaaaaaaaa" });
-    expect(() => both(foreign, bytes)).toThrow("/data/history.json belongs to volume aaaaaaaaaaaaaaaa");
-    expect(() => both(edited('"version": 1', '"version": 5'), bytes)).toThrow("version 5 is not known");
+    await expect(both(foreign, bytes)).rejects.toThrow(
+      "/data/history.json belongs to volume aaaaaaaaaaaaaaaa",
+    );
+    await expect(both(edited('"version": 1', '"version": 5'), bytes)).rejects.toThrow(
+      "version 5 is not known",
+    );
+    const denied = new FileStoreError("read", "/data/history.json", "EACCES");
+    await expect(both(denied, bytes)).rejects.toThrow("EACCES");
   });
 
   test("another version and another volume are told from damage", () => {

@@ -6,9 +6,9 @@ import { historyCopyPathOf } from "#shared/domain/data-layout.ts";
 import { type HistoryRecord, newHistoryRecord } from "#shared/domain/history-record.ts";
 import type { VolumeRecord } from "#shared/domain/volume.ts";
 import {
-  decodeVolumeHistoryFiles,
   encodeVolumeHistory,
   encodeVolumeHistoryFile,
+  readVolumeHistory,
 } from "#shared/formats/volume-history.ts";
 import type { FileStore } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
@@ -22,7 +22,11 @@ export class HistoryFile {
   private twinBytes = 0;
   private slab: Slab | null = null;
 
-  private constructor(store: FileStore, path: string, record: HistoryRecord) {
+  /** Why the copy was read in the file's place, or null. */
+  readonly copyUsed: string | null;
+
+  private constructor(store: FileStore, path: string, record: HistoryRecord, copyUsed: string | null) {
+    this.copyUsed = copyUsed;
     this.store = store;
     this.path = path;
     this.record = record;
@@ -30,10 +34,9 @@ export class HistoryFile {
 
   /** A volume without the file was made by an older Varve: its history begins with the defaults, stored with the first change. */
   static async read(store: FileStore, path: string, volume: VolumeRecord): Promise<HistoryFile> {
-    const file = await store.readWhole(path);
-    const copy = await store.readWhole(historyCopyPathOf(path));
-    const record = decodeVolumeHistoryFiles(file, copy, path, volume.id);
-    return new HistoryFile(store, path, record ?? newHistoryRecord(volume.id, volume.sizeBytes));
+    const found = await readVolumeHistory(async (one) => store.readWhole(one), path, volume.id);
+    const record = found?.record ?? newHistoryRecord(volume.id, volume.sizeBytes);
+    return new HistoryFile(store, path, record, found?.copyUsed ?? null);
   }
 
   /** Makes the file of a new volume. Durable when it resolves. */
@@ -58,7 +61,10 @@ export class HistoryFile {
       return next === this.record ? null : await this.put(next);
     });
     // The copy of what was overwritten follows behind the answer; the next change waits for it.
-    this.lastChange = turn.then((behind) => behind?.()).catch(() => undefined);
+    this.lastChange = turn.then(
+      async (behind) => behind?.(),
+      () => undefined,
+    );
     await turn;
     return this.record;
   }
@@ -78,13 +84,26 @@ export class HistoryFile {
     this.record = next;
     const copy = async (): Promise<void> => {
       const path = historyCopyPathOf(this.path);
-      if (inPlace) await this.overwrite(path, content);
-      else await this.store.replaceWhole(path, content);
-      this.twinBytes = content.length;
+      try {
+        if (inPlace) await this.overwrite(path, content);
+        else await this.store.replaceWhole(path, content);
+        this.twinBytes = content.length;
+      } catch {
+        // The file itself is durable, and the next change replaces it as a whole. Better no copy than an old one that may once be believed.
+        await this.dropCopy(path);
+      }
     };
     if (inPlace) return copy;
-    await copy().catch(() => undefined); // the file itself is durable; without its copy the next change replaces it as a whole
+    await copy();
     return null;
+  }
+
+  private async dropCopy(path: string): Promise<void> {
+    try {
+      await this.store.remove(path);
+    } catch {
+      // There was none, or it stays: the next change tries again to write it.
+    }
   }
 
   private async overwriteOrRestore(content: Buffer): Promise<void> {

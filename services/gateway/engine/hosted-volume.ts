@@ -135,7 +135,10 @@ export class HostedVolume {
     this.session = null;
     this.fills.stop("the volume was closed");
     this.tending = null;
-    if (session === null) return;
+    if (session === null) {
+      await this.past.settled();
+      return;
+    }
     try {
       await session.sync();
     } catch {

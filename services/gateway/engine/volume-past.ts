@@ -77,7 +77,17 @@ export class VolumePast {
 
   /** Reads the history file; before everything else, and again after the file was replaced. */
   async load(): Promise<void> {
-    this.file ??= await HistoryFile.read(this.options.store, this.options.path, this.record);
+    if (this.file !== null) return;
+    const file = await HistoryFile.read(this.options.store, this.options.path, this.record);
+    this.file = file;
+    if (file.copyUsed !== null) {
+      this.options.homes()?.onNote(`${this.record.name}: its copy is used: ${file.copyUsed}`);
+    }
+  }
+
+  /** Resolves when nothing is written to the history file or its copy any more. */
+  async settled(): Promise<void> {
+    await this.file?.settled();
   }
 
   /** The file's content. Null before load(). */
@@ -128,7 +138,7 @@ export class VolumePast {
   async detach(): Promise<void> {
     const { link } = this;
     await link?.close();
-    await this.file?.settled();
+    await this.settled();
     this.link = null;
     this.stopServing?.();
     this.stopServing = null;

@@ -312,7 +312,7 @@ export class VolumeSession {
     const appended = this.requireWriter().appendValues(entries);
     if (appended !== null) return await appended;
     const hint = { hint: "Try again in a moment." };
-    throw new VarveError("NoMemory", "Retry", "all payload memory is lent out", hint);
+    throw new VarveError("NoMemory", "Retry", "the log has no room for it now, or memory has none", hint);
   }
 
   /** A log without room gets some from a checkpoint, where the image is ahead of the last one. */

@@ -328,7 +328,8 @@ export class VolumeWriter {
     // Either way: what an earlier request lacked says nothing of this one.
     if (this.logRoom.wait(this.logRoom.lacks(bytes))) return null;
     const { pool } = this.options;
-    const slab = pool.acquire(bytes) ?? (beyond ? pool.acquireBeyond(bytes) : null);
+    const slab =
+      pool.acquire(bytes) ?? (beyond ? pool.acquireBeyond(bytes, limits.markBytesBeyondMax) : null);
     if (slab === null) return null;
     this.logRoom.promise(slab);
     this.open = new PendingBatch(slab);

@@ -6,12 +6,11 @@
 import { FileStoreError, toVarveError, type VarveError } from "#shared/domain/errors.ts";
 import { limits } from "#shared/domain/limits.ts";
 import type { Timer } from "#shared/ports/clock.ts";
-import type { BlockFile } from "#shared/ports/file-store.ts";
-import type { Slab } from "#shared/ports/slab.ts";
 import { limitReached, noRoomYet, noSegment } from "./log-errors.ts";
 import type { LogSetup } from "./log-options.ts";
 import { LogSegment, segmentName } from "./segment-file.ts";
 import type { SegmentSet } from "./segment-set.ts";
+import { SegmentZeroes, type ZeroesListener } from "./segment-zeroes.ts";
 
 /** Zeroes between two syncs of a file that is being prepared. */
 const stepBytes = 4 * 1024 * 1024;
@@ -22,17 +21,16 @@ const refusalRetryMs = 1000;
 /** The share of a log's limit that may lie prepared ahead. */
 const aheadShareMax = 1 / 16;
 
+/** No segment more than must be where the disk has less: room for images, whose sum counts two segments (space-reserve.ts). */
+const extraFreeBytesMin = 2 * limits.reserveBytes + limits.logPreparedAhead.bytesMax;
+
 /** A log that began no segment for this long gives its spares back, but for a few. */
 const idleMs = 60_000;
 const idleSpares = 2;
 
-export interface SupplyListener {
+export interface SupplyListener extends ZeroesListener {
   /** Another segment is secured, or none can be: see refusal. */
   roomChanged(): void;
-  /** A slice of zeroes was written where a group may be waiting to write. */
-  slicePrepared(): void;
-  /** Zeroing failed in a segment that holds records: what was stored there and not synced may be lost. */
-  startedSegmentFailed(error: VarveError): void;
 }
 
 export class SegmentSupply {
@@ -40,7 +38,7 @@ export class SegmentSupply {
   readonly #set: SegmentSet;
   readonly #access: "direct" | "buffered";
   readonly #listener: SupplyListener;
-  #zeroes: Slab | null = null;
+  readonly #zeroes: SegmentZeroes;
   #releasedBefore = 0;
   #refusal: VarveError | null = null;
   #retryAtMs = 0;
@@ -64,6 +62,7 @@ export class SegmentSupply {
     this.#set = set;
     this.#access = access;
     this.#listener = listener;
+    this.#zeroes = new SegmentZeroes(setup, set, listener);
     this.#aheadBytes = setup.preparedAheadBytes;
     this.#begunSeen = set.begun;
     this.#begunAtMs = setup.clock.monotonicMs();
@@ -90,7 +89,9 @@ export class SegmentSupply {
   /** Writes zeroes into the next `bytes` of the current segment. */
   prepareCurrent(bytes: number): Promise<void> {
     const segment = this.#set.current;
-    return this.#inTurn(() => this.#prepare(segment, Math.min(segment.sizeBytes, segment.endOffset + bytes)));
+    return this.#inTurn(() =>
+      this.#zeroes.write(segment, Math.min(segment.sizeBytes, segment.endOffset + bytes)),
+    );
   }
 
   /** Recycles or removes what lies wholly below `beforeLsn`, but for what is kept as history. */
@@ -106,6 +107,7 @@ export class SegmentSupply {
   /** No new step starts; the one under way is waited for. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#zeroes.stop();
     this.#idleTimer?.cancel();
     await this.#turn;
   }
@@ -155,7 +157,7 @@ export class SegmentSupply {
 
   #hasWork(): boolean {
     if (this.#stopped) return false;
-    return this.#needsSegment || this.#nextUnprepared() !== null || this.#wantsExtra;
+    return this.#needsSegment || this.#zeroes.next(this.#aheadBytes) !== null || this.#wantsExtra;
   }
 
   async #work(): Promise<void> {
@@ -169,32 +171,9 @@ export class SegmentSupply {
       await this.#secureNext();
       return;
     }
-    const segment = this.#nextUnprepared();
+    const segment = this.#zeroes.next(this.#aheadBytes);
     if (segment === null) await this.#secureExtra();
-    else await this.#prepare(segment, Math.min(segment.sizeBytes, segment.preparedBytes + stepBytes));
-  }
-
-  /**
-   * The first segment whose zeroes do not reach far enough ahead of the append position. One that was begun is finished: while a file gets
-   * zeroes, each durable write into it waits for the file system's journal (measured: a quarter of a second under load).
-   */
-  #nextUnprepared(): LogSegment | null {
-    let aheadBytes = 0;
-    const { current, ahead } = this.#set;
-    for (let index = -1; index < ahead.length; index += 1) {
-      const segment = index < 0 ? current : ahead[index];
-      if (segment === undefined) break;
-      const from = index < 0 ? current.endOffset : 0;
-      if (segment.unprepared) continue;
-      if (segment.preparedBytes < segment.sizeBytes) {
-        const enough = aheadBytes + segment.preparedBytes - from >= this.#aheadBytes;
-        const begun = index >= 0 && segment.preparedBytes > 0;
-        return enough && !begun ? null : segment;
-      }
-      aheadBytes += segment.sizeBytes - from;
-      if (aheadBytes >= this.#aheadBytes) return null;
-    }
-    return null;
+    else await this.#zeroes.write(segment, Math.min(segment.sizeBytes, segment.preparedBytes + stepBytes));
   }
 
   async #secureOrThrow(): Promise<void> {
@@ -229,14 +208,18 @@ export class SegmentSupply {
 
   /** A disk that has no room for it is asked again later; what is ahead already is used meanwhile. */
   async #secureExtra(): Promise<void> {
-    if (!this.#wantsExtra) return;
+    const { store, directory, clock } = this.#setup;
+    const retryAtMs = clock.monotonicMs() + refusalRetryMs;
     try {
       await this.#settleNames();
-      this.#secured(await this.#create());
+      if (!this.#wantsExtra) return;
+      const { freeBytes } = await store.freeSpace(directory);
+      if (freeBytes < extraFreeBytesMin) this.#extraAtMs = retryAtMs;
+      else this.#secured(await this.#create());
       this.#watchIdle();
     } catch (cause) {
       if (!(cause instanceof FileStoreError)) throw cause;
-      this.#extraAtMs = this.#setup.clock.monotonicMs() + refusalRetryMs;
+      this.#extraAtMs = retryAtMs;
     }
   }
 
@@ -263,42 +246,11 @@ export class SegmentSupply {
     return segment;
   }
 
-  /** Writes zeroes up to `end`. A failure costs the preparation only, where the segment holds no records. */
-  async #prepare(segment: LogSegment, end: number): Promise<void> {
-    const zeroes = this.#zeroSlab();
-    let file: BlockFile | null = null;
-    try {
-      file = await this.#setup.store.open(segment.path, { access: "direct" });
-      while (segment.preparedBytes < end && !this.#stopped) await this.#zeroSlice(segment, file, zeroes);
-      await file.sync();
-    } catch (cause) {
-      if (!(cause instanceof FileStoreError)) throw cause;
-      segment.unprepared = true;
-      if (segment.started) this.#listener.startedSegmentFailed(cause);
-    } finally {
-      segment.preparingEnd = 0;
-      this.#listener.slicePrepared();
-      if (file !== null) await file.close();
-    }
-  }
-
-  async #zeroSlice(segment: LogSegment, file: BlockFile, zeroes: Slab): Promise<void> {
-    const start = segment.preparedBytes;
-    const length = Math.min(zeroes.bytes.byteLength, segment.sizeBytes - start);
-    segment.preparingEnd = start + length;
-    await file.write([{ slab: zeroes, start: 0, length }], start);
-    segment.preparingEnd = 0;
-    segment.preparedBytes = Math.max(segment.preparedBytes, start + length);
-    this.#listener.slicePrepared();
-  }
-
-  #zeroSlab(): Slab {
-    this.#zeroes ??= this.#setup.store.allocateSlab(this.#setup.zeroSliceBytes);
-    return this.#zeroes;
-  }
-
   async #releaseAll(): Promise<void> {
-    const { retainedBytes, segmentBytes, sparesMax } = this.#setup;
+    const { retainedBytes, segmentBytes, preparedAheadBytes } = this.#setup;
+    // A fast log keeps what it wants ahead beyond its spares: else it would make and remove so much in every checkpoint cycle.
+    const aheadBytes = this.#aheadBytes > preparedAheadBytes ? this.#aheadBytes : 0;
+    const sparesMax = this.#setup.sparesMax + Math.ceil(aheadBytes / segmentBytes);
     const keep = Math.floor(retainedBytes / segmentBytes);
     await this.#settleNames();
     while (!this.#stopped) {

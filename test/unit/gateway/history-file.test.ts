@@ -198,6 +198,29 @@ describe("the history file", () => {
     }
   });
 
+  test("has no copy rather than an old one where the copy can't be written", async () => {
+    const memory = new MemoryFileStore();
+    await memory.makeDirectory(directory);
+    await HistoryFile.create(memory, path, fresh);
+    let full = false;
+    const store = intercept(memory, async (call, proceed) => {
+      if (full && call.path === copyPath) throw new FileStoreError("write", call.path, "ENOSPC");
+      await proceed();
+    });
+    const file = await HistoryFile.read(store, path, volume);
+    for (let round = 0; round < 2; round += 1) await file.change((record) => longer(record, 1));
+    await file.settled();
+    full = true;
+    await file.change((record) => longer(record, 1));
+    await file.settled();
+    expect(await memory.list(directory)).toEqual(["history.json"]);
+    expect(namesOf((await HistoryFile.read(memory, path, volume)).current)).toBe("s000001,s000002,s000003");
+    full = false;
+    for (let round = 0; round < 2; round += 1) await file.change((record) => longer(record, 1));
+    await file.settled();
+    expect(await memory.readWhole(path)).toEqual(await memory.readWhole(copyPath));
+  });
+
   test("of a volume that is made where another stood has nothing of that one's copy", async () => {
     const memory = new MemoryFileStore();
     await memory.makeDirectory(directory);

@@ -109,7 +109,7 @@ test("released log is kept as history, until writes need its room", async () => 
 });
 
 test("spares are bounded: what is released beyond them leaves the disk", async () => {
-  const world = new LogWorld(12);
+  const world = new LogWorld(12, { ...smallLog, preparedAheadBytesMax: 0 });
   await world.open("write");
   for (let count = 0; count < 150; ) {
     if (world.append(3000)) count += 1;
@@ -125,7 +125,7 @@ test("spares are bounded: what is released beyond them leaves the disk", async (
 });
 
 test("an idle log gives its spares back, a busy one keeps them, and room stays", async () => {
-  const world = new LogWorld(13, { ...smallLog, sparesMax: 8 });
+  const world = new LogWorld(13, { ...smallLog, sparesMax: 8, preparedAheadBytesMax: 0 });
   await world.open("write");
   const write = async (count: number): Promise<void> => {
     for (let done = 0; done < count; ) {
@@ -156,6 +156,7 @@ test("an idle log gives its spares back, a busy one keeps them, and room stays",
 /** A log of which is known which segments are in use, and where zeroes went. */
 class WatchedLog extends LogWorld {
   readonly #started = new Set<string>();
+  allocations = 0;
   /** Segments that got zeroes before they were in use, and while they were. */
   readonly zeroed = { before: new Set<string>(), inUse: new Set<string>() };
 
@@ -164,6 +165,7 @@ class WatchedLog extends LogWorld {
     this.scheduler.hesitates = false;
     this.store = intercept(this.store, (call, proceed) => {
       if (call.method.startsWith("writeDurable")) this.#started.add(call.path);
+      if (call.method === "allocate") this.allocations += 1;
       if (call.method === "write")
         this.zeroed[this.#started.has(call.path) ? "inUse" : "before"].add(call.path);
       return proceed();
@@ -235,6 +237,23 @@ test("no zeroes are written into a segment that is in use, but for the first", a
   await world.writeSteadily(800, 20, 50_000);
   expect([...world.zeroed.inUse]).toEqual([`${worldDirectory}/00000001.log`]);
   expect(world.zeroed.before.size).toBeGreaterThan(4);
+  // Nor where zeroing is slower than the writers.
+  world.scheduler.latencyMsMax = 20;
+  await world.writeSteadily(800, 1, 50_000);
+  expect([...world.zeroed.inUse]).toEqual([`${worldDirectory}/00000001.log`]);
+});
+
+test("a fast log that is released makes no more files once it has its spares", async () => {
+  const world = new WatchedLog(26, { preparedAheadBytesMax: 4 * 64 * 1024 });
+  await world.open("write");
+  const cycle = async (): Promise<number> => {
+    await world.writeSteadily(3 * 7, 5);
+    await world.release(world.writer.state().lastLsn);
+    return world.allocations;
+  };
+  for (let round = 0; round < 4; round += 1) await cycle();
+  const before = world.allocations;
+  for (let round = 0; round < 6; round += 1) expect(await cycle()).toBe(before);
 });
 
 test("a group waits for the zeroes that are being written in its place, and for no others", async () => {
