@@ -10,7 +10,7 @@ import {
   encodeVolumeHistoryFile,
   readVolumeHistory,
 } from "#shared/formats/volume-history.ts";
-import type { FileStore } from "#shared/ports/file-store.ts";
+import type { BlockFile, FileStore } from "#shared/ports/file-store.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 
 export class HistoryFile {
@@ -21,6 +21,8 @@ export class HistoryFile {
   /** Length of file and copy while both hold `record`, written as a whole by this process: only then the file may be overwritten. 0: not. */
   private twinBytes = 0;
   private slab: Slab | null = null;
+  /** Kept open while it may be overwritten, so that a change is one call to the disk. */
+  private file: BlockFile | null = null;
 
   /** Why the copy was read in the file's place, or null. */
   readonly copyUsed: string | null;
@@ -69,8 +71,9 @@ export class HistoryFile {
     return this.record;
   }
 
-  /** Resolves when nothing is being written any more. */
+  /** Resolves when nothing is being written any more and nothing is open; a later change opens the file again. */
   async settled(): Promise<void> {
+    this.lastChange = this.lastChange.then(async () => this.shut());
     await this.lastChange;
   }
 
@@ -80,22 +83,25 @@ export class HistoryFile {
     const inPlace = content.length === this.twinBytes;
     this.twinBytes = 0;
     if (inPlace) await this.overwriteOrRestore(content);
-    else await this.store.replaceWhole(this.path, content);
+    else await this.replace(content);
     this.record = next;
-    const copy = async (): Promise<void> => {
-      const path = historyCopyPathOf(this.path);
-      try {
-        if (inPlace) await this.overwrite(path, content);
-        else await this.store.replaceWhole(path, content);
-        this.twinBytes = content.length;
-      } catch {
-        // The file itself is durable, and the next change replaces it as a whole. Better no copy than an old one that may once be believed.
-        await this.dropCopy(path);
-      }
-    };
-    if (inPlace) return copy;
-    await copy();
+    if (inPlace) return async () => this.putCopy(content, true);
+    await this.putCopy(content, false);
     return null;
+  }
+
+  private async putCopy(content: Buffer, inPlace: boolean): Promise<void> {
+    const path = historyCopyPathOf(this.path);
+    try {
+      if (inPlace) await this.overwriteCopy(path, content);
+      else await this.store.replaceWhole(path, content);
+      this.twinBytes = content.length;
+      this.file ??= await this.store.open(this.path, { access: "direct" });
+    } catch {
+      // The file itself is durable, and the next change replaces it as a whole. Better no copy than an old one that may once be believed.
+      this.twinBytes = 0;
+      await this.dropCopy(path);
+    }
   }
 
   private async dropCopy(path: string): Promise<void> {
@@ -106,26 +112,42 @@ export class HistoryFile {
     }
   }
 
+  private async replace(content: Buffer): Promise<void> {
+    await this.shut();
+    await this.store.replaceWhole(this.path, content);
+  }
+
   private async overwriteOrRestore(content: Buffer): Promise<void> {
     try {
-      await this.overwrite(this.path, content);
+      this.file ??= await this.store.open(this.path, { access: "direct" });
+      await this.overwrite(this.file, content);
     } catch (cause) {
       // What stands there now nobody knows. The copy has the present content; where this fails too, the next change replaces the file.
-      await this.store.replaceWhole(this.path, encodeVolumeHistoryFile(this.record)).catch(() => undefined);
+      await this.replace(encodeVolumeHistoryFile(this.record)).catch(() => undefined);
       throw cause;
     }
   }
 
-  /** The file has this length, and its blocks were written before: so this waits for the disk, and for no journal. */
-  private async overwrite(path: string, content: Buffer): Promise<void> {
-    if (this.slab?.bytes.length !== content.length) this.slab = this.store.allocateSlab(content.length);
-    const { slab } = this;
-    content.copy(slab.bytes);
+  private async overwriteCopy(path: string, content: Buffer): Promise<void> {
     const file = await this.store.open(path, { access: "direct" });
     try {
-      await file.writeDurable([{ slab, start: 0, length: content.length }], 0);
+      await this.overwrite(file, content);
     } finally {
       await file.close();
     }
+  }
+
+  /** The file has this length, and its blocks were written before: so this waits for the disk, and for no journal. */
+  private async overwrite(file: BlockFile, content: Buffer): Promise<void> {
+    if (this.slab?.bytes.length !== content.length) this.slab = this.store.allocateSlab(content.length);
+    const { slab } = this;
+    content.copy(slab.bytes);
+    await file.writeDurable([{ slab, start: 0, length: content.length }], 0);
+  }
+
+  private async shut(): Promise<void> {
+    const { file } = this;
+    this.file = null;
+    await file?.close().catch(() => undefined); // whatever was written through it is durable
   }
 }

@@ -22,8 +22,12 @@ export interface ReadingParts {
   readonly singly?: number;
 }
 
-/** A consumer is made by the leader of all servers, which may be away while the stream's own is there: an election takes 4 to 9 s. */
+/**
+ * A consumer is made by the leader of all servers, which may be away while the stream's own is there: an election takes 4 to 9 s, and each
+ * attempt costs a second in which nothing is read. So the messages read one by one in between are twice as many each time, up to:
+ */
 const singlyMeanwhile = 256;
+const singlyMeanwhileMax = 2048;
 
 /** Ends only by the signal or by its caller; everything that passes is waited for. */
 export async function* readMessages(
@@ -33,6 +37,7 @@ export async function* readMessages(
   const { signal, stream, near = false } = parts;
   let sequence = fromSequence;
   let singly = parts.singly ?? 0;
+  let meanwhile = singlyMeanwhile;
   let waitMs: number = limits.jetstreamRetryFirstWaitMs;
   while (!signal.aborted) {
     const consumer = { clock: parts.clock, signal, near, onBegun: () => parts.onStalled?.(null) };
@@ -47,6 +52,7 @@ export async function* readMessages(
       }
       for await (const message of stream.messagesFrom(sequence, consumer)) {
         waitMs = limits.jetstreamRetryFirstWaitMs;
+        meanwhile = singlyMeanwhile;
         yield message;
         sequence = message.sequence + 1;
       }
@@ -54,7 +60,8 @@ export async function* readMessages(
       const error = apiError(stream.name, "follow", cause);
       if (error.kind !== "Retry" && error.kind !== "Internal") throw error;
       parts.onStalled?.(error);
-      singly = singlyMeanwhile;
+      singly = meanwhile;
+      meanwhile = Math.min(2 * meanwhile, singlyMeanwhileMax);
       await pauseReading(parts, waitMs);
       waitMs = Math.min(2 * waitMs, limits.jetstreamRetryWaitMsMax);
     }

@@ -28,6 +28,9 @@ const life: Readonly<Record<string, Step>> = {
   },
 };
 
+/** They overwrite the history file, which an archiver's tenure has made ready: a full disk refuses none of them. */
+const overwriting = new Set(["snapshot", "policy", "forget the snapshot"]);
+
 /** Time passes while it runs. */
 async function untilDone(work: Promise<unknown>, world: PastWorld): Promise<void> {
   const state = { done: false };
@@ -94,7 +97,9 @@ describe("a disk without room at the n-th call", () => {
         if (isOver) break;
         refused.add(step);
       }
-      for (const step of Object.keys(life)) expect([...refused]).toContain(step);
+      refused.delete(null);
+      const wanted = Object.keys(life).filter((step) => !overwriting.has(step));
+      expect([...refused].sort()).toEqual(wanted.sort());
     },
   );
 });
