@@ -81,7 +81,8 @@ export class VolumePast {
     const file = await HistoryFile.read(this.options.store, this.options.path, this.record);
     this.file = file;
     if (file.copyUsed !== null) {
-      this.options.homes()?.onNote(`${this.record.name}: its copy is used: ${file.copyUsed}`);
+      const told = `${this.record.name}: its history was read from history.copy.json; its next change writes both files anew`;
+      this.options.homes()?.onNote(`${told}: ${file.copyUsed}`);
     }
   }
 
