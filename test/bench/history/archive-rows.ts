@@ -9,6 +9,7 @@ import { runFio } from "../../tools/fio.ts";
 import { PastServer, succeed } from "../../tools/past-server.ts";
 import { usageOf } from "../../tools/varve-process.ts";
 import type { Pair, RatioRow } from "../results.ts";
+import { measureDiskAlone } from "./disk-alone.ts";
 import { difference, type Ground, pauseMs, requestsOf, round } from "./ground.ts";
 import { besideUploads, type Sent } from "./s3-upload.ts";
 
@@ -37,20 +38,26 @@ const content = [
   `--size=${sizeMiB}M`,
 ];
 
-/** 110 MB/s are offered; what reaches the bucket meanwhile counts, and how far it is behind at the end. */
+const offeredRate = "110m";
+
+/**
+ * 110 MB/s are offered; what reaches the bucket meanwhile counts, and how far it is behind at the end. After each run the disk is asked what
+ * it takes of the same bytes without Varve.
+ */
 export async function measureArchiveRate(ground: Ground): Promise<void> {
   const rates: number[] = [];
   const notes: string[] = [];
+  const seconds = ground.quick ? 8 : 30;
   for (let run = 0; run < ground.pairs; run += 1) {
     const server = await startServer(ground, ground.s3.url(`rate${run}`));
+    let objectBytes = 0;
     try {
       const before = await requestsOf(server);
-      const seconds = ground.quick ? 8 : 30;
       const blockBytes = 131_072;
       const watch = watchArchive(server, seconds, blockBytes);
       const jobs = await write(
         server,
-        { ...hundred, fio: [...hundred.fio.slice(0, -1), "--rate=110m"] },
+        { ...hundred, fio: [...hundred.fio.slice(0, -1), `--rate=${offeredRate}`] },
         seconds,
       );
       const { rate, lagMiB, lagMaxMiB } = await watch;
@@ -59,9 +66,10 @@ export async function measureArchiveRate(ground: Ground): Promise<void> {
       notes.push(
         `${round(rate)} of ${round(offered)} MB/s written, ${round(lagMiB)} MiB behind at the end (at most ${round(lagMaxMiB)})`,
       );
+      const requests = difference(await requestsOf(server), before);
+      objectBytes = requests.putBytes;
       if (run === 0) {
         const bytes = offered * 1e6 * seconds;
-        const requests = difference(await requestsOf(server), before);
         ground.announceRequests({
           id: "written",
           title: `written: ${hundred.title}`,
@@ -73,6 +81,12 @@ export async function measureArchiveRate(ground: Ground): Promise<void> {
     } finally {
       await server.end();
     }
+    ground.memory.fill();
+    await succeed("sync");
+    const { bytesPerSecond, p99Ms } = await measureDiskAlone(offeredRate, objectBytes / seconds, seconds);
+    notes.push(
+      `the disk alone, fio with the bytes of log, image and objects, ${round(bytesPerSecond / 1e6)} MB/s, p99 of a log write ${round(p99Ms)} ms`,
+    );
   }
   ground.announceLimit({
     id: "archive-rate",
