@@ -25,7 +25,8 @@ export async function measureDiskAlone(
     const image = ["--name=image", "--rw=randwrite", "--norandommap", "--bs=128k", "--size=2G"];
     const paced = [`--rate=${rate}`, "--ioengine=psync", "--sync_file_range=write:16"];
     const objects = ["--name=objects", "--rw=write", "--bs=1M", "--size=1G", "--ioengine=psync", "--fsync=4"];
-    const put = `--rate=${Math.ceil(objectBytesPerSecond)}`;
+    // To fio a rate of 0 is none.
+    const put = `--rate=${Math.max(1, Math.ceil(objectBytesPerSecond))}`;
     const all = [`--directory=${directory}`, "--time_based", `--runtime=${seconds}`, "--refill_buffers"];
     const jobs = await runFio(
       [...all, ...log, ...durable, ...image, ...paced, ...objects, put],

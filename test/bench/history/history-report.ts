@@ -135,6 +135,7 @@ ${requestTable(result.requests)}
 ## How it was measured
 
 - Machine: ${machine.cores} cores (${machine.cpu}), ${machine.memoryGiB} GiB, Linux ${machine.kernel}, ${machine.fileSystem}; measured ${result.measuredAt}.
+  That is the newest run. Rows that it did not measure keep the figures of earlier runs, which may be from other machines: compare within a row.
 - S3 server: ${result.s3} on the same machine, cores and disk, so its work is part of every figure.
 - The volume of 1 TiB is made straight in the bucket by \`test/bench/history/made-volume.ts\`: real base, pages, chunks, segments and manifest; its
   extents take turns with a few chunks, so that it is small on the disk. Varve gets it by \`varve rescue\` and finds nothing out of the ordinary.
