@@ -21,13 +21,13 @@ import { MadeLog } from "../tools/made-log.ts";
 
 const owner = { volumeId: "00000000000000a1", line: "0f1e2d3c4b5a6978", archiverEpoch: 3 };
 
-/** Segments of one log, `batches` each. */
-function streams(count: number, batches: number): SegmentStream[] {
+/** Segments of one log, `batches` each of `batchBytes`. */
+function streams(count: number, batches: number, batchBytes = 9000): SegmentStream[] {
   const log = new MadeLog(owner.line);
   return Array.from({ length: count }, (_, index) => {
     const builder = new SegmentBuilder(owner);
     for (let batch = 0; batch < batches; batch += 1) {
-      const bytes = Buffer.alloc(9000, index + batch);
+      const bytes = Buffer.alloc(batchBytes, index + batch);
       builder.add(
         log.batch([{ kind: "write", offset: (index * 3 + batch) * limits.extentBytes, bytes }], 1000 + index),
       );
@@ -184,6 +184,27 @@ describe("the archive thread", () => {
     expect(await timed()).toBeGreaterThan(giveWayMs.task - 1);
     expect(await timed()).toBeGreaterThan(giveWayMs.task - 1);
     expect(Atomics.load(foreground.cells, foregroundCell.waiting)).toBe(0);
+    await thread.close();
+  });
+
+  test("a segment that finds two others in hand gives no way: they wait for a slow disk, and the log grows", async () => {
+    const foreground = new ForegroundLoad();
+    foreground.tell(1);
+    const thread = new ArchiveThread(new SystemClock(), foreground);
+    await zeroes(thread);
+    const lessMs: number[] = [];
+    for (let round = 0; round < 5; round += 1) {
+      const segments = streams(3, 28, 256 * 1024);
+      const answered = [performance.now()];
+      const sealing = segments.map(async (stream) => {
+        await thread.seal(stream, 1);
+        answered.push(performance.now());
+      });
+      await Promise.all(sealing);
+      const [start = 0, first = 0, second = 0, third = 0] = answered;
+      lessMs.push(first - start - (third - second));
+    }
+    expect(lessMs.toSorted((one, other) => one - other)[2]).toBeGreaterThan(giveWayMs.task / 2);
     await thread.close();
   });
 

@@ -12,7 +12,7 @@ function timed(work: () => void): number {
 
 test("while nothing is in flight each piece sleeps for a moment, so that the thread leaves its processor", () => {
   const giveWay = new GiveWay(new ForegroundLoad().cells);
-  giveWay.begin();
+  giveWay.begin(false);
   const before = process.resourceUsage().voluntaryContextSwitches;
   const pieces = 20;
   const tookMs = timed(() => {
@@ -27,9 +27,9 @@ test("a piece waits its time, and all pieces of a task the task's time", () => {
   const load = new ForegroundLoad();
   load.tell(3);
   const giveWay = new GiveWay(load.cells);
-  giveWay.begin();
+  giveWay.begin(false);
   expect(timed(() => giveWay.wait())).toBeGreaterThanOrEqual(giveWayMs.piece);
-  giveWay.begin();
+  giveWay.begin(false);
   const pieces = 100;
   const tookMs = timed(() => {
     for (let piece = 0; piece < pieces; piece += 1) giveWay.wait();
@@ -37,6 +37,19 @@ test("a piece waits its time, and all pieces of a task the task's time", () => {
   expect(tookMs).toBeGreaterThanOrEqual(giveWayMs.task);
   expect(tookMs).toBeLessThan(pieces * giveWayMs.piece);
   expect(Atomics.load(load.cells, foregroundCell.waiting)).toBe(0);
+});
+
+test("a task that is behind does not wait", () => {
+  const load = new ForegroundLoad();
+  load.tell(1);
+  const giveWay = new GiveWay(load.cells);
+  giveWay.begin(false);
+  giveWay.begin(true);
+  const pieces = 100;
+  const tookMs = timed(() => {
+    for (let piece = 0; piece < pieces; piece += 1) giveWay.wait();
+  });
+  expect(tookMs).toBeLessThan(giveWayMs.task);
 });
 
 test("the last answer wakes who waits, and no other change of the count", async () => {

@@ -23,9 +23,9 @@ export class GiveWay {
     this.#cells = cells;
   }
 
-  /** A new task. */
-  begin(): void {
-    this.#leftMs = giveWayMs.task;
+  /** A new task. One that is behind does not wait: clients of a slow disk are always waiting, for the disk, and the log grows. */
+  begin(isBehind: boolean): void {
+    this.#leftMs = isBehind ? 0 : giveWayMs.task;
   }
 
   /** Blocks the calling thread: for a moment, under load for longer; a task takes giveWayMs.task longer, not more. */

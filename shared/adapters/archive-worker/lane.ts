@@ -9,9 +9,13 @@ import type { ArchiveAnswer, ArchiveRequest, ArchiveTask, ArchiveWorkerData } fr
 
 interface Pending {
   readonly askedMs: number;
+  readonly isSegment: boolean;
   readonly resolve: (result: unknown) => void;
   readonly reject: (error: VarveError) => void;
 }
+
+/** A segment that finds so many in hand is behind (ADR 008): who keeps up with the log has one or two. */
+const segmentsBehindFrom = 2;
 
 export class ArchiveLane {
   readonly #data: ArchiveWorkerData;
@@ -37,18 +41,26 @@ export class ArchiveLane {
     return 0;
   }
 
+  get #segmentsInHand(): number {
+    let count = 0;
+    for (const { isSegment } of this.#pending.values()) count += isSegment ? 1 : 0;
+    return count;
+  }
+
   run(task: ArchiveTask): Promise<unknown> {
     const number = this.#nextNumber;
     this.#nextNumber += 1;
+    const isSegment = task.kind === "seal";
+    const isBehind = isSegment && this.#segmentsInHand >= segmentsBehindFrom;
     if (this.#closed) return Promise.reject(ended("the archive thread is closed"));
     const result = new Promise<unknown>((resolve, reject) => {
-      this.#pending.set(number, { askedMs: this.#clock.monotonicMs(), resolve, reject });
+      this.#pending.set(number, { askedMs: this.#clock.monotonicMs(), isSegment, resolve, reject });
     });
     const worker = this.#worker ?? this.#start();
     // The process stays alive while work is under way, and only then.
     if (this.#pending.size === 1) worker.ref();
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker's port, not a window
-    worker.postMessage({ number, task } satisfies ArchiveRequest);
+    worker.postMessage({ number, task, isBehind } satisfies ArchiveRequest);
     return result;
   }
 

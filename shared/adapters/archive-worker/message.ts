@@ -39,6 +39,8 @@ export type ArchiveTask =
 export interface ArchiveRequest {
   readonly number: number;
   readonly task: ArchiveTask;
+  /** A segment with others before it: it gives no way to clients (give-way.ts). */
+  readonly isBehind: boolean;
 }
 
 export interface ArchiveFailure {

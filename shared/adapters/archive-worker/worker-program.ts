@@ -56,8 +56,8 @@ function answer(message: ArchiveAnswer, transfer: readonly Transferable[]): void
   parentPort?.postMessage(message, transfer);
 }
 
-parentPort?.on("message", ({ number, task }: ArchiveRequest) => {
-  giveWay?.begin();
+parentPort?.on("message", ({ number, task, isBehind }: ArchiveRequest) => {
+  giveWay?.begin(isBehind);
   try {
     const { result, transfer } = run(task);
     answer({ number, result }, transfer);
