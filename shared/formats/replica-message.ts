@@ -67,15 +67,16 @@ export function encodeMessage(message: ReplicaMessage): Buffer {
   return encodeWith(message, 0).bytes;
 }
 
-/** A message with room for so many payload bytes, to be filled from `payloadAt` on; then sealMessage(). */
+/** A message with room for so many payload bytes, in memory of any content, to be filled from `payloadAt` on; then sealMessage(). */
 export function encodeWith(
   message: ReplicaMessage,
   payloadBytes: number,
+  allocate: (bytes: number) => Buffer = (bytes) => Buffer.allocUnsafe(bytes),
 ): { readonly bytes: Buffer; readonly payloadAt: number } {
   const values = isScrubMessage(message) ? scrubValues(message) : valuesOf(message);
   const headerBytes = packInto(scratch, 0, values);
   const payloadAt = headBytes + headerBytes;
-  const bytes = Buffer.allocUnsafe(payloadAt + payloadBytes);
+  const bytes = allocate(payloadAt + payloadBytes);
   scratch.copy(bytes, headBytes, 0, headerBytes);
   bytes.writeUInt32LE(messageMagic, 8);
   bytes.writeUInt16LE(messageVersion, 12);

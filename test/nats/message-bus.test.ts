@@ -8,6 +8,7 @@ import {
   sendingInternals,
 } from "#shared/adapters/nats/client-internals.ts";
 import { connectNats } from "#shared/adapters/nats/connect.ts";
+import { messageMemory } from "#shared/memory/message-memory.ts";
 import { messageBusContract } from "../contract/message-bus.contract.ts";
 import { NatsServers } from "../tools/nats-server.ts";
 
@@ -50,6 +51,32 @@ describe("the client's own parts", () => {
     expect(Buffer.from(await came).equals(sent)).toBe(true);
     await Promise.all([one.close(), two.close()]);
   });
+});
+
+test("memory of answers is used again when they were sent, and not before", async () => {
+  const options = { servers: servers.addresses, name: "answers" };
+  const [one, two] = await Promise.all([connectNats(options), connectNats(options)]);
+  const used = new Set<ArrayBufferLike>();
+  const [asking, answering] = [new NatsMessageBus(one), new NatsMessageBus(two)];
+  answering.serve("large", (data) => {
+    const answer = messageMemory.takeToSend(512 * 1024).fill(data[0] ?? 0);
+    used.add(answer.buffer);
+    return answer;
+  });
+  await two.flush();
+  const got: boolean[] = [];
+  for (let round = 0; round < 10; round += 1) {
+    const answers = Array.from({ length: 24 }, async (_, index) => {
+      const number = round * 24 + index;
+      const answer = Buffer.from(await asking.request("large", Buffer.from([number]), 10_000));
+      got.push(answer.length === 512 * 1024 && answer.every((byte) => byte === number));
+      messageMemory.giveBack(answer);
+    });
+    await Promise.all(answers);
+  }
+  expect(got.filter(Boolean)).toHaveLength(240);
+  expect(used.size).toBeLessThan(150);
+  await Promise.all([one.close(), two.close()]);
 });
 
 messageBusContract("NATS", async () => {

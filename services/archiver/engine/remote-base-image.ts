@@ -15,6 +15,7 @@ import {
   type ReplicaMessage,
   surveyExtentsMax,
 } from "#shared/formats/replica-message.ts";
+import { messageMemory } from "#shared/memory/message-memory.ts";
 import type { BaseImage } from "#shared/ports/archive.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
@@ -95,7 +96,7 @@ export class RemoteBaseImage implements BaseImage {
         leastLsn: this.#leastLsn,
         waitMs: behindWaitMs,
       };
-      slab.bytes.set(await this.#ask(request, "extentBytes", bytes), start + at);
+      messageMemory.place(await this.#ask(request, "extentBytes", bytes), slab.bytes, start + at);
     }
   }
 

@@ -15,6 +15,7 @@ import {
   isBadMessage,
   type ReadRequest,
 } from "#shared/formats/replica-message.ts";
+import { messageMemory } from "#shared/memory/message-memory.ts";
 import type { Clock } from "#shared/ports/clock.ts";
 import type { MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 import type { AllocationRun, ReplicaImage, ReplicaState } from "#shared/ports/replica-image.ts";
@@ -277,11 +278,10 @@ export class RemoteReplica implements ReplicaImage {
     let failure: VarveError | null = null;
     while (!this.#closed && !patience.isOver()) {
       this.#requireUnfenced();
-      const leastLsn = this.#leastLsn;
-      const result = await this.#askInTurn({ type: "read", offset, length, leastLsn });
+      const result = await this.#askInTurn({ type: "read", offset, length, leastLsn: this.#leastLsn });
       this.#requireUnfenced();
       if (result instanceof Uint8Array) {
-        slab.bytes.set(result, start);
+        messageMemory.place(result, slab.bytes, start);
         return;
       }
       failure = result;

@@ -12,6 +12,7 @@ import {
   type PlaceAnswer,
   type ReplicaMessage,
 } from "#shared/formats/replica-message.ts";
+import { messageMemory } from "#shared/memory/message-memory.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import { type FillLog, type FillPiece, type FillSource, fillStopped, noRoom } from "./fill-source.ts";
@@ -84,7 +85,7 @@ export class FillFromPeers implements FillSource {
     const fits = bytes >= 1 && bytes <= length && (payload.length > 0 || skippedBytes === length);
     if (!fits || appliedLsn < leastLsn || begunLsn < appliedLsn) throw badAnswer(peer, "a wrong piece");
     if (payload.length > slab.bytes.length) throw badAnswer(peer, "a piece that is too long");
-    slab.bytes.set(payload);
+    messageMemory.place(payload, slab.bytes, 0);
     return { skippedBytes, dataBytes: payload.length, begunLsn };
   }
 

@@ -14,6 +14,7 @@ import {
   type MendRequest,
   type ReplicaMessage,
 } from "#shared/formats/replica-message.ts";
+import { messageMemory } from "#shared/memory/message-memory.ts";
 import type { MessageBus } from "#shared/ports/message-bus.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { SpaceAdmission } from "#shared/ports/space-admission.ts";
@@ -110,7 +111,7 @@ async function fetchRange(bus: MendMeans["bus"], range: PeerRange, to: Slab): Pr
     const { message, payload } = await askPeer(bus, range, request);
     if (message.type !== "piece" || message.skippedBytes + payload.length > length - done) throw notReady();
     to.bytes.fill(0, done, done + message.skippedBytes);
-    payload.copy(to.bytes, done + message.skippedBytes);
+    messageMemory.place(payload, to.bytes, done + message.skippedBytes);
     done += message.skippedBytes + payload.length;
     if (message.skippedBytes + payload.length === 0) throw notReady();
   }

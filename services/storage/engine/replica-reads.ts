@@ -17,12 +17,14 @@ import {
   type SurveyRequest,
   sealMessage,
 } from "#shared/formats/replica-message.ts";
+import { messageMemory } from "#shared/memory/message-memory.ts";
 import type { ReplicaImage } from "#shared/ports/replica-image.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
 import { answerPeek } from "./replica-peek.ts";
 
 const { extentBytes } = limits;
+const toSend = (bytes: number): Buffer => messageMemory.takeToSend(bytes);
 
 /** Memory for reads under way; replica-set.ts shares one among all replicas of a node, and another one for copies. */
 export class ReadSlots {
@@ -167,7 +169,7 @@ async function readInto(
 /** LSN and epoch are looked at behind the read: bytes of an entry that is being written, and of a newer writer, may be among them. */
 function bytesAnswer(slab: Slab, length: number, { image, epoch }: ReplicaFollower): Uint8Array {
   const { begunLsn: shownLsn } = image.state();
-  const { bytes, payloadAt } = encodeWith({ type: "bytes", shownLsn, epoch }, length);
+  const { bytes, payloadAt } = encodeWith({ type: "bytes", shownLsn, epoch }, length, toSend);
   slab.bytes.copy(bytes, payloadAt, 0, length);
   sealMessage(bytes);
   return bytes;
@@ -190,7 +192,8 @@ async function readForBase(
   // A rollback meanwhile makes extents remote: what was read may be anything.
   requireLocal(image, offset, length);
   const { begunLsn } = image.state();
-  const { bytes, payloadAt } = encodeWith({ type: "extentBytes", appliedLsn, begunLsn }, length);
+  const answer = { type: "extentBytes", appliedLsn, begunLsn } as const;
+  const { bytes, payloadAt } = encodeWith(answer, length, toSend);
   slab.bytes.copy(bytes, payloadAt, 0, length);
   sealMessage(bytes);
   return bytes;

@@ -1,8 +1,8 @@
 /*
- * The NATS client's own transport with two changes for large messages, which are all of a log's bytes: they are received in one piece
- * into memory that is used again (message-intake.ts), and sent from where they lie instead of being copied behind their line. A connection
- * with TLS receives as the client library does, and so does one where a part of the client is not as expected (client-internals.ts). Used
- * by connect.ts; docs/adr/010-jetstream-log.md says what that is worth.
+ * The NATS client's own transport with changes for large messages, which are all of a log's bytes: they are received in one piece
+ * into memory that is used again (message-intake.ts), and sent from where they lie instead of being copied behind their line. Memory of
+ * answers is used again when they were sent. A connection with TLS receives as the client library does, and so does one where a part of the
+ * client is not as expected (client-internals.ts). Used by connect.ts; docs/adr/010-jetstream-log.md says what that is worth.
  */
 import { Socket } from "node:net";
 import type { ConnectionOptions, NatsConnection } from "@nats-io/transport-node";
@@ -22,10 +22,19 @@ class MessageTransport extends NodeTransport {
 
   /** Sent as one, in order, without being joined. */
   sendParts(parts: readonly Uint8Array[]): void {
-    if (this.isClosed || this.socket === undefined) return;
-    this.socket.cork();
-    for (const part of parts) this.send(part);
-    this.socket.uncork();
+    const { socket } = this;
+    if (this.isClosed || socket === undefined) return;
+    socket.cork();
+    for (const part of parts) {
+      if (messageMemory.isToSend(part)) socket.write(part, (error) => this.#sent(part, error));
+      else this.send(part);
+    }
+    socket.uncork();
+  }
+
+  /** What a connection that ended may still hold is left to the collector. */
+  #sent(part: Uint8Array, error: Error | null | undefined): void {
+    if (error === null || error === undefined) messageMemory.giveBack(part);
   }
 
   /** The handle moves to a socket that reads into our memory; the first wrapper is an empty shell from here on. */

@@ -72,6 +72,22 @@ test("what somebody holds is not used again; what was given back is, once", () =
   expect(memory.take(100_000).buffer.byteLength).toBe(2 * 64 * 1024);
 });
 
+test("an answer's memory goes back once it was sent, or once its bytes are in their place", () => {
+  const memory = new MessageMemory();
+  const answer = memory.takeToSend(100_000);
+  expect(memory.isToSend(answer.subarray(7))).toBe(true);
+  memory.giveBack(answer);
+  expect(memory.isToSend(answer)).toBe(false);
+  const received = memory.take(100_000);
+  expect(received.buffer).toBe(answer.buffer);
+  expect(memory.isToSend(received)).toBe(false);
+  const target = Buffer.alloc(10);
+  memory.place(received.fill(3).subarray(20, 24), target, 5);
+  expect(target.toString("hex")).toBe("00000000000303030300");
+  expect(memory.takeToSend(90_000).buffer).toBe(received.buffer);
+  expect(memory.isToSend(memory.takeToSend(60_000))).toBe(false);
+});
+
 test("a size that can't be goes to the parser, which refuses it", () => {
   const chunks: Uint8Array[] = [];
   const intake = new MessageIntake(new MessageMemory(), (chunk) => chunks.push(chunk));
