@@ -235,6 +235,12 @@ export function usageOf(pid: number): ProcessUsage {
   };
 }
 
+/** Time of all processors that a virtual machine's host gave to others while there was work for them here ("steal"), since the start. */
+export function withheldMs(): number {
+  const [, ...ticks] = readFileSync("/proc/stat", "utf8").split("\n", 1)[0]?.split(/ +/) ?? [];
+  return (Number(ticks[7]) * 1000) / clockTicksPerSecond;
+}
+
 async function withTimeout<T>(promise: Promise<T>, timeoutMs: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {

@@ -7,7 +7,7 @@ import type { ApiJob } from "#shared/api/past-api.ts";
 import { limits } from "#shared/domain/limits.ts";
 import { runFio } from "../../tools/fio.ts";
 import { PastServer, succeed } from "../../tools/past-server.ts";
-import { usageOf } from "../../tools/varve-process.ts";
+import { usageOf, withheldMs } from "../../tools/varve-process.ts";
 import type { Pair, RatioRow } from "../results.ts";
 import { measureDiskAlone } from "./disk-alone.ts";
 import { difference, type Ground, pauseMs, requestsOf, round } from "./ground.ts";
@@ -132,7 +132,7 @@ async function measureLatency(ground: Ground, load: Load): Promise<void> {
       }[place]();
       if (place === "s3") sent = run.sent;
       runs[place].push(run.p99Ms);
-      cpu.push(`${place} ${Math.round(run.cpuPercent)} %`);
+      cpu.push(`${place} ${Math.round(run.cpuPercent)} (${Math.round(run.withheldPercent)}) %`);
     }
   }
   announceLatency(ground, load, runs, cpu);
@@ -158,7 +158,7 @@ function announceLatency(
     });
   };
   const onServer = "on the local S3 server";
-  const note = `CPU of the server in percent of one core, in the order of the runs: ${cpu.join(", ")}`;
+  const note = `CPU of the server in percent of one core, in the order of the runs (and what the host withheld of them meanwhile, for its own work on this machine's disk or for others): ${cpu.join(", ")}`;
   announce("s3", onServer, "s3", "none", { note });
   const against = "Varve, --bucket none, while the AWS client puts as many bytes to that server";
   announce("beside", onServer, "s3", "beside", { against });
@@ -195,15 +195,17 @@ async function runOnce(ground: Ground, load: Load, url: string) {
     await pauseMs(1000);
     const requestsBefore = url === "none" ? null : await requestsOf(server);
     const cpuBeforeMs = usageOf(server.process.pid).cpuMs;
+    const withheldBeforeMs = withheldMs();
     const [job] = await write(server, load, seconds);
     const cpuPercent = (usageOf(server.process.pid).cpuMs - cpuBeforeMs) / (10 * seconds);
+    const withheldPercent = (withheldMs() - withheldBeforeMs) / (10 * seconds);
     let sent: Sent = { objects: 0, bytes: 0, seconds };
     if (requestsBefore !== null) {
       const { put, putBytes } = difference(await requestsOf(server), requestsBefore);
       sent = { objects: put, bytes: putBytes, seconds };
     }
     await server.kill();
-    return { p99Ms: (job?.write.p99Us ?? Number.NaN) / 1000, cpuPercent, sent };
+    return { p99Ms: (job?.write.p99Us ?? Number.NaN) / 1000, cpuPercent, withheldPercent, sent };
   } finally {
     await server.end();
   }
