@@ -8,13 +8,19 @@ export interface Subscription {
   close(): void;
 }
 
-/** Answers a request, or not: null. One that knows the answer at once gives it without a promise. One that fails answers nothing. */
+/**
+ * Answers a request, or not: null. One that knows the answer at once gives it without a promise. One that fails answers nothing.
+ * An answer in memory of messageMemory.takeToSend() is not touched any more: the bus may use that memory again once it is sent.
+ */
 export type Handler = (data: Uint8Array) => Promise<Uint8Array | null> | Uint8Array | null;
 
 export interface MessageBus {
   /** Says it to everybody who listens now. Never waits, never fails. */
   publish(subject: string, data: Uint8Array): void;
-  /** Rejects Retry: BusNobody at once where nobody serves the subject, BusNoAnswer after `timeoutMs`, BusAway without servers. */
+  /**
+   * Rejects Retry: BusNobody at once where nobody serves the subject, BusNoAnswer after `timeoutMs`, BusAway without servers.
+   * The answer is the caller's, who may give its memory back (memory/message-memory.ts).
+   */
   request(subject: string, data: Uint8Array, timeoutMs: number): Promise<Uint8Array>;
   /**
    * `subject` may have `*` for one part. Messages of one sender come in its order. Data is the listener's to keep. A listener that throws
