@@ -229,6 +229,17 @@ describe("the archive thread", () => {
     await thread.close();
   });
 
+  test("a task that can't be handed over is refused, and counts as none in hand", async () => {
+    const clock = new HandClock();
+    const thread = new ArchiveThread(clock);
+    await zeroes(thread);
+    await expect(thread.hash((() => undefined) as never)).rejects.toThrow("could not be cloned");
+    clock.nowMs += limits.archiveCalmMs + 1;
+    await zeroes(thread);
+    expect(thread.steadyTasks).toBe(0);
+    await thread.close();
+  });
+
   test("work after close, and work in hand at close, is refused and not lost in silence", async () => {
     const thread = new ArchiveThread(new SystemClock());
     const [stream] = streams(1, 20);

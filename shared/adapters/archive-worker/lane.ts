@@ -53,14 +53,15 @@ export class ArchiveLane {
     const isSegment = task.kind === "seal";
     const isBehind = isSegment && this.#segmentsInHand >= segmentsBehindFrom;
     if (this.#closed) return Promise.reject(ended("the archive thread is closed"));
+    const worker = this.#worker ?? this.#start();
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker's port, not a window
+    worker.postMessage({ number, task, isBehind } satisfies ArchiveRequest);
+    // Only what was handed over is waited for.
     const result = new Promise<unknown>((resolve, reject) => {
       this.#pending.set(number, { askedMs: this.#clock.monotonicMs(), isSegment, resolve, reject });
     });
-    const worker = this.#worker ?? this.#start();
     // The process stays alive while work is under way, and only then.
     if (this.#pending.size === 1) worker.ref();
-    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker's port, not a window
-    worker.postMessage({ number, task, isBehind } satisfies ArchiveRequest);
     return result;
   }
 

@@ -3,6 +3,7 @@
  * messages get lost, both ways, as a broken network does.
  */
 import { VarveError } from "#shared/domain/errors.ts";
+import { largeMessageBytes, messageMemory } from "#shared/memory/message-memory.ts";
 import type { Handler, MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 
 type Listener = (data: Uint8Array, subject: string) => void;
@@ -33,7 +34,7 @@ export class MemoryMessageBus implements MessageBus {
           timeoutMs,
         );
     if (answer === null) throw failed("BusNoAnswer", `no answer from ${subject}`);
-    return Uint8Array.from(answer);
+    return asReceived(answer);
   }
 
   subscribe(subject: string, listener: Listener): Subscription {
@@ -51,6 +52,18 @@ export class MemoryMessageBus implements MessageBus {
       },
     };
   }
+}
+
+/** As a connection does it: memory to be sent goes back, what still reads or writes it is found out; a large message comes in memory that is lent. */
+export function asReceived(answer: Uint8Array): Uint8Array {
+  const { length } = answer;
+  const copy = length < largeMessageBytes ? new Uint8Array(length) : messageMemory.take(length);
+  copy.set(answer);
+  if (messageMemory.isToSend(answer)) {
+    answer.fill(0xdb);
+    messageMemory.giveBack(answer);
+  }
+  return copy;
 }
 
 async function within<T>(work: Promise<T>, timeoutMs: number): Promise<T | null> {

@@ -2,6 +2,7 @@
  * Core NATS between the processes of a simulated cluster: at most once, in order per sender; messages are lost, doubled, or can't get
  * from one of two processes to the other. One SimulatedSubjects for the servers, one SimulatedBus for each process.
  */
+import { asReceived } from "#shared/adapters/message-bus/memory.ts";
 import { VarveError } from "#shared/domain/errors.ts";
 import type { Handler, MessageBus, Subscription } from "#shared/ports/message-bus.ts";
 import type { SimulatedNats } from "./cluster-nats.ts";
@@ -75,7 +76,7 @@ export class SimulatedBus implements MessageBus {
             .catch(() => null)
             .then((given) => {
               if (given === null || this.isLost(served.process, process)) return;
-              const bytes = Uint8Array.from(given);
+              const bytes = asReceived(given);
               nats.network.send(served.process.name, servers, () => answer(() => resolve(bytes)));
             })
             .catch((cause: unknown) => reject(cause as Error));
