@@ -15,10 +15,9 @@ import {
   type ReplicaMessage,
   sealMessage,
 } from "#shared/formats/replica-message.ts";
-import { messageMemory } from "#shared/memory/message-memory.ts";
 import type { Slab } from "#shared/ports/slab.ts";
 import type { ReplicaFollower } from "./replica-follower.ts";
-import { isLocal, type ReadMeans, type ReadSlots } from "./replica-reads.ts";
+import { isLocal, type ReadMeans, type ReadSlots, toSend } from "./replica-reads.ts";
 
 const behindWaitMs = 1000;
 
@@ -88,7 +87,6 @@ async function piece(
   } else at = end;
   const { begunLsn } = image.state();
   const answer = { type: "piece", skippedBytes: at - offset, appliedLsn, begunLsn } as const;
-  const toSend = (size: number): Buffer => messageMemory.takeToSend(size);
   const { bytes, payloadAt } = encodeWith(answer, dataBytes, toSend);
   slab.bytes.copy(bytes, payloadAt, 0, dataBytes);
   if (dataBytes > 0) sealMessage(bytes);

@@ -24,7 +24,8 @@ import type { ReplicaFollower } from "./replica-follower.ts";
 import { answerPeek } from "./replica-peek.ts";
 
 const { extentBytes } = limits;
-const toSend = (bytes: number): Buffer => messageMemory.takeToSend(bytes);
+/** Memory of an answer, which is used again once it was sent. */
+export const toSend = (bytes: number): Buffer => messageMemory.takeToSend(bytes);
 
 /** Memory for reads under way; replica-set.ts shares one among all replicas of a node, and another one for copies. */
 export class ReadSlots {
